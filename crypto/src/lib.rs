@@ -1,0 +1,1 @@
+//! Who is who: identity, authority, certificate, token, sealed envelopes.

@@ -1,0 +1,1 @@
+//! The only control-plane UDP socket: one QUIC endpoint with mutual TLS.

@@ -1,0 +1,1 @@
+//! Who is alive, and the rows that each node says about itself.

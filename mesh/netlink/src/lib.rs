@@ -1,0 +1,1 @@
+//! The nf_tables socket: observe and apply in atomic batches.

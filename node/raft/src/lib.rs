@@ -1,0 +1,1 @@
+//! The replicated, encrypted log on disk.

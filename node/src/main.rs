@@ -1,0 +1,2 @@
+//! The covey binary.
+fn main() {}

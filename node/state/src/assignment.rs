@@ -1,0 +1,88 @@
+//! What the leader hands to a node: the tasks that it is to run.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Id,
+    service::TaskSpec,
+    task::{DesiredState, Task},
+    time::Stamp,
+};
+
+/// Orders assignment sets: a node refuses an older one, so that two leaders cannot move it backwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Generation {
+    /// Term of the leader.
+    pub term: u64,
+    /// Counts the sets of that leader for this node.
+    pub sequence: u64,
+}
+
+/// One task for a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The task.
+    pub task: Id,
+    /// Its service.
+    pub service: Id,
+    /// Name of the service.
+    pub service_name: Arc<str>,
+    /// The place it fills.
+    pub slot: u64,
+    /// What to run.
+    pub spec: Arc<TaskSpec>,
+    /// What is wanted.
+    pub desired: DesiredState,
+    /// When it may start.
+    pub not_before: Option<Stamp>,
+}
+
+impl Assignment {
+    /// The assignment of `task`.
+    pub fn of(task: &Task) -> Self {
+        Self {
+            task: task.id,
+            service: task.service,
+            service_name: task.service_name.clone(),
+            slot: task.slot,
+            spec: task.spec.clone(),
+            desired: task.desired,
+            not_before: task.not_before,
+        }
+    }
+
+    /// `service.slot`.
+    pub fn task_name(&self) -> String {
+        format!("{}.{}", self.service_name, self.slot)
+    }
+
+    /// `service.slot.task`, the name of its container.
+    pub fn container_name(&self) -> String {
+        format!("{}.{}.{}", self.service_name, self.slot, self.task)
+    }
+}
+
+/// What changed for a node, or all of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AssignmentSet {
+    /// All tasks of the node; others of it are to be removed.
+    Full {
+        /// Orders the sets.
+        generation: Generation,
+        /// The tasks.
+        tasks: Vec<Assignment>,
+    },
+    /// What changed since the set of `base`; refused where that is not the last one seen.
+    Changes {
+        /// The set that this one builds on.
+        base: Generation,
+        /// Orders the sets.
+        generation: Generation,
+        /// New or changed tasks.
+        update: Vec<Assignment>,
+        /// Tasks to forget, with their containers.
+        remove: Vec<Id>,
+    },
+}

@@ -1,0 +1,132 @@
+//! The cluster itself: its settings, its authority and its join tokens.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use crate::{Id, Version, time::Stamp};
+
+/// Settings of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSpec {
+    /// Labels of the cluster.
+    pub labels: BTreeMap<String, String>,
+    /// Ended tasks that are kept for each slot.
+    pub task_history_limit: u64,
+    /// A host lost by SWIM and by the leader keeps its tasks for this long.
+    pub heartbeat_period: Duration,
+    /// How long a certificate lasts.
+    pub certificate_lifetime: Duration,
+    /// Consensus timing.
+    pub raft: RaftSpec,
+    /// Where the edge blocks of nodes come from; fixed at `swarm init`.
+    pub edge: EdgePool,
+}
+
+impl Default for ClusterSpec {
+    fn default() -> Self {
+        Self {
+            labels: BTreeMap::new(),
+            task_history_limit: 5,
+            heartbeat_period: Duration::from_secs(1),
+            certificate_lifetime: Duration::from_secs(90 * 24 * 3600),
+            raft: RaftSpec::default(),
+            edge: EdgePool::default(),
+        }
+    }
+}
+
+/// Consensus timing, in ticks as the Engine API has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaftSpec {
+    /// Length of a tick.
+    pub tick: Duration,
+    /// Ticks between heartbeats.
+    pub heartbeat_tick: u32,
+    /// Ticks without a heartbeat before an election; up to twice as many at random.
+    pub election_tick: u32,
+    /// Entries between snapshots.
+    pub snapshot_interval: u64,
+}
+
+impl Default for RaftSpec {
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_millis(50),
+            heartbeat_tick: 1,
+            election_tick: 4,
+            snapshot_interval: 10_000,
+        }
+    }
+}
+
+/// Where the edge blocks of nodes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgePool {
+    /// Cut into one block a node.
+    pub v4: Ipv4Net,
+    /// Prefix length of a node's block.
+    pub v4_block: u8,
+    /// Cut into one /64 a node.
+    pub v6: Ipv6Net,
+}
+
+impl Default for EdgePool {
+    fn default() -> Self {
+        Self {
+            v4: Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 0, 0), 10),
+            v4_block: 24,
+            v6: Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfd00, 0xc0e7, 0, 0, 0, 0, 0, 0), 40),
+        }
+    }
+}
+
+/// The secrets by which nodes join.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinSecrets {
+    /// Makes a worker.
+    pub worker: String,
+    /// Makes a manager.
+    pub manager: String,
+}
+
+impl fmt::Debug for JoinSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JoinSecrets(…)")
+    }
+}
+
+/// The authority that says who is a member.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// Certificate of the CA, PEM.
+    pub certificate: String,
+    /// Key of the CA, PKCS#8 PEM; at rest it is sealed with the rest of the log.
+    pub key: String,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authority(…)")
+    }
+}
+
+/// The cluster as it remembers itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Its id.
+    pub id: Id,
+    /// Its last change.
+    pub version: Version,
+    /// When it was initialised.
+    pub created_at: Stamp,
+    /// Its last change.
+    pub updated_at: Stamp,
+    /// Its settings.
+    pub spec: ClusterSpec,
+    /// Who says who is a member.
+    pub authority: Authority,
+    /// How nodes join.
+    pub join: JoinSecrets,
+}

@@ -1,0 +1,178 @@
+//! A task: one unit of work, bound to one node for ever, never restarted, only replaced.
+
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Id, Version, service::TaskSpec, time::Stamp};
+
+/// How far a task is. The order is the life of a task and only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TaskState {
+    /// Created by the orchestrator.
+    New,
+    /// Allocated; no node yet.
+    Pending,
+    /// The scheduler gave it a node.
+    Assigned,
+    /// The node took it.
+    Accepted,
+    /// The node fetches what it needs.
+    Preparing,
+    /// Prepared, waiting to be started.
+    Ready,
+    /// Being started.
+    Starting,
+    /// Running.
+    Running,
+    /// Ended by itself with exit code 0.
+    Complete,
+    /// Ended because it was asked to.
+    Shutdown,
+    /// Ended with an error.
+    Failed,
+    /// The node could not take it.
+    Rejected,
+    /// Its node has been away too long.
+    Orphaned,
+}
+
+impl TaskState {
+    /// Nothing more will happen to a task in this state.
+    pub fn is_terminal(self) -> bool {
+        self >= Self::Complete
+    }
+
+    /// As the Engine API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Pending => "pending",
+            Self::Assigned => "assigned",
+            Self::Accepted => "accepted",
+            Self::Preparing => "preparing",
+            Self::Ready => "ready",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Shutdown => "shutdown",
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::Orphaned => "orphaned",
+        }
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What the leader wants of a task. The order only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DesiredState {
+    /// Prepared, but not started: it waits for its turn.
+    Ready,
+    /// Running.
+    Running,
+    /// Stopped, kept for the history.
+    Shutdown,
+    /// Stopped and forgotten: its slot or its service is gone.
+    Remove,
+}
+
+impl DesiredState {
+    /// As the Engine API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Shutdown => "shutdown",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+/// What the agent of a task's node saw of it: a gossip row of topic `tasks`.
+///
+/// Of two reports on one task the one with the larger `(attempt, state)` is true.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskStatus {
+    /// How often the task was started: a host that reboots cut off from every manager starts it again.
+    pub attempt: u32,
+    /// How far it is.
+    pub state: TaskState,
+    /// When it got there, by the clock of its node.
+    pub at: Stamp,
+    /// For the user, such as `started`.
+    pub message: String,
+    /// What went wrong, such as `task: non-zero exit (137)`; empty: nothing.
+    pub error: String,
+    /// Its container, once there is one.
+    pub container: Option<ContainerStatus>,
+}
+
+impl TaskStatus {
+    /// True if `self` is news to someone who knows `other`.
+    pub fn supersedes(&self, other: &Self) -> bool {
+        (self.attempt, self.state) > (other.attempt, other.state)
+    }
+}
+
+/// The container of a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerStatus {
+    /// 64 hexadecimal characters.
+    pub id: String,
+    /// Process id on its host; 0: none.
+    pub pid: u32,
+    /// Exit code, once it ended.
+    pub exit_code: Option<i32>,
+    /// Addresses of its edge interface.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A task as the cluster remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its id.
+    pub id: Id,
+    /// Its last change in the log.
+    pub version: Version,
+    /// Its creation.
+    pub created_at: Stamp,
+    /// Its last change in the log.
+    pub updated_at: Stamp,
+    /// The service it belongs to.
+    pub service: Id,
+    /// Name of that service when the task was made (it never changes).
+    pub service_name: Arc<str>,
+    /// The place it fills, from 1.
+    pub slot: u64,
+    /// What it runs, shared by all tasks of one spec version.
+    pub spec: Arc<TaskSpec>,
+    /// The spec version of its service that `spec` is.
+    pub spec_version: Version,
+    /// The node it is bound to.
+    pub node: Option<Id>,
+    /// What is wanted of it.
+    pub desired: DesiredState,
+    /// How far the leader has decided it: `New`, `Pending`, `Assigned`, or how it ended. What happens in between
+    /// is observed, not decided.
+    pub status: TaskStatus,
+    /// When it may start, where it replaces a task that ended (restart delay).
+    pub not_before: Option<Stamp>,
+}
+
+impl Task {
+    /// `service.slot`, as `service ps` shows it.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.service_name, self.slot)
+    }
+
+    /// `service.slot.task`, the name of its container.
+    pub fn container_name(&self) -> String {
+        format!("{}.{}.{}", self.service_name, self.slot, self.id)
+    }
+}

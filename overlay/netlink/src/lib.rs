@@ -1,0 +1,1 @@
+//! The rtnetlink socket: observe, apply, network namespaces.

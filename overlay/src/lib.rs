@@ -1,0 +1,1 @@
+//! One flat network per tenant over any underlay; first of all the edge that joins all hosts.

@@ -36,10 +36,21 @@ pub struct Held {
     pub attempt: u32,
     /// The container.
     pub container: ContainerStatus,
-    /// It was started.
-    pub started: bool,
-    /// How it ended, where it did.
-    pub exit: Option<Exit>,
+    /// How far it is.
+    pub state: HeldState,
+}
+
+/// How far a [`Held`] container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldState {
+    /// Created, never started.
+    Created,
+    /// Running.
+    Running,
+    /// Ended, with its exit known.
+    Exited(Exit),
+    /// The host went down with it: it ran before the last boot.
+    Lost,
 }
 
 /// Runs the containers of tasks. Each method is one step; a crash in between is mended by calling it again.

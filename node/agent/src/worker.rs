@@ -1,0 +1,434 @@
+//! The worker: one controller for each task that the leader assigned to this node.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use covey_state::{
+    Id,
+    assignment::{Assignment, AssignmentSet, Generation},
+    task::TaskStatus,
+    time::Stamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    controller::{Controller, Done, Next, Step},
+    executor::Held,
+};
+
+/// How long a node that rebooted waits for a manager before it starts its tasks again by itself.
+pub const REBOOT_WAIT: Duration = Duration::from_secs(2);
+
+/// What happens outside because of the worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The executor takes a step; its result comes back by [`Worker::handle_done`].
+    Do {
+        /// For this task.
+        assignment: Box<Assignment>,
+        /// Which start of the task.
+        attempt: u32,
+        /// The step.
+        step: Step,
+    },
+    /// The managers are told.
+    Report {
+        /// Of this task.
+        task: Id,
+        /// What is known of it.
+        status: TaskStatus,
+    },
+    /// The managers need not be told any more.
+    Withdraw {
+        /// Of this task.
+        task: Id,
+    },
+    /// Something is held for a task that nobody knows: it is removed.
+    Discard {
+        /// The task.
+        task: Id,
+    },
+    /// The set has changed: it is written to disk.
+    Remember(Remembered),
+}
+
+/// What a node knows of its work over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The last set.
+    pub generation: Generation,
+    /// Its tasks.
+    pub tasks: Vec<Assignment>,
+}
+
+/// A set was refused. The worker is as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetError {
+    /// A set from a leader of the past, or one that came before.
+    #[error("assignment set {got:?} is not newer than {have:?}")]
+    Old {
+        /// The last set taken.
+        have: Generation,
+        /// The set refused.
+        got: Generation,
+    },
+    /// Changes to a set that this node never saw: it needs the full one.
+    #[error("changes build on assignment set {base:?}, this node has {have:?}")]
+    Gap {
+        /// The last set taken.
+        have: Generation,
+        /// What the changes build on.
+        base: Generation,
+    },
+}
+
+/// The tasks of this node.
+#[derive(Debug)]
+pub struct Worker {
+    generation: Generation,
+    controllers: BTreeMap<Id, Controller>,
+    /// Held by the executor from before a restart, not yet claimed by an assignment.
+    held: BTreeMap<Id, Held>,
+    /// When tasks that went down with the host are started again without a word from a manager.
+    restart_at: Option<Stamp>,
+    outputs: VecDeque<Output>,
+}
+
+impl Worker {
+    /// The worker after a start of the daemon: with what it remembers and what the executor holds.
+    pub fn new(now: Stamp, remembered: Remembered, held: Vec<Held>) -> Self {
+        let mut worker = Self {
+            generation: remembered.generation,
+            controllers: BTreeMap::new(),
+            held: held.into_iter().map(|held| (held.task, held)).collect(),
+            restart_at: None,
+            outputs: VecDeque::new(),
+        };
+        for assignment in remembered.tasks {
+            worker.take(now, assignment);
+        }
+        if worker.controllers.values().any(Controller::is_lost) {
+            worker.restart_at = Some(now + REBOOT_WAIT);
+        }
+        worker
+    }
+
+    /// The set that was taken last.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// What is known of each task.
+    pub fn statuses(&self) -> impl Iterator<Item = (Id, &TaskStatus)> {
+        self.controllers.iter().map(|(id, controller)| (*id, controller.status()))
+    }
+
+    /// Takes a set of the leader.
+    ///
+    /// # Errors
+    /// See [`SetError`]; after a gap the leader has to be asked for a full set.
+    pub fn handle_set(&mut self, now: Stamp, set: AssignmentSet) -> Result<(), SetError> {
+        match set {
+            AssignmentSet::Full { generation, tasks } => {
+                self.advance(generation)?;
+                self.take_full(now, tasks);
+            }
+            AssignmentSet::Changes { base, generation, update, remove } => {
+                if base != self.generation {
+                    return Err(SetError::Gap { have: self.generation, base });
+                }
+                self.advance(generation)?;
+                for assignment in update {
+                    self.take(now, assignment);
+                }
+                for task in remove {
+                    self.forget(now, task);
+                }
+            }
+        }
+        self.restart_lost(now);
+        self.remember();
+        Ok(())
+    }
+
+    fn advance(&mut self, generation: Generation) -> Result<(), SetError> {
+        if generation <= self.generation {
+            return Err(SetError::Old { have: self.generation, got: generation });
+        }
+        self.generation = generation;
+        Ok(())
+    }
+
+    fn take_full(&mut self, now: Stamp, tasks: Vec<Assignment>) {
+        let mut gone: Vec<Id> = self.controllers.keys().copied().collect();
+        gone.retain(|id| tasks.iter().all(|task| task.task != *id));
+        for assignment in tasks {
+            self.take(now, assignment);
+        }
+        for task in gone {
+            self.forget(now, task);
+        }
+        for task in std::mem::take(&mut self.held).into_keys() {
+            self.outputs.push_back(Output::Discard { task });
+        }
+    }
+
+    fn take(&mut self, now: Stamp, assignment: Assignment) {
+        let task = assignment.task;
+        match (self.controllers.get_mut(&task), self.held.remove(&task)) {
+            (Some(controller), _) => controller.handle_assignment(assignment),
+            (None, Some(held)) => {
+                let controller = Controller::adopt(now, assignment, held);
+                self.introduce(task, controller);
+            }
+            (None, None) => {
+                let controller = Controller::new(now, assignment);
+                self.introduce(task, controller);
+            }
+        }
+        self.step(now, task);
+    }
+
+    fn introduce(&mut self, task: Id, controller: Controller) {
+        self.outputs.push_back(Output::Report { task, status: controller.status().clone() });
+        self.controllers.insert(task, controller);
+    }
+
+    fn forget(&mut self, now: Stamp, task: Id) {
+        if let Some(controller) = self.controllers.get_mut(&task) {
+            controller.handle_forgotten();
+            self.step(now, task);
+        }
+    }
+
+    /// Takes the result of a step. One of an earlier attempt changes nothing.
+    pub fn handle_done(&mut self, now: Stamp, task: Id, attempt: u32, done: Done) {
+        let Some(controller) = self.controllers.get_mut(&task) else { return };
+        if controller.status().attempt != attempt {
+            return;
+        }
+        let before = controller.status().state;
+        controller.handle_done(now, done);
+        if controller.status().state != before {
+            self.outputs.push_back(Output::Report { task, status: controller.status().clone() });
+        }
+        self.step(now, task);
+    }
+
+    fn step(&mut self, now: Stamp, task: Id) {
+        let Some(controller) = self.controllers.get_mut(&task) else { return };
+        loop {
+            let before = controller.status().state;
+            let next = controller.next(now);
+            if controller.status().state != before {
+                self.outputs.push_back(Output::Report { task, status: controller.status().clone() });
+            }
+            match next {
+                Next::Do(step) => self.outputs.push_back(Output::Do {
+                    assignment: Box::new(controller.assignment().clone()),
+                    attempt: controller.status().attempt,
+                    step,
+                }),
+                Next::Idle => return,
+                Next::Gone => {
+                    self.controllers.remove(&task);
+                    self.outputs.push_back(Output::Withdraw { task });
+                    return;
+                }
+            }
+        }
+    }
+
+    fn restart_lost(&mut self, now: Stamp) {
+        if self.restart_at.take().is_none() {
+            return;
+        }
+        let lost: Vec<Id> = self.controllers.iter().filter(|(_, c)| c.is_lost()).map(|(id, _)| *id).collect();
+        for task in lost {
+            if let Some(controller) = self.controllers.get_mut(&task) {
+                controller.restart_lost(now);
+                self.outputs.push_back(Output::Report { task, status: controller.status().clone() });
+            }
+            self.step(now, task);
+        }
+    }
+
+    fn remember(&mut self) {
+        let tasks = self.controllers.values().map(|controller| controller.assignment().clone()).collect();
+        self.outputs.push_back(Output::Remember(Remembered { generation: self.generation, tasks }));
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Stamp) {
+        if self.restart_at.is_some_and(|at| at <= now) {
+            self.restart_lost(now);
+        }
+    }
+
+    /// When [`Worker::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Stamp> {
+        self.restart_at
+    }
+
+    /// What is to happen outside, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use covey_state::task::{ContainerStatus, DesiredState, TaskState};
+
+    use super::*;
+    use crate::executor::HeldState;
+
+    const T: Stamp = Stamp(1_000);
+
+    fn assignment(task: u128, desired: DesiredState) -> Assignment {
+        Assignment {
+            task: Id::new(task),
+            service: Id::new(99),
+            service_name: "web".into(),
+            slot: 1,
+            spec: Arc::default(),
+            desired,
+            not_before: None,
+        }
+    }
+
+    fn generation(sequence: u64) -> Generation {
+        Generation { term: 1, sequence }
+    }
+
+    fn full(sequence: u64, tasks: &[u128]) -> AssignmentSet {
+        let tasks = tasks.iter().map(|task| assignment(*task, DesiredState::Running)).collect();
+        AssignmentSet::Full { generation: generation(sequence), tasks }
+    }
+
+    fn steps(worker: &mut Worker) -> Vec<(u128, Step)> {
+        std::iter::from_fn(|| worker.poll_output())
+            .filter_map(|output| match output {
+                Output::Do { assignment, step, .. } => Some((assignment.task.bits(), step)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn held(task: u128, state: HeldState) -> Held {
+        Held { task: Id::new(task), attempt: 1, container: ContainerStatus::default(), state }
+    }
+
+    /// CLU-22, TSK-07
+    #[test]
+    fn a_new_task_is_prepared_and_the_set_is_remembered() {
+        let mut worker = Worker::new(T, Remembered::default(), vec![]);
+        worker.handle_set(T, full(1, &[7])).unwrap();
+        let outputs: Vec<_> = std::iter::from_fn(|| worker.poll_output()).collect();
+        assert!(matches!(&outputs[0], Output::Report { status, .. } if status.state == TaskState::Accepted));
+        assert!(matches!(&outputs[1], Output::Report { status, .. } if status.state == TaskState::Preparing));
+        assert!(matches!(&outputs[2], Output::Do { step: Step::Prepare, .. }));
+        assert!(
+            matches!(&outputs[3], Output::Remember(r) if r.generation == generation(1) && r.tasks.len() == 1)
+        );
+        assert_eq!(outputs.len(), 4);
+    }
+
+    /// Two leaders in a partition cannot move a worker backwards.
+    #[test]
+    fn an_older_set_is_refused() {
+        let mut worker = Worker::new(T, Remembered::default(), vec![]);
+        worker.handle_set(T, full(3, &[7])).unwrap();
+        let refused = worker.handle_set(T, full(2, &[]));
+        assert_eq!(refused, Err(SetError::Old { have: generation(3), got: generation(2) }));
+        let newer_leader =
+            AssignmentSet::Full { generation: Generation { term: 2, sequence: 1 }, tasks: vec![] };
+        assert_eq!(worker.handle_set(T, newer_leader), Ok(()));
+    }
+
+    #[test]
+    fn changes_to_a_set_never_seen_are_refused() {
+        let mut worker = Worker::new(T, Remembered::default(), vec![]);
+        worker.handle_set(T, full(1, &[])).unwrap();
+        let changes = AssignmentSet::Changes {
+            base: generation(2),
+            generation: generation(3),
+            update: vec![],
+            remove: vec![],
+        };
+        assert_eq!(
+            worker.handle_set(T, changes),
+            Err(SetError::Gap { have: generation(1), base: generation(2) })
+        );
+    }
+
+    /// SVC-40
+    #[test]
+    fn a_task_missing_from_a_full_set_is_removed() {
+        let mut worker = Worker::new(T, Remembered::default(), vec![]);
+        worker.handle_set(T, full(1, &[7])).unwrap();
+        worker.handle_done(T, Id::new(7), 1, Done::Prepared(Ok(ContainerStatus::default())));
+        assert_eq!(steps(&mut worker), [(7, Step::Prepare), (7, Step::Start)]);
+        worker.handle_set(T, full(2, &[])).unwrap();
+        assert_eq!(steps(&mut worker), []);
+        worker.handle_done(T, Id::new(7), 1, Done::Started(Ok(ContainerStatus::default())));
+        assert_eq!(steps(&mut worker), [(7, Step::Wait), (7, Step::Stop { grace: Duration::from_secs(10) })]);
+    }
+
+    /// Killing and restarting the daemon leaves containers running.
+    #[test]
+    fn a_running_container_is_adopted_and_waited_for() {
+        let remembered =
+            Remembered { generation: generation(4), tasks: vec![assignment(7, DesiredState::Running)] };
+        let mut worker = Worker::new(T, remembered, vec![held(7, HeldState::Running)]);
+        assert_eq!(steps(&mut worker), [(7, Step::Wait)]);
+        assert_eq!(worker.statuses().next().unwrap().1.state, TaskState::Running);
+    }
+
+    #[test]
+    fn what_is_held_for_an_unknown_task_is_discarded_at_the_first_full_set_only() {
+        let mut worker = Worker::new(T, Remembered::default(), vec![held(8, HeldState::Running)]);
+        assert_eq!(worker.poll_output(), None);
+        worker.handle_set(T, full(1, &[])).unwrap();
+        assert_eq!(worker.poll_output(), Some(Output::Discard { task: Id::new(8) }));
+    }
+
+    /// A host that reboots while cut off runs its tasks again (nomad#24629).
+    #[test]
+    fn a_rebooted_node_waits_for_a_manager_and_then_starts_its_tasks_again() {
+        let remembered =
+            Remembered { generation: generation(4), tasks: vec![assignment(7, DesiredState::Running)] };
+        let mut worker = Worker::new(T, remembered, vec![held(7, HeldState::Lost)]);
+        assert_eq!(steps(&mut worker), []);
+        let at = worker.poll_timeout().unwrap();
+        assert_eq!(at, T + REBOOT_WAIT);
+        worker.handle_timeout(at);
+        assert_eq!(steps(&mut worker), [(7, Step::Prepare)]);
+        assert_eq!(worker.statuses().next().unwrap().1.attempt, 2);
+        assert_eq!(worker.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_rebooted_node_that_hears_that_its_task_moved_does_not_start_it() {
+        let remembered =
+            Remembered { generation: generation(4), tasks: vec![assignment(7, DesiredState::Running)] };
+        let mut worker = Worker::new(T, remembered, vec![held(7, HeldState::Lost)]);
+        let tasks = vec![assignment(7, DesiredState::Shutdown)];
+        worker.handle_set(T, AssignmentSet::Full { generation: generation(5), tasks }).unwrap();
+        assert_eq!(steps(&mut worker), []);
+        assert_eq!(worker.statuses().next().unwrap().1.state, TaskState::Shutdown);
+    }
+
+    #[test]
+    fn the_result_of_an_earlier_attempt_changes_nothing() {
+        let mut worker = Worker::new(T, Remembered::default(), vec![]);
+        worker.handle_set(T, full(1, &[7])).unwrap();
+        steps(&mut worker);
+        worker.handle_done(T, Id::new(7), 0, Done::Prepared(Ok(ContainerStatus::default())));
+        assert_eq!(steps(&mut worker), []);
+    }
+}

@@ -1,1 +1,3 @@
 //! Who is who: identity, authority, certificate, token, sealed envelopes.
+
+pub mod sealed;

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, Version, time::Stamp};
+use crate::{Id, Version, node::EdgeBlock, time::Stamp};
 
 /// Settings of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,72 @@ impl Default for EdgePool {
             v4_block: 24,
             v6: Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfd00, 0xc0e7, 0, 0, 0, 0, 0, 0), 40),
         }
+    }
+}
+
+/// An edge pool cannot be cut into blocks, or has no more of them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EdgePoolError {
+    /// The prefix length of a node's block does not leave it both nodes and addresses.
+    #[error("edge blocks must be longer than the edge pool {pool} and at most /{BLOCK_MAX}: not /{block}")]
+    Block {
+        /// The pool.
+        pool: Ipv4Net,
+        /// Prefix length of a block.
+        block: u8,
+    },
+    /// Nodes get a /64 each.
+    #[error("the edge pool {0} must be shorter than /{V6_BLOCK}")]
+    V6(Ipv6Net),
+    /// Each block has an owner.
+    #[error("the edge pool {pool} has no block left for node number {number}")]
+    Exhausted {
+        /// The pool.
+        pool: IpNet,
+        /// The node that gets none.
+        number: u32,
+    },
+}
+
+/// Longest prefix of a node's IPv4 block: 14 containers.
+const BLOCK_MAX: u8 = 28;
+/// Prefix length of a node's IPv6 block.
+const V6_BLOCK: u8 = 64;
+
+impl EdgePool {
+    /// Whether the pool can be cut into blocks.
+    ///
+    /// # Errors
+    /// Blocks as large as the pool, or too small for containers.
+    pub fn check(&self) -> Result<(), EdgePoolError> {
+        if self.v4_block <= self.v4.prefix_len() || self.v4_block > BLOCK_MAX {
+            return Err(EdgePoolError::Block { pool: self.v4, block: self.v4_block });
+        }
+        if self.v6.prefix_len() >= V6_BLOCK {
+            return Err(EdgePoolError::V6(self.v6));
+        }
+        Ok(())
+    }
+
+    /// The block of the node with this number: the pool's block of that index, so that block 0 is nobody's.
+    ///
+    /// # Errors
+    /// The pool has no such block, or cannot be cut.
+    pub fn block(&self, number: u32) -> Result<EdgeBlock, EdgePoolError> {
+        self.check()?;
+        let exhausted = |pool| EdgePoolError::Exhausted { pool, number };
+        if u64::from(number) >> (self.v4_block - self.v4.prefix_len()) != 0 {
+            return Err(exhausted(self.v4.into()));
+        }
+        if u128::from(number) >> (V6_BLOCK - self.v6.prefix_len()) != 0 {
+            return Err(exhausted(self.v6.into()));
+        }
+        let v4 = self.v4.network().to_bits() | number << (32 - self.v4_block);
+        let v6 = self.v6.network().to_bits() | u128::from(number) << (128 - V6_BLOCK);
+        Ok(EdgeBlock {
+            v4: Ipv4Net::new_assert(v4.into(), self.v4_block),
+            v6: Ipv6Net::new_assert(v6.into(), V6_BLOCK),
+        })
     }
 }
 

@@ -8,12 +8,16 @@ pub mod cluster;
 pub mod command;
 pub mod container;
 pub mod event;
+pub mod lookup;
 pub mod node;
 pub mod service;
+pub mod store;
 pub mod task;
 pub mod time;
+pub mod transition;
 
 pub use covey_wire::Id;
+pub use store::Store;
 
 /// The log index of an object's last change: what the Engine API calls `Version.Index`.
 pub type Version = u64;

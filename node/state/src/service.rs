@@ -27,6 +27,75 @@ pub struct ServiceSpec {
     pub rollback: UpdateConfig,
 }
 
+/// Characters of a service's name: it is a DNS label.
+pub const NAME_MAX: usize = 63;
+/// Tasks of one service.
+pub const REPLICAS_MAX: u64 = 100_000;
+
+/// A service spec that no service may have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Not a DNS label.
+    #[error(
+        "name {0:?} must have 1 to {NAME_MAX} characters of a-z, A-Z, 0-9, '-' and '_', a letter or digit first and last"
+    )]
+    Name(String),
+    /// There is nothing to run.
+    #[error("image reference must be provided")]
+    NoImage,
+    /// Too many tasks.
+    #[error("a service has at most {REPLICAS_MAX} replicas: not {0}")]
+    Replicas(u64),
+    /// C-21: such a task could never use what is reserved for it.
+    #[error("the {resource} reservation ({reserved}) must not exceed the {resource} limit ({limit})")]
+    ReservedAboveLimit {
+        /// `memory`, in bytes; `cpu`, in billionths of a CPU.
+        resource: &'static str,
+        /// What is reserved.
+        reserved: u64,
+        /// What is the limit.
+        limit: u64,
+    },
+}
+
+impl ServiceSpec {
+    /// Whether a service may have this spec.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn check(&self) -> Result<(), SpecError> {
+        if !is_name(&self.name) {
+            return Err(SpecError::Name(self.name.clone()));
+        }
+        if self.task.container.image.is_empty() {
+            return Err(SpecError::NoImage);
+        }
+        let Mode::Replicated { replicas } = self.mode;
+        if replicas > REPLICAS_MAX {
+            return Err(SpecError::Replicas(replicas));
+        }
+        let Resources { limits, reservations, .. } = self.task.resources;
+        check_reservation("memory", reservations.memory, limits.memory)?;
+        check_reservation("cpu", reservations.nano_cpus, limits.nano_cpus)
+    }
+}
+
+/// A limit of zero is none.
+fn check_reservation(resource: &'static str, reserved: u64, limit: u64) -> Result<(), SpecError> {
+    if limit != 0 && reserved > limit {
+        return Err(SpecError::ReservedAboveLimit { resource, reserved, limit });
+    }
+    Ok(())
+}
+
+fn is_name(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let ends = [text.bytes().next(), text.bytes().next_back()];
+    text.len() <= NAME_MAX
+        && text.bytes().all(inner)
+        && ends.into_iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
+}
+
 /// How many tasks a service has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {

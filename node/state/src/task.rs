@@ -176,3 +176,14 @@ impl Task {
         format!("{}.{}.{}", self.service_name, self.slot, self.id)
     }
 }
+
+/// What users see of a task: what its agent saw, unless the log already knows how it ended.
+///
+/// Of what is stored and what was observed the larger `(attempt, state)` is true; but an outcome in the log is
+/// final, so that a node that comes back with an older story, or a later attempt, does not revive the task.
+pub fn merge(stored: &Task, observed: Option<&TaskStatus>) -> TaskStatus {
+    match observed {
+        Some(seen) if !stored.status.state.is_terminal() && seen.supersedes(&stored.status) => seen.clone(),
+        _ => stored.status.clone(),
+    }
+}

@@ -1,0 +1,206 @@
+//! The store: what the cluster remembers, changed by `apply` and by nothing else.
+
+mod cluster;
+mod node;
+mod service;
+mod snapshot;
+mod task;
+
+use std::sync::Arc;
+
+use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
+use serde::{Deserialize, Serialize};
+
+use self::snapshot::Snapshot;
+use crate::{
+    Id, Version,
+    cluster::Cluster,
+    command::{Command, Proposal, Refusal},
+    event::Event,
+    node::Node,
+    service::{Service, TaskSpec},
+    task::Task,
+    time::Stamp,
+};
+
+/// All that the cluster remembers. A clone costs nothing and shares what neither side changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Snapshot", into = "Snapshot")]
+pub struct Store {
+    /// Index of the last proposal that changed something.
+    last_changed: Version,
+    /// Its time.
+    last_at: Stamp,
+    cluster: Option<Arc<Cluster>>,
+    pub(crate) nodes: RedBlackTreeMapSync<Id, Arc<Node>>,
+    /// Numbers of removed nodes, and when each was removed: nobody gets them for a day.
+    retired: RedBlackTreeMapSync<u32, Stamp>,
+    pub(crate) services: RedBlackTreeMapSync<Id, Arc<Service>>,
+    pub(crate) tasks: RedBlackTreeMapSync<Id, Arc<Task>>,
+
+    // Derived from the maps above, kept by `apply`, never written to disk.
+    /// Name → service.
+    service_names: RedBlackTreeMapSync<String, Id>,
+    /// Service → its task spec of now, which its new tasks share.
+    task_specs: RedBlackTreeMapSync<Id, Arc<TaskSpec>>,
+    /// (service, slot, task).
+    tasks_by_service: RedBlackTreeSetSync<(Id, u64, Id)>,
+    /// (node, task).
+    tasks_by_node: RedBlackTreeSetSync<(Id, Id)>,
+}
+
+/// The smallest and the largest id: the ends of a range over all of them.
+const IDS: (Id, Id) = (Id::new(0), Id::new(u128::MAX));
+
+/// What is read. Order is always by id, unless said otherwise.
+impl Store {
+    /// Index of the last proposal that changed something; 0 while nothing has.
+    pub fn last_changed(&self) -> Version {
+        self.last_changed
+    }
+
+    /// Time of that proposal: every later one has a later time.
+    pub fn last_at(&self) -> Stamp {
+        self.last_at
+    }
+
+    /// The cluster; `None` before its first entry.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_deref()
+    }
+
+    /// One node.
+    pub fn node(&self, id: Id) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// One service.
+    pub fn service(&self, id: Id) -> Option<&Arc<Service>> {
+        self.services.get(&id)
+    }
+
+    /// All services.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// The service of exactly this name.
+    pub fn service_by_name(&self, name: &str) -> Option<&Arc<Service>> {
+        self.service(*self.service_names.get(name)?)
+    }
+
+    /// One task.
+    pub fn task(&self, id: Id) -> Option<&Arc<Task>> {
+        self.tasks.get(&id)
+    }
+
+    /// All tasks.
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.values()
+    }
+
+    /// The tasks of a service, ended ones and those of a removed service too, ordered by slot and then by id.
+    pub fn tasks_of_service(&self, id: Id) -> impl Iterator<Item = &Arc<Task>> {
+        let range = (id, 0, IDS.0)..=(id, u64::MAX, IDS.1);
+        self.tasks_by_service.range(range).filter_map(|(_, _, task)| self.task(*task))
+    }
+
+    /// The tasks that fill, or filled, one place of a service.
+    pub fn tasks_of_slot(&self, service: Id, slot: u64) -> impl Iterator<Item = &Arc<Task>> {
+        let range = (service, slot, IDS.0)..=(service, slot, IDS.1);
+        self.tasks_by_service.range(range).filter_map(|(_, _, task)| self.task(*task))
+    }
+
+    /// The tasks bound to a node, ended ones and those of a removed node too.
+    pub fn tasks_on_node(&self, id: Id) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks_by_node.range((id, IDS.0)..=(id, IDS.1)).filter_map(|(_, task)| self.task(*task))
+    }
+}
+
+impl Store {
+    /// Applies a proposal as log entry `index`, proposed at `at`: all of it, or nothing.
+    ///
+    /// Every object that it touches gets `version = index`; time never goes back, so that the entry counts as
+    /// applied at `max(at, last_at + 1 ns)`. A proposal that changes nothing is accepted and leaves no trace.
+    ///
+    /// # Errors
+    /// The first command that may not be; or [`Refusal::Stale`] for a plan that was made for an older store. The
+    /// store is then as it was.
+    pub fn apply(&mut self, index: Version, at: Stamp, proposal: &Proposal) -> Result<Vec<Event>, Refusal> {
+        if proposal.planned_at.is_some_and(|planned| planned != self.last_changed) {
+            return Err(Refusal::Stale);
+        }
+        let at = at.max(Stamp(self.last_at.0.saturating_add(1)));
+        let mut entry = Entry { store: self.clone(), index, at, events: Vec::new() };
+        for command in &proposal.commands {
+            entry.apply(command)?;
+        }
+        if !entry.events.is_empty() {
+            entry.store.last_changed = index;
+            entry.store.last_at = at;
+            *self = entry.store;
+        }
+        Ok(entry.events)
+    }
+}
+
+/// A log entry on its way in: works on a scratch store, which replaces the real one if every command passes.
+struct Entry {
+    store: Store,
+    index: Version,
+    at: Stamp,
+    events: Vec<Event>,
+}
+
+impl Entry {
+    /// The hub: each noun's rules are in a file of its own.
+    fn apply(&mut self, command: &Command) -> Result<(), Refusal> {
+        match command {
+            Command::CreateCluster { id, spec, authority, join } => {
+                self.create_cluster(*id, spec, authority, join)
+            }
+            Command::UpdateCluster { version, spec } => self.update_cluster(*version, spec),
+            Command::SetJoinSecrets { join } => self.set_join_secrets(join),
+
+            Command::CreateNode { id, spec, description, address, public_key } => {
+                self.create_node(*id, spec, description, *address, *public_key)
+            }
+            Command::UpdateNode { id, version, spec } => self.update_node(*id, *version, spec),
+            Command::DescribeNode { id, description, address } => {
+                self.describe_node(*id, description, *address)
+            }
+            Command::SetNodeRole { id, role } => self.set_node_role(*id, *role),
+            Command::SetNodeLeft { id, left } => self.set_node_left(*id, *left),
+            Command::RemoveNode { id } => self.remove_node(*id),
+
+            Command::CreateService { id, spec } => self.create_service(*id, spec),
+            Command::UpdateService { id, version, spec } => self.update_service(*id, *version, spec),
+            Command::SetUpdateStatus { id, status } => self.set_update_status(*id, status.as_ref()),
+            Command::RemoveService { id } => self.remove_service(*id),
+
+            Command::CreateTask { id, service, slot, desired, not_before } => {
+                self.create_task(*id, *service, *slot, *desired, *not_before)
+            }
+            Command::AllocateTask { id } => self.allocate_task(*id),
+            Command::AssignTask { id, node } => self.assign_task(*id, *node),
+            Command::ExplainTask { id, reason } => self.explain_task(*id, reason),
+            Command::SetTaskDesired { id, desired } => self.set_task_desired(*id, *desired),
+            Command::FinishTask { id, status } => self.finish_task(*id, status),
+            Command::RemoveTask { id } => self.remove_task(*id),
+        }
+    }
+}
+
+fn not_found(kind: &str, id: Id) -> Refusal {
+    Refusal::NotFound { kind: kind.to_owned(), id }
+}
+
+/// Only what the user has read may be replaced.
+fn check_version(read: Version, stored: Version) -> Result<(), Refusal> {
+    if read == stored { Ok(()) } else { Err(Refusal::OutOfSequence) }
+}

@@ -1,0 +1,187 @@
+//! Commands on nodes: who is one, its number and block, its role.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use super::{Entry, check_version, not_found};
+use crate::{
+    Id, Version,
+    command::Refusal,
+    event::{Change, Event},
+    node::{Node, NodeDescription, NodeSpec, Role},
+    task::{DesiredState, TaskState, TaskStatus},
+    time::Stamp,
+};
+
+/// Managers that a cluster may have: each more makes the log slower and hardly safer.
+pub const MANAGERS_MAX: usize = 7;
+/// A removed node's number is given to nobody for this long: marks and addresses derived from it may live on.
+pub const NUMBER_REST: Duration = Duration::from_secs(24 * 3600);
+
+impl Entry {
+    pub(super) fn create_node(
+        &mut self,
+        id: Id,
+        spec: &NodeSpec,
+        description: &NodeDescription,
+        address: SocketAddr,
+        public_key: [u8; 32],
+    ) -> Result<(), Refusal> {
+        if self.store.nodes.contains_key(&id) {
+            return Err(Refusal::Invalid(format!("node {id} exists already")));
+        }
+        if spec.role == Role::Manager {
+            self.check_room_for_manager()?;
+        }
+        let pool = self.cluster()?.spec.edge;
+        let number = self.free_number();
+        let edge = pool.block(number).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let node = Node {
+            id,
+            version: self.index,
+            created_at: self.at,
+            updated_at: self.at,
+            spec: spec.clone(),
+            role: spec.role,
+            description: description.clone(),
+            address,
+            public_key,
+            number,
+            edge,
+            left: false,
+        };
+        self.put_node(node, Change::Created);
+        Ok(())
+    }
+
+    pub(super) fn update_node(&mut self, id: Id, version: Version, spec: &NodeSpec) -> Result<(), Refusal> {
+        let mut node = self.node(id)?;
+        check_version(version, node.version)?;
+        match (node.spec.role, spec.role) {
+            (Role::Worker, Role::Manager) => self.check_room_for_manager()?,
+            (Role::Manager, Role::Worker) if self.managers_wanted() == 1 => {
+                return Err(Refusal::Invalid(
+                    "attempting to demote the last manager of the swarm".to_owned(),
+                ));
+            }
+            _ => {}
+        }
+        node.spec = spec.clone();
+        self.put_node(node, Change::Updated);
+        Ok(())
+    }
+
+    pub(super) fn describe_node(
+        &mut self,
+        id: Id,
+        description: &NodeDescription,
+        address: SocketAddr,
+    ) -> Result<(), Refusal> {
+        let mut node = self.node(id)?;
+        if node.description != *description || node.address != address {
+            node.description = description.clone();
+            node.address = address;
+            self.put_node(node, Change::Updated);
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_node_role(&mut self, id: Id, role: Role) -> Result<(), Refusal> {
+        let mut node = self.node(id)?;
+        if node.role != role {
+            node.role = role;
+            self.put_node(node, Change::Updated);
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_node_left(&mut self, id: Id, left: bool) -> Result<(), Refusal> {
+        let mut node = self.node(id)?;
+        if node.left != left {
+            node.left = left;
+            self.put_node(node, Change::Updated);
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_node(&mut self, id: Id) -> Result<(), Refusal> {
+        let node = self.node(id)?;
+        if node.role == Role::Manager || node.spec.role == Role::Manager {
+            return Err(Refusal::Invalid(format!(
+                "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal"
+            )));
+        }
+        self.orphan_tasks(id)?;
+        self.store.nodes.remove_mut(&id);
+        self.store.retired.insert_mut(node.number, self.at);
+        self.events.push(Event::Node(id, Change::Removed));
+        Ok(())
+    }
+
+    /// Nobody will hear of these tasks again; they stay in the history, with the id of the node that was.
+    fn orphan_tasks(&mut self, node: Id) -> Result<(), Refusal> {
+        let lost: Vec<Id> = (self.store.tasks_on_node(node))
+            .filter(|task| !task.status.state.is_terminal())
+            .map(|task| task.id)
+            .collect();
+        for id in lost {
+            self.set_task_desired(id, DesiredState::Shutdown)?;
+            let attempt = self.task(id)?.status.attempt;
+            let status = TaskStatus {
+                attempt,
+                state: TaskState::Orphaned,
+                at: self.at,
+                message: "node was removed from the cluster".to_owned(),
+                error: String::new(),
+                container: None,
+            };
+            self.finish_task(id, &status)?;
+        }
+        Ok(())
+    }
+
+    fn node(&self, id: Id) -> Result<Node, Refusal> {
+        self.store.node(id).map(|node| (**node).clone()).ok_or_else(|| not_found("node", id))
+    }
+
+    fn put_node(&mut self, mut node: Node, change: Change) {
+        node.version = self.index;
+        node.updated_at = self.at;
+        self.events.push(Event::Node(node.id, change));
+        self.store.nodes.insert_mut(node.id, Arc::new(node));
+    }
+
+    fn managers_wanted(&self) -> usize {
+        self.store.nodes().filter(|node| node.spec.role == Role::Manager).count()
+    }
+
+    fn check_room_for_manager(&self) -> Result<(), Refusal> {
+        if self.managers_wanted() < MANAGERS_MAX {
+            return Ok(());
+        }
+        Err(Refusal::Invalid(format!("a cluster has at most {MANAGERS_MAX} managers")))
+    }
+
+    /// The smallest number that no node has, nor had within the last day.
+    fn free_number(&mut self) -> u32 {
+        let rested: Vec<u32> = (self.store.retired.iter())
+            .filter(|(_, removed)| has_rested(**removed, self.at))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in rested {
+            self.store.retired.remove_mut(&number);
+        }
+        let mut taken: Vec<u32> =
+            self.store.nodes().map(|node| node.number).chain(self.store.retired.keys().copied()).collect();
+        taken.sort_unstable();
+        // The first gap: as long as there is none, the numbers count 1, 2, 3 …
+        taken
+            .iter()
+            .zip(1..)
+            .find_map(|(taken, number)| (*taken != number).then_some(number))
+            .unwrap_or(u32::try_from(taken.len()).unwrap_or(u32::MAX).saturating_add(1))
+    }
+}
+
+fn has_rested(removed: Stamp, now: Stamp) -> bool {
+    now.since(removed) >= NUMBER_REST
+}

@@ -1,0 +1,93 @@
+//! The store as it is written: objects only, each task spec once; what is derived is derived again on reading.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use crate::{
+    Id, Version,
+    cluster::Cluster,
+    node::Node,
+    service::{Service, TaskSpec},
+    task::Task,
+    time::Stamp,
+};
+
+/// What is written of a [`Store`].
+#[derive(Serialize, Deserialize)]
+pub(super) struct Snapshot {
+    last_changed: Version,
+    last_at: Stamp,
+    cluster: Option<Arc<Cluster>>,
+    nodes: Vec<Arc<Node>>,
+    retired: BTreeMap<u32, Stamp>,
+    services: Vec<Arc<Service>>,
+    /// (service, spec version) → what its tasks run.
+    specs: BTreeMap<(Id, Version), Arc<TaskSpec>>,
+    /// Each with an empty spec in place of its own.
+    tasks: Vec<Task>,
+}
+
+impl From<Store> for Snapshot {
+    fn from(store: Store) -> Self {
+        let nothing = Arc::new(TaskSpec::default());
+        let mut specs = BTreeMap::new();
+        let mut tasks = Vec::with_capacity(store.tasks.size());
+        for task in store.tasks() {
+            specs.entry((task.service, task.spec_version)).or_insert_with(|| task.spec.clone());
+            tasks.push(Task { spec: nothing.clone(), ..(**task).clone() });
+        }
+        Self {
+            last_changed: store.last_changed,
+            last_at: store.last_at,
+            cluster: store.cluster.clone(),
+            nodes: store.nodes().cloned().collect(),
+            retired: store.retired.iter().map(|(number, removed)| (*number, *removed)).collect(),
+            services: store.services().cloned().collect(),
+            specs,
+            tasks,
+        }
+    }
+}
+
+impl From<Snapshot> for Store {
+    fn from(mut snapshot: Snapshot) -> Self {
+        let mut store = Self {
+            last_changed: snapshot.last_changed,
+            last_at: snapshot.last_at,
+            cluster: snapshot.cluster,
+            nodes: snapshot.nodes.into_iter().map(|node| (node.id, node)).collect(),
+            retired: snapshot.retired.into_iter().collect(),
+            ..Self::default()
+        };
+        for service in snapshot.services {
+            let spec = (snapshot.specs)
+                .entry((service.id, service.spec_version))
+                .or_insert_with(|| Arc::new(service.spec.task.clone()));
+            store.task_specs.insert_mut(service.id, spec.clone());
+            store.service_names.insert_mut(service.spec.name.clone(), service.id);
+            store.services.insert_mut(service.id, service);
+        }
+        let mut names: BTreeMap<Id, Arc<str>> = BTreeMap::new();
+        for mut task in snapshot.tasks {
+            if let Some(spec) = snapshot.specs.get(&(task.service, task.spec_version)) {
+                task.spec = spec.clone();
+            }
+            task.service_name = names.entry(task.service).or_insert(task.service_name).clone();
+            store.index_task(&task);
+            store.tasks.insert_mut(task.id, Arc::new(task));
+        }
+        store
+    }
+}
+
+impl Store {
+    /// Adds a task to what is derived from tasks.
+    pub(super) fn index_task(&mut self, task: &Task) {
+        self.tasks_by_service.insert_mut((task.service, task.slot, task.id));
+        if let Some(node) = task.node {
+            self.tasks_by_node.insert_mut((node, task.id));
+        }
+    }
+}

@@ -6,4 +6,5 @@
 
 pub mod controller;
 pub mod executor;
+pub mod template;
 pub mod worker;

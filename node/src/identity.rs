@@ -1,0 +1,157 @@
+//! What makes this machine a member, on disk: its key, its certificate, the CA, and a few lines beside them.
+//!
+//! `<data>/swarm/node.key`, `node.crt`, `ca.crt` (PEM) and `member.json`. Without `member.json` the machine is in no
+//! cluster: it is written last when joining and removed first when leaving.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use covey_crypto::{
+    certificate::{self, CaCertificate},
+    identity::{NodeKey, PeerIdentity},
+};
+use covey_state::Id;
+use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+
+use crate::disk;
+
+/// Bytes of each of these files, at most.
+const FILE_MAX: u64 = 256 * 1024;
+/// The form of `member.json`.
+const FORMAT: u32 = 1;
+
+/// The few lines beside key and certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notes {
+    format: u32,
+    /// Where the control socket is bound.
+    pub listen: SocketAddr,
+    /// Where others reach this node.
+    pub advertise: SocketAddr,
+    /// SWIM's incarnation: raised and fsynced before this node speaks under it.
+    pub incarnation: u64,
+    /// Managers known last, to find the cluster again.
+    pub managers: Vec<(Id, SocketAddr)>,
+}
+
+impl Notes {
+    /// The notes of a node that has just become a member.
+    pub fn new(listen: SocketAddr, advertise: SocketAddr, managers: Vec<(Id, SocketAddr)>) -> Self {
+        Self { format: FORMAT, listen, advertise, incarnation: 0, managers }
+    }
+}
+
+/// Who this node is.
+#[derive(Clone)]
+pub struct Identity {
+    /// Its key, kept for ever.
+    pub key: NodeKey,
+    /// Its certificate.
+    pub certificate: CertificateDer<'static>,
+    /// The authority that issued it.
+    pub ca: CaCertificate,
+    /// What the certificate says.
+    pub peer: PeerIdentity,
+}
+
+impl Identity {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// The certificate is not of this authority, or not for this key.
+    pub fn new(key: NodeKey, certificate: CertificateDer<'static>, ca: CaCertificate) -> Result<Self> {
+        let peer = ca.verify(&certificate).context("this node's certificate")?;
+        if peer.public_key != key.public() {
+            bail!("this node's certificate is for another key");
+        }
+        Ok(Self { key, certificate, ca, peer })
+    }
+}
+
+/// The folder where the identity is kept.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder below this data root.
+    pub fn below(data_root: &Path) -> Self {
+        Self(data_root.join("swarm"))
+    }
+
+    /// Where the managers' log is kept.
+    pub fn raft(&self) -> PathBuf {
+        self.0.join("raft")
+    }
+
+    /// Where the agent's last assignment set is kept.
+    pub fn assignments(&self) -> PathBuf {
+        self.0.join("assignments")
+    }
+
+    /// The identity and the notes; `None` where this machine is in no cluster.
+    ///
+    /// # Errors
+    /// Something of it is damaged, or of a newer version.
+    pub fn load(&self) -> Result<Option<(Identity, Notes)>> {
+        let Some(notes) = disk::read(&self.0.join("member.json"), FILE_MAX)? else { return Ok(None) };
+        let notes: Notes = serde_json::from_slice(&notes)
+            .with_context(|| format!("{} is damaged", self.0.join("member.json").display()))?;
+        if notes.format > FORMAT {
+            bail!(
+                "{} has format {}, this version of Covey reads {FORMAT}: start the newer version again",
+                self.0.display(),
+                notes.format
+            );
+        }
+        let key = NodeKey::from_pem(&self.text("node.key")?).context("node.key")?;
+        let certificate = certificate::from_pem(&self.text("node.crt")?).context("node.crt")?;
+        let ca = CaCertificate::from_pem(&self.text("ca.crt")?).context("ca.crt")?;
+        Ok(Some((Identity::new(key, certificate, ca)?, notes)))
+    }
+
+    fn text(&self, name: &str) -> Result<String> {
+        let path = self.0.join(name);
+        let bytes = disk::read(&path, FILE_MAX)?.with_context(|| format!("{} is missing", path.display()))?;
+        String::from_utf8(bytes).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// Writes key and certificates; the notes follow by [`Folder::save_notes`].
+    ///
+    /// # Errors
+    /// The machine is in no other state than before.
+    pub fn save(&self, identity: &Identity) -> Result<()> {
+        fs::create_dir_all(&self.0).with_context(|| format!("cannot make {}", self.0.display()))?;
+        disk::write(&self.0.join("node.key"), identity.key.to_pem()?.as_bytes())?;
+        disk::write(&self.0.join("ca.crt"), identity.ca.to_pem().as_bytes())?;
+        disk::write(&self.0.join("node.crt"), certificate::to_pem(&identity.certificate).as_bytes())
+    }
+
+    /// Writes the notes.
+    ///
+    /// # Errors
+    /// The old ones are still there.
+    pub fn save_notes(&self, notes: &Notes) -> Result<()> {
+        disk::write(&self.0.join("member.json"), &serde_json::to_vec_pretty(notes)?)
+    }
+
+    /// Forgets the cluster.
+    ///
+    /// # Errors
+    /// Something could not be removed; the machine is no member all the same once the notes are gone.
+    pub fn wipe(&self) -> Result<()> {
+        for result in [fs::remove_file(self.0.join("member.json")), fs::remove_dir_all(&self.0)] {
+            match result {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", self.0.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -196,3 +196,55 @@ pub struct Cluster {
     /// How nodes join.
     pub join: JoinSecrets,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_pool_suffices_for_ten_thousand_nodes() {
+        let pool = EdgePool::default();
+        let first = pool.block(1).unwrap();
+        assert_eq!(
+            (first.v4.to_string(), first.v6.to_string()),
+            ("100.64.1.0/24".into(), "fd00:c0e7:0:1::/64".into())
+        );
+        assert_eq!(pool.block(10_000).unwrap().v4.to_string(), "100.103.16.0/24");
+        assert_eq!(pool.block(16_383).unwrap().v4.to_string(), "100.127.255.0/24");
+    }
+
+    #[test]
+    fn a_pool_without_a_block_left_says_so() {
+        let error = EdgePool::default().block(16_384).unwrap_err();
+        assert_eq!(error.to_string(), "the edge pool 100.64.0.0/10 has no block left for node number 16384");
+        let narrow = EdgePool { v6: "fd00::/62".parse().unwrap(), ..EdgePool::default() };
+        assert!(narrow.block(3).is_ok());
+        assert!(matches!(narrow.block(4), Err(EdgePoolError::Exhausted { pool: IpNet::V6(_), number: 4 })));
+    }
+
+    #[test]
+    fn a_pool_that_cannot_be_cut_is_refused() {
+        let pool = EdgePool::default();
+        for v4_block in [0, 10, 29, 32, 33] {
+            assert!(
+                matches!(EdgePool { v4_block, ..pool }.check(), Err(EdgePoolError::Block { .. })),
+                "{v4_block}"
+            );
+        }
+        let full = EdgePool { v6: "fd00::/64".parse().unwrap(), ..pool };
+        assert!(matches!(full.block(1), Err(EdgePoolError::V6(_))));
+    }
+
+    #[test]
+    fn bits_of_the_host_in_the_pool_do_not_leak_into_blocks() {
+        let pool = EdgePool { v4: "10.1.2.3/8".parse().unwrap(), ..EdgePool::default() };
+        assert_eq!(pool.block(1).unwrap().v4.to_string(), "10.0.1.0/24");
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let join = JoinSecrets { worker: "w-secret".into(), manager: "m-secret".into() };
+        let authority = Authority { certificate: String::new(), key: "k-secret".into() };
+        assert!(!format!("{join:?}{authority:?}").contains("secret"));
+    }
+}

@@ -120,3 +120,10 @@ pub struct Node {
     /// It said goodbye: it stays listed as down until it is removed.
     pub left: bool,
 }
+
+impl Node {
+    /// It is a manager, or on its way to become one or to cease to be one.
+    pub fn is_manager(&self) -> bool {
+        self.role == Role::Manager || self.spec.role == Role::Manager
+    }
+}

@@ -37,7 +37,7 @@ pub const REPLICAS_MAX: u64 = 100_000;
 pub enum SpecError {
     /// Not a DNS label.
     #[error(
-        "name {0:?} must have 1 to {NAME_MAX} characters of a-z, A-Z, 0-9, '-' and '_', a letter or digit first and last"
+        "name {0:?} must be valid as a DNS name component: 1 to {NAME_MAX} letters, digits, '-' and '_', a letter or digit first and last"
     )]
     Name(String),
     /// There is nothing to run.
@@ -330,4 +330,68 @@ pub struct Service {
     pub previous_spec: Option<Box<ServiceSpec>>,
     /// The roll-out of the last change.
     pub update_status: Option<UpdateStatus>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SCH-07, SCH-08
+    #[test]
+    fn constraints_are_read_and_written_alike() {
+        for text in [
+            "node.id==a3r56hj7y",
+            "node.hostname!=ip-10-0-0-2.ec2.internal",
+            "node.role==manager",
+            "node.labels.db==mysql",
+            "node.labels.com.example.zone!=b",
+        ] {
+            assert_eq!(text.parse::<Constraint>().unwrap().to_string(), text);
+        }
+    }
+
+    /// SCH-07
+    #[test]
+    fn blanks_inside_a_constraint_mean_nothing() {
+        assert_eq!(" node.id == x ".parse::<Constraint>(), "node.id==x".parse());
+    }
+
+    /// SCH-08, C-17
+    #[test]
+    fn an_unknown_key_is_refused_with_a_hint() {
+        let error = "region==east".parse::<Constraint>().unwrap_err();
+        assert!(matches!(&error, ParseConstraintError::Key(key) if key == "region"));
+        assert!(error.to_string().contains("node.labels.region"));
+        assert!(matches!("node.labels.==x".parse::<Constraint>(), Err(ParseConstraintError::Key(_))));
+    }
+
+    /// SCH-07
+    #[test]
+    fn what_has_not_the_form_of_a_constraint_is_refused() {
+        for text in ["", "==", "node.id", "node.id=x", "node.id==", "==x", "node.id==x!=y", "node.id>3"] {
+            assert!(matches!(text.parse::<Constraint>(), Err(ParseConstraintError::Form(_))), "{text}");
+        }
+    }
+
+    /// SVC-04
+    #[test]
+    fn names_are_dns_labels_as_docker_has_them() {
+        let longest = "a".repeat(NAME_MAX);
+        for name in ["web", "Web-1", "a", "1", "a_b--c", &longest] {
+            assert!(is_name(name), "{name}");
+        }
+        let too_long = "a".repeat(NAME_MAX + 1);
+        for name in ["", "-a", "a-", "_a", "a.b", "a b", "ä", &too_long] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+
+    /// C-21
+    #[test]
+    fn a_reservation_may_equal_its_limit_but_not_exceed_it() {
+        assert!(check_reservation("cpu", 5, 5).is_ok());
+        assert!(check_reservation("cpu", 5, 0).is_ok());
+        let error = check_reservation("cpu", 6, 5).unwrap_err();
+        assert_eq!(error.to_string(), "the cpu reservation (6) must not exceed the cpu limit (5)");
+    }
 }

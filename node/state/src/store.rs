@@ -1,5 +1,6 @@
 //! The store: what the cluster remembers, changed by `apply` and by nothing else.
 
+mod check;
 mod cluster;
 mod node;
 mod service;
@@ -12,6 +13,10 @@ use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 use serde::{Deserialize, Serialize};
 
 use self::snapshot::Snapshot;
+pub use self::{
+    check::Broken,
+    node::{MANAGERS_MAX, NUMBER_REST},
+};
 use crate::{
     Id, Version,
     cluster::Cluster,
@@ -25,7 +30,7 @@ use crate::{
 
 /// All that the cluster remembers. A clone costs nothing and shares what neither side changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Snapshot", into = "Snapshot")]
+#[serde(try_from = "Snapshot", into = "Snapshot")]
 pub struct Store {
     /// Index of the last proposal that changed something.
     last_changed: Version,

@@ -187,3 +187,60 @@ pub fn merge(stored: &Task, observed: Option<&TaskStatus>) -> TaskStatus {
         _ => stored.status.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(attempt: u32, state: TaskState) -> TaskStatus {
+        TaskStatus {
+            attempt,
+            state,
+            at: Stamp(0),
+            message: String::new(),
+            error: String::new(),
+            container: None,
+        }
+    }
+
+    fn task(stored: TaskStatus) -> Task {
+        Task {
+            id: Id::new(1),
+            version: 1,
+            created_at: Stamp(0),
+            updated_at: Stamp(0),
+            service: Id::new(2),
+            service_name: "web".into(),
+            slot: 3,
+            spec: Arc::default(),
+            spec_version: 1,
+            node: Some(Id::new(4)),
+            desired: DesiredState::Running,
+            status: stored,
+            not_before: None,
+        }
+    }
+
+    /// TSK-03
+    #[test]
+    fn users_see_what_the_agent_saw_until_the_log_knows_the_end() {
+        use TaskState::*;
+        let seen = |stored, observed: Option<(u32, TaskState)>| {
+            let observed = observed.map(|(attempt, state)| status(attempt, state));
+            let merged = merge(&task(status(0, stored)), observed.as_ref());
+            (merged.attempt, merged.state)
+        };
+        assert_eq!(seen(Assigned, None), (0, Assigned));
+        assert_eq!(seen(Assigned, Some((1, Running))), (1, Running));
+        assert_eq!(seen(Assigned, Some((0, New))), (0, Assigned));
+        assert_eq!(seen(Orphaned, Some((0, Running))), (0, Orphaned));
+        assert_eq!(seen(Orphaned, Some((2, Running))), (0, Orphaned));
+    }
+
+    /// TSK-03
+    #[test]
+    fn a_later_attempt_is_newer_than_the_end_of_an_earlier_one() {
+        assert!(status(2, TaskState::Accepted).supersedes(&status(1, TaskState::Failed)));
+        assert!(!status(1, TaskState::Running).supersedes(&status(1, TaskState::Running)));
+    }
+}

@@ -1,4 +1,8 @@
 //! Who may move a task from where to where: one table, and nobody else moves a task.
+//!
+//! The log keeps only what the leader decides: it knows a task as `New`, `Pending`, `Assigned`, and then how it
+//! ended. The agent's steps in between are told by gossip. A host that reboots cut off from every manager starts a
+//! task again as its next attempt, which begins at `Accepted`; the table speaks of one attempt.
 
 use crate::task::TaskState::{self, *};
 
@@ -58,10 +62,13 @@ pub const TRANSITIONS: &[Transition] = &[
     agent(Ready, Starting),
     agent(Starting, Running),
     agent(Running, Complete),
-    // The node cannot take it, or cannot prepare it.
+    // It was over before anyone could look.
+    agent(Starting, Complete),
+    // The node cannot take it, prepare it or start it, nor will it ever.
     agent(Assigned, Rejected),
     agent(Accepted, Rejected),
     agent(Preparing, Rejected),
+    agent(Starting, Rejected),
     // It broke.
     agent(Accepted, Failed),
     agent(Preparing, Failed),
@@ -69,7 +76,6 @@ pub const TRANSITIONS: &[Transition] = &[
     agent(Starting, Failed),
     agent(Running, Failed),
     // It was asked to stop.
-    agent(Assigned, Shutdown),
     agent(Accepted, Shutdown),
     agent(Preparing, Shutdown),
     agent(Ready, Shutdown),
@@ -114,4 +120,58 @@ fn reaches(from: TaskState, to: TaskState) -> bool {
         .filter(|step| step.from == Some(from) && matches!(step.owner, Owner::Agent | Owner::Leader))
         .filter_map(|step| step.to)
         .any(|next| next == to || reaches(next, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const STATES: [TaskState; 13] = [
+        New, Pending, Assigned, Accepted, Preparing, Ready, Starting, Running, Complete, Shutdown, Failed,
+        Rejected, Orphaned,
+    ];
+
+    /// TSK-02
+    #[test]
+    fn each_move_has_exactly_one_owner() {
+        let moves: BTreeSet<_> = TRANSITIONS.iter().map(|known| (known.from, known.to)).collect();
+        assert_eq!(moves.len(), TRANSITIONS.len());
+    }
+
+    /// TSK-02
+    #[test]
+    fn every_state_is_left_by_someone_and_entered_by_someone() {
+        for state in STATES {
+            assert!(TRANSITIONS.iter().any(|known| known.from == Some(state)), "{state} is never left");
+            assert!(TRANSITIONS.iter().any(|known| known.to == Some(state)), "{state} is never entered");
+            assert!(
+                state.is_terminal() || STATES.into_iter().any(|end| may_end(state, end)),
+                "{state} never ends"
+            );
+        }
+    }
+
+    /// TSK-03
+    #[test]
+    fn states_only_grow_and_an_end_is_only_forgotten() {
+        for Transition { from, to, .. } in TRANSITIONS {
+            if let (Some(from), Some(to)) = (from, to) {
+                assert!(from < to && !from.is_terminal(), "{from} to {to}");
+            }
+        }
+    }
+
+    /// TSK-02
+    #[test]
+    fn a_task_without_a_node_can_only_be_called_off_and_one_with_a_node_ends_in_any_way() {
+        for end in STATES.into_iter().filter(|state| state.is_terminal()) {
+            assert_eq!(may_end(New, end), end == Shutdown);
+            assert_eq!(may_end(Pending, end), end == Shutdown);
+            assert!(may_end(Assigned, end));
+        }
+        assert!(!may_end(Assigned, Running));
+        assert!(!may_end(Failed, Orphaned));
+    }
 }

@@ -81,8 +81,10 @@ fn check(spec: &ClusterSpec) -> Result<(), Refusal> {
     if raft.election_tick <= raft.heartbeat_tick {
         return Err(Refusal::Invalid("election tick must be greater than heartbeat tick".to_owned()));
     }
-    if spec.heartbeat_period.is_zero() {
-        return Err(Refusal::Invalid("the heartbeat period must not be zero".to_owned()));
+    if spec.heartbeat_period.is_zero() || spec.certificate_lifetime.is_zero() {
+        return Err(Refusal::Invalid(
+            "the heartbeat period and the lifetime of certificates must not be zero".to_owned(),
+        ));
     }
     Ok(())
 }

@@ -9,7 +9,6 @@ use crate::{
     event::{Change, Event},
     node::{Node, NodeDescription, NodeSpec, Role},
     task::{DesiredState, TaskState, TaskStatus},
-    time::Stamp,
 };
 
 /// Managers that a cluster may have: each more makes the log slower and hardly safer.
@@ -57,12 +56,8 @@ impl Entry {
         let mut node = self.node(id)?;
         check_version(version, node.version)?;
         match (node.spec.role, spec.role) {
-            (Role::Worker, Role::Manager) => self.check_room_for_manager()?,
-            (Role::Manager, Role::Worker) if self.managers_wanted() == 1 => {
-                return Err(Refusal::Invalid(
-                    "attempting to demote the last manager of the swarm".to_owned(),
-                ));
-            }
+            (Role::Worker, Role::Manager) if node.role == Role::Worker => self.check_room_for_manager()?,
+            (Role::Manager, Role::Worker) => self.check_not_last(id, |other| other.spec.role)?,
             _ => {}
         }
         node.spec = spec.clone();
@@ -88,6 +83,9 @@ impl Entry {
     pub(super) fn set_node_role(&mut self, id: Id, role: Role) -> Result<(), Refusal> {
         let mut node = self.node(id)?;
         if node.role != role {
+            if role == Role::Worker {
+                self.check_not_last(id, |other| other.role)?;
+            }
             node.role = role;
             self.put_node(node, Change::Updated);
         }
@@ -105,7 +103,7 @@ impl Entry {
 
     pub(super) fn remove_node(&mut self, id: Id) -> Result<(), Refusal> {
         let node = self.node(id)?;
-        if node.role == Role::Manager || node.spec.role == Role::Manager {
+        if node.is_manager() {
             return Err(Refusal::Invalid(format!(
                 "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal"
             )));
@@ -124,15 +122,13 @@ impl Entry {
             .map(|task| task.id)
             .collect();
         for id in lost {
-            self.set_task_desired(id, DesiredState::Shutdown)?;
-            let attempt = self.task(id)?.status.attempt;
+            let task = self.task(id)?;
+            self.set_task_desired(id, task.desired.max(DesiredState::Shutdown))?;
             let status = TaskStatus {
-                attempt,
                 state: TaskState::Orphaned,
                 at: self.at,
-                message: "node was removed from the cluster".to_owned(),
-                error: String::new(),
-                container: None,
+                message: "its node was removed from the cluster".to_owned(),
+                ..task.status
             };
             self.finish_task(id, &status)?;
         }
@@ -150,21 +146,27 @@ impl Entry {
         self.store.nodes.insert_mut(node.id, Arc::new(node));
     }
 
-    fn managers_wanted(&self) -> usize {
-        self.store.nodes().filter(|node| node.spec.role == Role::Manager).count()
-    }
-
+    /// One that is being demoted still votes, and counts.
     fn check_room_for_manager(&self) -> Result<(), Refusal> {
-        if self.managers_wanted() < MANAGERS_MAX {
+        if self.store.nodes().filter(|node| node.is_manager()).count() < MANAGERS_MAX {
             return Ok(());
         }
         Err(Refusal::Invalid(format!("a cluster has at most {MANAGERS_MAX} managers")))
     }
 
+    /// Another manager must remain; one that left is none to rely on.
+    fn check_not_last(&self, id: Id, role: fn(&Node) -> Role) -> Result<(), Refusal> {
+        let remains = |other: &Arc<Node>| other.id != id && !other.left && role(other) == Role::Manager;
+        if self.store.nodes().any(remains) {
+            return Ok(());
+        }
+        Err(Refusal::Invalid("attempting to demote the last manager of the swarm".to_owned()))
+    }
+
     /// The smallest number that no node has, nor had within the last day.
     fn free_number(&mut self) -> u32 {
         let rested: Vec<u32> = (self.store.retired.iter())
-            .filter(|(_, removed)| has_rested(**removed, self.at))
+            .filter(|(_, removed)| self.at.since(**removed) >= NUMBER_REST)
             .map(|(number, _)| *number)
             .collect();
         for number in rested {
@@ -173,15 +175,7 @@ impl Entry {
         let mut taken: Vec<u32> =
             self.store.nodes().map(|node| node.number).chain(self.store.retired.keys().copied()).collect();
         taken.sort_unstable();
-        // The first gap: as long as there is none, the numbers count 1, 2, 3 …
-        taken
-            .iter()
-            .zip(1..)
-            .find_map(|(taken, number)| (*taken != number).then_some(number))
-            .unwrap_or(u32::try_from(taken.len()).unwrap_or(u32::MAX).saturating_add(1))
+        // As long as there is no gap they count 1, 2, 3 …
+        taken.into_iter().fold(1, |free, taken| if taken == free { free + 1 } else { free })
     }
-}
-
-fn has_rested(removed: Stamp, now: Stamp) -> bool {
-    now.since(removed) >= NUMBER_REST
 }

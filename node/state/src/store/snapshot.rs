@@ -51,8 +51,15 @@ impl From<Store> for Snapshot {
     }
 }
 
-impl From<Snapshot> for Store {
-    fn from(mut snapshot: Snapshot) -> Self {
+/// A snapshot lacks what a task runs.
+#[derive(Debug, thiserror::Error)]
+#[error("the snapshot has no spec for task {0}")]
+pub(super) struct NoSpec(Id);
+
+impl TryFrom<Snapshot> for Store {
+    type Error = NoSpec;
+
+    fn try_from(mut snapshot: Snapshot) -> Result<Self, NoSpec> {
         let mut store = Self {
             last_changed: snapshot.last_changed,
             last_at: snapshot.last_at,
@@ -71,23 +78,27 @@ impl From<Snapshot> for Store {
         }
         let mut names: BTreeMap<Id, Arc<str>> = BTreeMap::new();
         for mut task in snapshot.tasks {
-            if let Some(spec) = snapshot.specs.get(&(task.service, task.spec_version)) {
-                task.spec = spec.clone();
-            }
+            let spec = snapshot.specs.get(&(task.service, task.spec_version)).ok_or(NoSpec(task.id))?;
+            task.spec = spec.clone();
             task.service_name = names.entry(task.service).or_insert(task.service_name).clone();
             store.index_task(&task);
             store.tasks.insert_mut(task.id, Arc::new(task));
         }
-        store
+        Ok(store)
     }
 }
 
 impl Store {
-    /// Adds a task to what is derived from tasks.
+    /// Adds a task to what is derived from tasks; one that is there costs nothing.
     pub(super) fn index_task(&mut self, task: &Task) {
-        self.tasks_by_service.insert_mut((task.service, task.slot, task.id));
-        if let Some(node) = task.node {
-            self.tasks_by_node.insert_mut((node, task.id));
+        let of_service = (task.service, task.slot, task.id);
+        if !self.tasks_by_service.contains(&of_service) {
+            self.tasks_by_service.insert_mut(of_service);
+        }
+        if let Some(on_node) = task.node.map(|node| (node, task.id))
+            && !self.tasks_by_node.contains(&on_node)
+        {
+            self.tasks_by_node.insert_mut(on_node);
         }
     }
 }

@@ -27,6 +27,9 @@ impl Entry {
         if slot == 0 {
             return Err(Refusal::Invalid(format!("task {id} has no slot: slots count from 1")));
         }
+        if desired > DesiredState::Running {
+            return Err(Refusal::Invalid(format!("task {id} would be made to be {}", desired.as_str())));
+        }
         let owner = self.service(service)?;
         let spec =
             self.store.task_specs.get(&service).cloned().ok_or_else(|| not_found("service", service))?;
@@ -93,8 +96,13 @@ impl Entry {
 
     pub(super) fn set_task_desired(&mut self, id: Id, desired: DesiredState) -> Result<(), Refusal> {
         let mut task = self.task(id)?;
-        // What is wanted only grows: wanting less than before changes nothing.
-        if task.desired < desired {
+        if desired < task.desired {
+            let (old, new) = (task.desired.as_str(), desired.as_str());
+            return Err(Refusal::Invalid(format!(
+                "task {id} is wanted {old} and cannot be wanted {new} again"
+            )));
+        }
+        if desired != task.desired {
             task.desired = desired;
             self.put_task(task, Change::Updated);
         }

@@ -1,0 +1,13 @@
+//! A node is alive, in touch with the leader, and takes tasks.
+
+use covey_state::service::TaskSpec;
+
+use crate::scheduler::load::Candidate;
+
+pub(super) fn check(_task: &TaskSpec, node: &Candidate) -> bool {
+    node.available
+}
+
+pub(super) fn explain(count: usize) -> String {
+    format!("{count} not available")
+}

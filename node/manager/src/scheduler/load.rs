@@ -1,0 +1,100 @@
+//! What each node has left, and how many tasks it has.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use covey_state::{
+    Id,
+    container::Amount,
+    node::{Availability, Node},
+    task::Task,
+};
+
+use super::{filter, spread};
+use crate::{draft::Draft, health::Health, slot::is_active};
+
+/// A node as the scheduler sees it.
+pub(crate) struct Candidate {
+    pub node: Arc<Node>,
+    /// It is alive and takes tasks.
+    pub available: bool,
+    /// Tasks that are wanted on it.
+    pub active: u64,
+    /// Tasks that have not ended yet, the stopping ones too: each has an address.
+    pub present: u64,
+    /// What those have reserved.
+    pub reserved: Amount,
+}
+
+impl Candidate {
+    fn new(draft: &Draft<'_>, node: &Arc<Node>) -> Self {
+        let available =
+            node.spec.availability == Availability::Active && draft.health(node.id) == Health::Able;
+        let mut candidate =
+            Self { node: node.clone(), available, active: 0, present: 0, reserved: Amount::default() };
+        if available {
+            for task in draft.store.tasks_on_node(node.id).filter(|task| !draft.state(task).is_terminal()) {
+                candidate.add(task);
+            }
+        }
+        candidate
+    }
+
+    fn add(&mut self, task: &Task) {
+        let reserved = task.spec.resources.reservations;
+        self.active += u64::from(is_active(task));
+        self.present += 1;
+        self.reserved.nano_cpus = self.reserved.nano_cpus.saturating_add(reserved.nano_cpus);
+        self.reserved.memory = self.reserved.memory.saturating_add(reserved.memory);
+    }
+
+    /// What no task has reserved.
+    pub fn free(&self) -> Amount {
+        let has = self.node.description.resources;
+        Amount {
+            nano_cpus: has.nano_cpus.saturating_sub(self.reserved.nano_cpus),
+            memory: has.memory.saturating_sub(self.reserved.memory),
+        }
+    }
+}
+
+/// All nodes, with the tasks that this plan has given them so far.
+pub(crate) struct Loads {
+    candidates: Vec<Candidate>,
+    /// Active tasks of a service on each node, counted when the service comes up.
+    of_service: BTreeMap<Id, BTreeMap<Id, u64>>,
+}
+
+impl Loads {
+    pub fn new(draft: &Draft<'_>) -> Self {
+        let candidates = draft.store.nodes().map(|node| Candidate::new(draft, node)).collect();
+        Self { candidates, of_service: BTreeMap::new() }
+    }
+
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
+    /// The best of the nodes that can run `task`.
+    pub fn best_for(&mut self, draft: &mut Draft<'_>, task: &Task) -> Option<Id> {
+        let of_service = self.of_service.entry(task.service).or_insert_with(|| count(draft, task.service));
+        let fitting = self.candidates.iter().filter(|node| filter::rejection(&task.spec, node).is_none());
+        spread::best(fitting, of_service, || draft.random())
+    }
+
+    /// `task` was given to `node`.
+    pub fn add(&mut self, node: Id, task: &Task) {
+        if let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.node.id == node) {
+            candidate.add(task);
+        }
+        *self.of_service.entry(task.service).or_default().entry(node).or_default() += 1;
+    }
+}
+
+fn count(draft: &Draft<'_>, service: Id) -> BTreeMap<Id, u64> {
+    let mut counts = BTreeMap::new();
+    let active = draft.store.tasks_of_service(service).filter(|task| is_active(task));
+    for node in active.filter_map(|task| task.node) {
+        *counts.entry(node).or_default() += 1;
+    }
+    counts
+}

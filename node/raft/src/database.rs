@@ -1,0 +1,75 @@
+//! Opening the database files, with every way in which that fails told apart.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use redb::{Builder, Database, DatabaseError};
+
+use crate::error::OpenError;
+
+/// Bytes of pages that one database keeps in memory.
+const PAGE_CACHE: usize = 2 * 1024 * 1024;
+
+/// Makes a new database file.
+pub(crate) fn create(path: &Path) -> Result<Database, OpenError> {
+    Builder::new().set_cache_size(PAGE_CACHE).create(path).map_err(|error| explain(path, error.into()))
+}
+
+/// Makes or opens a database on something that fails when a test wants it to.
+#[cfg(test)]
+pub(crate) fn on_backend(backend: impl redb::StorageBackend) -> Result<Database, redb::Error> {
+    Ok(Builder::new().set_cache_size(PAGE_CACHE).create_with_backend(backend)?)
+}
+
+/// Opens a database file and reads all of it against its checksums.
+///
+/// The database trusts a page once its file is open; a damaged one could even make it panic. So everything is looked
+/// at here, where a clear error is still possible.
+pub(crate) fn open(path: &Path) -> Result<Database, OpenError> {
+    if !path.try_exists().map_err(|error| OpenError::io(path, error))? {
+        return Err(OpenError::Missing(path.to_owned()));
+    }
+    let open = || -> Result<Database, DatabaseError> {
+        let mut database = Builder::new().set_cache_size(PAGE_CACHE).open(path)?;
+        if !database.check_integrity()? {
+            return Err(redb::StorageError::Corrupted("a page does not have its checksum".to_owned()).into());
+        }
+        Ok(database)
+    };
+    guard(path, || open().map_err(redb::Error::from))
+}
+
+/// Runs something that reads pages. A panic in there means that they are corrupt.
+pub(crate) fn guard<T>(path: &Path, read: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, OpenError> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(result) => result.map_err(|error| explain(path, error)),
+        Err(_) => Err(OpenError::Corrupt {
+            file: path.to_owned(),
+            reason: "its pages contradict each other".to_owned(),
+        }),
+    }
+}
+
+/// What a failure of the database means for the one who wanted to open it.
+pub(crate) fn explain(path: &Path, error: redb::Error) -> OpenError {
+    match error {
+        redb::Error::DatabaseAlreadyOpen => OpenError::InUse(path.to_owned()),
+        // What is not a database at all is told by the kind.
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            OpenError::Corrupt { file: path.to_owned(), reason: error.to_string() }
+        }
+        redb::Error::Io(error) => OpenError::io(path, error),
+        other => OpenError::Corrupt { file: path.to_owned(), reason: other.to_string() },
+    }
+}
+
+/// The same for the running log, which can only stop.
+pub(crate) fn to_io(error: impl Into<redb::Error>) -> io::Error {
+    match error.into() {
+        redb::Error::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}

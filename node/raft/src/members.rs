@@ -1,0 +1,218 @@
+//! The managers that have the log: who votes, who only follows, where each is reached.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use covey_state::Id;
+use openraft::{
+    ChangeMembers, Instant as _,
+    async_runtime::watch::WatchReceiver,
+    errors::{ChangeMembershipError, ClientWriteError, RaftError},
+};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::{
+    VOTERS_MAX,
+    error::MembershipError,
+    network::Transport,
+    raft::Raft,
+    types::{Member, Place},
+};
+
+/// How long a change of members may take.
+const CHANGE_MAX: Duration = Duration::from_secs(10);
+/// How long a leader waits for its successor.
+const TRANSFER_MAX: Duration = Duration::from_secs(2);
+/// Entries that a learner may lack when it becomes a voter.
+const LAG_MAX: u64 = 256;
+
+/// Everybody who has the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Those who decide.
+    pub voters: BTreeMap<Id, SocketAddr>,
+    /// Those who only follow.
+    pub learners: BTreeMap<Id, SocketAddr>,
+}
+
+impl<T: Transport> Raft<T> {
+    /// The managers that have the log, as far as this one knows.
+    pub fn members(&self) -> Members {
+        let metrics = self.0.core.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<Member> = membership.voter_ids().collect();
+        let mut members = Members::default();
+        for (id, place) in membership.nodes() {
+            let kind = if voters.contains(id) { &mut members.voters } else { &mut members.learners };
+            kind.insert(id.0, place.address);
+        }
+        members
+    }
+
+    pub(crate) fn address_of(&self, id: Id) -> Option<SocketAddr> {
+        let metrics = self.0.core.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.get_node(&Member(id)).map(|place| place.address)
+    }
+
+    /// On the leader: how long ago each of the others last answered; the longest there is where it never did. Empty
+    /// on the others.
+    pub fn contacts(&self) -> BTreeMap<Id, Duration> {
+        let metrics = self.0.core.metrics();
+        let metrics = metrics.borrow_watched();
+        let contacts = metrics.heartbeat.iter().flatten().filter(|(id, _)| **id != metrics.id);
+        contacts.map(|(id, at)| (id.0, at.as_ref().map_or(Duration::MAX, |at| at.elapsed()))).collect()
+    }
+
+    /// On the leader: lets a manager follow the log, and gives it everything that it lacks. Not an error where it
+    /// follows already.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn add_learner(&self, id: Id, address: SocketAddr) -> Result<(), MembershipError> {
+        self.change(ChangeMembers::AddNodes([(Member(id), Place { address })].into())).await
+    }
+
+    /// On the leader: a follower becomes a voter, as soon as it has caught up. Not an error where it is one already.
+    ///
+    /// # Errors
+    /// [`MembershipError::Behind`] where it does not catch up within 10 s; ask again. Else see [`MembershipError`].
+    pub async fn promote(&self, id: Id) -> Result<(), MembershipError> {
+        let members = self.members();
+        if members.voters.contains_key(&id) {
+            return Ok(());
+        }
+        if !members.learners.contains_key(&id) {
+            return Err(MembershipError::Unknown(id));
+        }
+        if members.voters.len() >= VOTERS_MAX {
+            return Err(MembershipError::TooMany);
+        }
+        self.wait_caught_up(Member(id)).await?;
+        self.change(ChangeMembers::AddVoterIds([Member(id)].into())).await
+    }
+
+    /// On the leader: a manager no longer has a say, nor the log. A leader may remove itself: it leads until that is
+    /// decided, and then the others elect. Not an error where it is no member.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn remove(&self, id: Id) -> Result<(), MembershipError> {
+        let members = self.members();
+        let gone = BTreeSet::from([Member(id)]);
+        if members.learners.contains_key(&id) {
+            self.change(ChangeMembers::RemoveNodes(gone)).await
+        } else if !members.voters.contains_key(&id) {
+            Ok(())
+        } else if members.voters.len() == 1 {
+            Err(MembershipError::Last)
+        } else {
+            self.change(ChangeMembers::RemoveVoters(gone)).await
+        }
+    }
+
+    /// On the leader: a manager is reached at another address from now on.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn update_address(&self, id: Id, address: SocketAddr) -> Result<(), MembershipError> {
+        match self.address_of(id) {
+            None => Err(MembershipError::Unknown(id)),
+            Some(known) if known == address => Ok(()),
+            // The same manager answers there, whom the transport makes prove it: no second one can vote in its name.
+            Some(_) => self.change(ChangeMembers::SetNodes([(Member(id), Place { address })].into())).await,
+        }
+    }
+
+    /// On the leader: has another voter lead, and waits until it does.
+    ///
+    /// # Errors
+    /// [`MembershipError::Behind`] where it does not within 2 s: whoever leads then, leads.
+    pub async fn transfer_leadership(&self, to: Id) -> Result<(), MembershipError> {
+        let before = self.leadership();
+        if !before.am_leader {
+            return Err(MembershipError::NotLeader);
+        }
+        if !self.members().voters.contains_key(&to) {
+            return Err(MembershipError::Unknown(to));
+        }
+        if to == self.0.settings.node {
+            return Ok(());
+        }
+        let triggered = self.0.core.trigger().transfer_leader(Member(to)).await;
+        triggered.map_err(|fatal| MembershipError::Stopped(self.why_stopped(&fatal)))?;
+        let mut health = self.0.health.clone();
+        let led = health.wait_for(|health| health.leadership.leader == Some(to));
+        match timeout(TRANSFER_MAX, led).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(MembershipError::Behind(to)),
+        }
+    }
+
+    /// Before this manager goes: the voter that has the most of the log leads, if it can.
+    pub(crate) async fn hand_over(&self) {
+        if !self.leadership().am_leader {
+            return;
+        }
+        let me = Member(self.0.settings.node);
+        let successor = {
+            let metrics = self.0.core.metrics();
+            let metrics = metrics.borrow_watched();
+            let voters: BTreeSet<Member> = metrics.membership_config.voter_ids().collect();
+            let others = metrics.replication.iter().flatten();
+            let others = others.filter(|(id, _)| **id != me && voters.contains(id));
+            others.max_by_key(|(_, matched)| **matched).map(|(id, _)| id.0)
+        };
+        if let Some(successor) = successor
+            && let Err(error) = self.transfer_leadership(successor).await
+        {
+            tracing::debug!(%error, %successor, "leadership was not handed over");
+        }
+    }
+
+    async fn wait_caught_up(&self, id: Member) -> Result<(), MembershipError> {
+        let until = Instant::now() + CHANGE_MAX;
+        let mut metrics = self.0.core.metrics();
+        loop {
+            {
+                let metrics = metrics.borrow_watched();
+                let Some(replication) = &metrics.replication else {
+                    return Err(MembershipError::NotLeader);
+                };
+                let matched = replication.get(&id).copied().flatten().map(|matched| matched.index);
+                if matched.is_some_and(|matched| matched + LAG_MAX >= metrics.last_log_index.unwrap_or(0)) {
+                    return Ok(());
+                }
+            }
+            match timeout_at(until, metrics.changed()).await {
+                Err(_) => return Err(MembershipError::Behind(id.0)),
+                Ok(Err(_)) => return Err(MembershipError::Stopped("it was shut down".to_owned())),
+                Ok(Ok(())) => {}
+            }
+        }
+    }
+
+    async fn change(&self, change: ChangeMembers<Member, Place>) -> Result<(), MembershipError> {
+        if !self.leadership().am_leader {
+            return Err(MembershipError::NotLeader);
+        }
+        match timeout(CHANGE_MAX, self.0.core.change_membership(change, false)).await {
+            Err(_) => Err(MembershipError::NoLeader),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(MembershipError::Stopped(self.why_stopped(&fatal))),
+            Ok(Err(RaftError::APIError(error))) => Err(match error {
+                ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_) => {
+                    MembershipError::NotLeader
+                }
+                ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+                ) => MembershipError::InProgress,
+                other => MembershipError::Refused(other.to_string()),
+            }),
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! One manager's log, from opening to closing.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use covey_state::{store::Store, time::Stamp};
+use openraft::errors::{Fatal, InitializeError as NotInitialized, RaftError};
+use tokio::{
+    sync::{Mutex, broadcast, watch},
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+
+use crate::{
+    database,
+    directory::{Directory, Identity},
+    error::{InitializeError, OpenError},
+    feed::{CHANGES_MAX, Change, Changes},
+    leadership::{Health, Leadership, observe},
+    log::LogStore,
+    machine::{Machine, Published},
+    network::{Network, Transport},
+    serve::Incoming,
+    settings::Settings,
+    snapshot::SnapshotStore,
+    types::{Member, Place, SnapshotMeta, Types},
+    vault::Vault,
+};
+
+/// How long closing waits for the last writes.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
+
+pub(crate) type Core = openraft::Raft<Types, Machine>;
+
+/// One manager's log. Clones are the same log.
+pub struct Raft<T>(pub(crate) Arc<Inner<T>>);
+
+impl<T> Clone for Raft<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+pub(crate) struct Inner<T> {
+    pub(crate) settings: Settings,
+    pub(crate) core: Core,
+    pub(crate) transport: Arc<T>,
+    pub(crate) published: watch::Receiver<Published>,
+    pub(crate) health: watch::Receiver<Health>,
+    /// A snapshot that the leader is sending.
+    pub(crate) incoming: Mutex<Option<Incoming>>,
+    changes: broadcast::WeakSender<Change>,
+    clock: Box<dyn Fn() -> Stamp + Send + Sync>,
+    /// The last stamp given to a proposal.
+    stamped: AtomicI64,
+    closed: watch::Receiver<bool>,
+    observer: JoinHandle<()>,
+}
+
+impl<T> Drop for Inner<T> {
+    fn drop(&mut self) {
+        self.observer.abort();
+    }
+}
+
+/// What is on disk, opened and checked.
+struct Files {
+    log: LogStore,
+    snapshots: SnapshotStore,
+    snapshot: Option<(SnapshotMeta, Bytes)>,
+}
+
+impl Raft<()> {
+    /// Whose log is in `directory`; `None` where no log was ever opened in it.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or a newer build wrote it.
+    pub fn stored(directory: &Path) -> Result<Option<Identity>, OpenError> {
+        Directory::new(directory).read_identity()
+    }
+
+    /// Removes the log in `directory`, its key before its content. Nobody may have it open. Not an error where there
+    /// is none.
+    ///
+    /// # Errors
+    /// A file cannot be removed; call it again.
+    pub fn destroy(directory: &Path) -> Result<(), OpenError> {
+        Directory::new(directory).destroy()
+    }
+}
+
+impl<T: Transport> Raft<T> {
+    /// Opens the log in `directory`, or makes an empty one in it, and takes part in the cluster from then on: a new
+    /// log waits until this manager founds a cluster with [`Raft::initialize`] or is added by a leader.
+    ///
+    /// `clock` is the wall clock; only a leader asks it.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Everything on disk is read and opened here, so that damage is found now.
+    pub async fn open(
+        directory: &Path,
+        settings: Settings,
+        transport: T,
+        clock: impl Fn() -> Stamp + Send + Sync + 'static,
+    ) -> Result<Self, OpenError> {
+        let config = Arc::new(settings.config()?);
+        let files = {
+            let (directory, settings) = (Directory::new(directory), settings.clone());
+            spawn_blocking(move || Files::open(&directory, &settings))
+                .await
+                .map_err(|error| OpenError::Start(error.to_string()))??
+        };
+
+        let (sender, published) = watch::channel(Published::default());
+        let (changes, _) = broadcast::channel(CHANGES_MAX);
+        let weak = changes.downgrade();
+        let transport = Arc::new(transport);
+        let closed = files.log.closed();
+        let machine = Machine::new(files.snapshots, files.snapshot, sender, changes)
+            .map_err(|error| OpenError::Start(error.to_string()))?;
+        let core = Core::new(Member(settings.node), config, Network(transport.clone()), files.log, machine)
+            .await
+            .map_err(|error| OpenError::Start(error.to_string()))?;
+        let (health_sender, health) = watch::channel(Health::default());
+        let observer = tokio::spawn(observe(core.clone(), settings.timing, health_sender));
+        Ok(Self(Arc::new(Inner {
+            settings,
+            core,
+            transport,
+            published,
+            health,
+            incoming: Mutex::new(None),
+            changes: weak,
+            clock: Box::new(clock),
+            stamped: AtomicI64::new(i64::MIN),
+            closed,
+            observer,
+        })))
+    }
+
+    /// Founds a cluster whose only manager is this one.
+    ///
+    /// # Errors
+    /// [`InitializeError::Already`] where the log has seen a cluster: it is as it was.
+    pub async fn initialize(&self) -> Result<(), InitializeError> {
+        let me = (Member(self.0.settings.node), Place { address: self.0.settings.address });
+        match self.0.core.initialize(std::collections::BTreeMap::from([me])).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(NotInitialized::NotAllowed(_) | NotInitialized::NotInMembers(_))) => {
+                Err(InitializeError::Already)
+            }
+            Err(RaftError::Fatal(fatal)) => Err(InitializeError::Stopped(self.why_stopped(&fatal))),
+        }
+    }
+
+    /// The log has seen a cluster: this manager founded it, or was added to it.
+    pub async fn is_initialized(&self) -> bool {
+        self.0.core.is_initialized().await.unwrap_or(false)
+    }
+
+    /// The store as far as this manager has applied the log: perhaps a little old. Costs nothing.
+    pub fn store(&self) -> Store {
+        self.0.published.borrow().store.clone()
+    }
+
+    /// The index of the last entry that this manager has applied; `None` before the first.
+    pub fn applied_index(&self) -> Option<u64> {
+        self.0.published.borrow().index
+    }
+
+    /// The changes of this manager's store from now on. A change is told after [`Raft::store`] shows it.
+    pub fn changes(&self) -> Changes {
+        match self.0.changes.upgrade() {
+            Some(changes) => Changes(changes.subscribe()),
+            // The log has stopped: the feed is over before it begins.
+            None => Changes(broadcast::channel(1).1),
+        }
+    }
+
+    /// Who leads.
+    pub fn leadership(&self) -> Leadership {
+        self.0.health.borrow().leadership
+    }
+
+    /// Waits until somebody else leads, or nobody does, and says who. `None` once the log has stopped.
+    ///
+    /// To follow leadership, keep what was seen last and ask again with it.
+    pub async fn leadership_after(&self, seen: Leadership) -> Option<Leadership> {
+        let mut health = self.0.health.clone();
+        let health =
+            health.wait_for(|health| health.stopped.is_some() || health.leadership != seen).await.ok()?;
+        health.stopped.is_none().then_some(health.leadership)
+    }
+
+    /// Waits until the log has stopped and says why: a disk that is full or broken, an entry of a newer version, or
+    /// [`Raft::shutdown`]. It does not start again; the daemon has to.
+    pub async fn stopped(&self) -> String {
+        let mut health = self.0.health.clone();
+        match health.wait_for(|health| health.stopped.is_some()).await {
+            Ok(health) => health.stopped.clone().unwrap_or_default(),
+            Err(_) => "it was shut down".to_owned(),
+        }
+    }
+
+    /// Stops taking part, writes what is left, and frees the files. Hands leadership over first where that is
+    /// possible.
+    pub async fn shutdown(&self) {
+        self.hand_over().await;
+        if let Err(error) = self.0.core.shutdown().await {
+            tracing::warn!(%error, "the raft log did not shut down cleanly");
+        }
+        let mut closed = self.0.closed.clone();
+        if timeout(CLOSE_MAX, closed.wait_for(|closed| *closed)).await.is_err() {
+            tracing::warn!("the raft log is still being written");
+        }
+    }
+
+    /// A stamp for a proposal that this leader takes: the clock's, but later than every one before.
+    pub(crate) fn stamp(&self) -> Stamp {
+        let now = (self.0.clock)().max(self.0.published.borrow().store.last_at()).0;
+        let mut stamp = now;
+        let next = |last: i64| {
+            stamp = now.max(last.saturating_add(1));
+            Some(stamp)
+        };
+        // The closure never says no.
+        let _ = self.0.stamped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        Stamp(stamp)
+    }
+
+    pub(crate) fn why_stopped(&self, fatal: &Fatal<Types>) -> String {
+        self.0.health.borrow().stopped.clone().unwrap_or_else(|| fatal.to_string())
+    }
+}
+
+impl Files {
+    fn open(directory: &Directory, settings: &Settings) -> Result<Self, OpenError> {
+        let wanted = Identity { cluster: settings.cluster, node: settings.node };
+        match directory.read_identity()? {
+            None => Self::found(directory, wanted),
+            Some(found) if found == wanted => Self::load(directory, wanted),
+            Some(Identity { cluster, node }) => {
+                Err(OpenError::Foreign { directory: directory.path().to_owned(), cluster, node })
+            }
+        }
+    }
+
+    fn found(directory: &Directory, identity: Identity) -> Result<Self, OpenError> {
+        directory.make()?;
+        let vault = Vault::new(directory.create_key()?, identity.cluster);
+        LogStore::found(&database::create(&directory.log())?, &directory.log(), &vault)?;
+        SnapshotStore::found(&database::create(&directory.snapshot())?, &directory.snapshot())?;
+        directory.write_identity(identity)?;
+        Self::load(directory, identity)
+    }
+
+    fn load(directory: &Directory, identity: Identity) -> Result<Self, OpenError> {
+        let vault = Vault::new(directory.read_key()?, identity.cluster);
+        let (log, snapshot) = (directory.log(), directory.snapshot());
+        let log = LogStore::open(database::open(&log)?, &log, &directory.key(), vault.clone())?;
+        let snapshots = SnapshotStore::new(database::open(&snapshot)?, vault);
+        let snapshot = snapshots.verify(&snapshot)?;
+        Ok(Self { log, snapshots, snapshot })
+    }
+}

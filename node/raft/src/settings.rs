@@ -1,0 +1,93 @@
+//! Settings of one manager's log.
+
+use std::{net::SocketAddr, time::Duration};
+
+use covey_state::Id;
+use openraft::{Config, SnapshotPolicy, StepDownPolicy};
+
+use crate::error::OpenError;
+
+/// Proposals that the core takes before those who propose have to wait.
+const QUEUE_MAX: u64 = 1024;
+/// Entries that one write to disk, and one message to a follower, takes at most.
+const BATCH_ENTRIES_MAX: u64 = 512;
+
+/// Whose log it is, and how it behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster; what is sealed opens for no other.
+    pub cluster: Id,
+    /// This manager.
+    pub node: Id,
+    /// Where the others reach it.
+    pub address: SocketAddr,
+    /// Timers.
+    pub timing: Timing,
+    /// Entries after which a snapshot is taken (Docker's `SnapshotInterval`).
+    pub snapshot_interval: u64,
+    /// Entries that stay in the log after a snapshot, for followers that are a little behind (Docker's
+    /// `LogEntriesForSlowFollowers`).
+    pub kept_entries: u64,
+}
+
+/// Timers of the log. The heartbeat must be longer than a round trip between managers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How often a leader shows that it is alive.
+    pub heartbeat: Duration,
+    /// The least time without a leader after which a manager stands for election.
+    pub election_min: Duration,
+    /// The most.
+    pub election_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(200),
+            election_max: Duration::from_millis(400),
+        }
+    }
+}
+
+impl Settings {
+    /// The usual settings: Docker's snapshot interval of 10,000 entries, 500 of them kept.
+    pub fn new(cluster: Id, node: Id, address: SocketAddr) -> Self {
+        Self {
+            cluster,
+            node,
+            address,
+            timing: Timing::default(),
+            snapshot_interval: 10_000,
+            kept_entries: 500,
+        }
+    }
+
+    pub(crate) fn config(&self) -> Result<Config, OpenError> {
+        let Timing { heartbeat, election_min, election_max } = self.timing;
+        Config {
+            cluster_name: self.cluster.to_string(),
+            heartbeat_interval: millis(heartbeat),
+            election_timeout_min: millis(election_min),
+            election_timeout_max: millis(election_max),
+            enable_pre_vote: Some(true),
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_interval.max(1)),
+            max_in_snapshot_log_to_keep: self.kept_entries,
+            // Whoever is further behind than this gets a snapshot, so it must have seen one taken.
+            replication_lag_threshold: self.snapshot_interval.max(1) + self.kept_entries,
+            max_payload_entries: BATCH_ENTRIES_MAX,
+            max_append_entries: Some(BATCH_ENTRIES_MAX),
+            api_channel_size: Some(QUEUE_MAX),
+            purge_batch_size: 1,
+            removed_leader_step_down: StepDownPolicy::After(millis(heartbeat)),
+            ..Config::default()
+        }
+        .validate()
+        .map_err(|error| OpenError::Timing(error.to_string()))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

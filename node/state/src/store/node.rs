@@ -57,7 +57,7 @@ impl Entry {
         check_version(version, node.version)?;
         match (node.spec.role, spec.role) {
             (Role::Worker, Role::Manager) if node.role == Role::Worker => self.check_room_for_manager()?,
-            (Role::Manager, Role::Worker) => self.check_not_last(id, |other| other.spec.role)?,
+            (Role::Manager, Role::Worker) => self.check_not_last(id)?,
             _ => {}
         }
         node.spec = spec.clone();
@@ -80,12 +80,10 @@ impl Entry {
         Ok(())
     }
 
+    /// A fact, which Raft has made already: it is recorded, whatever users want by now.
     pub(super) fn set_node_role(&mut self, id: Id, role: Role) -> Result<(), Refusal> {
         let mut node = self.node(id)?;
         if node.role != role {
-            if role == Role::Worker {
-                self.check_not_last(id, |other| other.role)?;
-            }
             node.role = role;
             self.put_node(node, Change::Updated);
         }
@@ -155,8 +153,8 @@ impl Entry {
     }
 
     /// Another manager must remain; one that left is none to rely on.
-    fn check_not_last(&self, id: Id, role: fn(&Node) -> Role) -> Result<(), Refusal> {
-        let remains = |other: &Arc<Node>| other.id != id && !other.left && role(other) == Role::Manager;
+    fn check_not_last(&self, id: Id) -> Result<(), Refusal> {
+        let remains = |other: &Arc<Node>| other.id != id && !other.left && other.spec.role == Role::Manager;
         if self.store.nodes().any(remains) {
             return Ok(());
         }

@@ -103,10 +103,22 @@ fn the_last_manager_cannot_be_demoted() {
     scene.ok(create_node(3, Role::Worker));
     scene.ok(Command::SetNodeLeft { id: id(2), left: true });
     let last = Refusal::Invalid("attempting to demote the last manager of the swarm".into());
-    assert_eq!(scene.update_node(1, node_spec(Role::Worker)), Err(last.clone()));
-    assert_eq!(scene.refused(Command::SetNodeRole { id: id(1), role: Role::Worker }), last);
+    assert_eq!(scene.update_node(1, node_spec(Role::Worker)), Err(last));
     scene.ok(Command::SetNodeLeft { id: id(2), left: false });
     scene.update_node(1, node_spec(Role::Worker)).unwrap();
+}
+
+#[test]
+fn roles_that_have_followed_are_recorded_in_any_order() {
+    let mut scene = Scene::new();
+    scene.ok(create_node(1, Role::Manager));
+    scene.ok(create_node(2, Role::Worker));
+    scene.update_node(2, node_spec(Role::Manager)).unwrap();
+    scene.update_node(1, node_spec(Role::Worker)).unwrap();
+    let followed = |node, role| Command::SetNodeRole { id: id(node), role };
+    scene.all(vec![followed(1, Role::Worker), followed(2, Role::Manager)]).unwrap();
+    let roles: Vec<_> = scene.store.nodes().map(|node| node.role).collect();
+    assert_eq!(roles, [Role::Worker, Role::Manager]);
 }
 
 #[test]

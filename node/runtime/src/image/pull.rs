@@ -1,0 +1,265 @@
+//! `pull`: layers stream from the registry straight into their directories, several at a time.
+
+use std::{io, sync::Arc};
+
+use futures_util::{StreamExt as _, stream};
+use nix::sys::statvfs::statvfs;
+use tokio::sync::OwnedMutexGuard;
+
+use super::{
+    Digest, ImageStore, LayerError, Progress, ProgressSink, Reference, RegistryAuth, RegistryError,
+    StoreError,
+    config::chain_ids,
+    decode::{Expected, unpack_verified},
+    layers::Draft,
+    record::Image,
+    registry::{Descriptor, Repository},
+    stage::{Feed, feed},
+    store::blocking,
+    unpack::Unpacked,
+};
+
+/// Layers of one image: overlayfs stacks at most 500, and mount options hold the names of 127.
+pub(super) const LAYERS_MAX: usize = 127;
+/// Layers that one pull fetches at the same time.
+const PARALLEL: usize = 3;
+/// Bytes between two steps of a layer's bar.
+const BAR_STEP: u64 = 512 << 10;
+/// Bytes that stay free on the disk.
+const RESERVE: u64 = 64 << 20;
+
+/// Why an image did not arrive.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The registry did not give it.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The configuration is not one of an image.
+    #[error("the image's configuration is not understood")]
+    Config(#[source] serde_json::Error),
+    /// Manifest and configuration speak of different layers, or of too many.
+    #[error(
+        "the image has {layers} layers and {diff_ids} diff ids; both must be the same and at most {LAYERS_MAX}"
+    )]
+    Layers {
+        /// In the manifest.
+        layers: usize,
+        /// In the configuration.
+        diff_ids: usize,
+    },
+    /// It is made for another kind of machine.
+    #[error("image operating system \"{0}\" cannot be used on this platform: it is linux")]
+    OperatingSystem(String),
+    /// The transfer of a layer broke off.
+    #[error("transfer of layer {layer} failed")]
+    Transfer {
+        /// Short digest.
+        layer: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A layer is damaged or hostile.
+    #[error("failed to register layer {layer}")]
+    Layer {
+        /// Short digest.
+        layer: String,
+        /// Why.
+        source: LayerError,
+    },
+    /// The disk has no room for the layers.
+    #[error("no space left on device: the layers need {needed} bytes, {free} are free")]
+    NoSpace {
+        /// Bytes of the compressed layers and a reserve.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+    },
+    /// Our own files.
+    #[error("cannot store the image")]
+    Store(#[from] StoreError),
+}
+
+/// An image that is there now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// Digest of the configuration: the image's id.
+    pub id: Digest,
+    /// Of the manifest or index that the name pointed to.
+    pub digest: Digest,
+    /// The name meant another image before, or none.
+    pub newer: bool,
+}
+
+impl ImageStore {
+    /// Fetches an image unless all of it is there. Dropping the future stops the transfer and leaves nothing behind
+    /// but layers that were complete.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        auth: Option<RegistryAuth>,
+        progress: ProgressSink,
+    ) -> Result<Pulled, PullError> {
+        let repository = self.repository(reference, auth)?;
+        let (raw, digest) = repository.manifest().await?;
+        let version = reference.digest().map(|digest| digest.to_string());
+        let version = version.as_deref().or(reference.tag()).unwrap_or_default();
+        progress(Progress::of(version, &format!("Pulling from {}", reference.repository())));
+        let (config, layers) = repository.image_manifest(&raw).await?;
+        let image = check(repository.config(&config).await?, layers.len())?;
+        let transfer = Transfer::new(self.clone(), repository, &image, layers, progress.clone()).await?;
+        transfer.run().await?;
+        let id = image.id;
+        let mut names = vec![reference.at(digest)];
+        if reference.digest().is_none() {
+            names.push(reference.clone());
+        }
+        let newer = self.add(image, names).await?.last().copied().unwrap_or(true);
+        progress(Progress::line(format!("Digest: {digest}")));
+        let outcome = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
+        progress(Progress::line(format!("Status: {outcome} {reference}")));
+        Ok(Pulled { id, digest, newer })
+    }
+}
+
+fn check(config: String, layers: usize) -> Result<Image, PullError> {
+    let image = Image::parse(config).map_err(PullError::Config)?;
+    let diff_ids = image.config.rootfs.diff_ids.len();
+    if layers != diff_ids || layers > LAYERS_MAX {
+        return Err(PullError::Layers { layers, diff_ids });
+    }
+    match image.config.os.as_str() {
+        "linux" | "" => Ok(image),
+        other => Err(PullError::OperatingSystem(other.to_owned())),
+    }
+}
+
+/// The layers of one image on their way.
+struct Transfer {
+    store: ImageStore,
+    repository: Repository,
+    layers: Vec<Descriptor>,
+    diff_ids: Vec<Digest>,
+    /// Claimed, so that nobody removes what is there already.
+    chain: Arc<Vec<Digest>>,
+    progress: ProgressSink,
+}
+
+/// A layer that was there, or one that waits for its place.
+enum Arrived {
+    Present,
+    Staged { gate: OwnedMutexGuard<()>, draft: Draft, unpacked: Unpacked },
+}
+
+impl Transfer {
+    async fn new(
+        store: ImageStore,
+        repository: Repository,
+        image: &Image,
+        layers: Vec<Descriptor>,
+        progress: ProgressSink,
+    ) -> Result<Arc<Self>, PullError> {
+        let diff_ids = image.config.rootfs.diff_ids.clone();
+        let chain = chain_ids(&diff_ids);
+        let (chain, missing) = store
+            .change(move |catalog| {
+                let missing: Vec<_> = chain.iter().map(|chain| catalog.layer(*chain).is_none()).collect();
+                (catalog.claim(chain), missing)
+            })
+            .await;
+        let mut needed = 0_u64;
+        for (layer, _) in layers.iter().zip(&missing).filter(|(_, missing)| **missing) {
+            progress(Progress::of(&layer.digest.short(), "Pulling fs layer"));
+            needed = needed.saturating_add(layer.size);
+        }
+        if needed > 0 {
+            check_space(&store, needed)?;
+        }
+        Ok(Arc::new(Self { store, repository, layers, diff_ids, chain, progress }))
+    }
+
+    /// Fetches several layers at a time and gives each its place when the one below has its own.
+    async fn run(self: Arc<Self>) -> Result<(), PullError> {
+        let mut arriving =
+            stream::iter(0..self.layers.len()).map(|index| self.clone().arrive(index)).buffered(PARALLEL);
+        let mut index = 0;
+        while let Some(arrived) = arriving.next().await {
+            if let Arrived::Staged { gate, draft, unpacked } = arrived? {
+                self.settle(index, draft, unpacked).await?;
+                drop(gate);
+                self.tell(index, "Pull complete");
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    async fn arrive(self: Arc<Self>, index: usize) -> Result<Arrived, PullError> {
+        let chain = self.chain[index];
+        // Locks are taken in the order of the chain, and the lowest is given back first: no two pulls wait for each other.
+        let gate = self.store.arriving(chain).await;
+        if self.store.change(move |catalog| catalog.layer(chain)).await.is_some() {
+            self.tell(index, "Already exists");
+            return Ok(Arrived::Present);
+        }
+        let layer = &self.layers[index];
+        let expected = Expected {
+            size: Some(layer.size),
+            digest: Some(layer.digest),
+            diff_id: Some(self.diff_ids[index]),
+        };
+        let draft = self.store.layers.draft();
+        let (feed, fed) = feed();
+        let unpacking = blocking(move || {
+            std::fs::create_dir(&draft.0).map_err(LayerError::Read)?;
+            unpack_verified(fed, expected, &draft.0).map(|(_, unpacked)| (draft, unpacked))
+        });
+        let (sent, unpacked) = tokio::join!(self.send(layer, feed), unpacking);
+        sent?;
+        let (draft, unpacked) =
+            unpacked.map_err(|source| PullError::Layer { layer: layer.digest.short(), source })?;
+        Ok(Arrived::Staged { gate, draft, unpacked })
+    }
+
+    /// Passes a layer's bytes on; a reader that gives up has its own error.
+    async fn send(&self, layer: &Descriptor, feed: Feed) -> Result<(), PullError> {
+        let id = layer.digest.short();
+        let mut blob = self.repository.blob(layer.digest).await?;
+        let (mut done, mut shown) = (0_u64, 0_u64);
+        while let Some(chunk) = blob.next().await {
+            let chunk = chunk.map_err(|source| PullError::Transfer { layer: id.clone(), source })?;
+            done += chunk.len() as u64;
+            if !feed.send(chunk).await {
+                return Ok(());
+            }
+            if done - shown >= BAR_STEP {
+                shown = done;
+                (self.progress)(Progress::bar(&id, "Downloading", done, layer.size));
+            }
+        }
+        (self.progress)(Progress::bar(&id, "Downloading", done, layer.size));
+        feed.end().await;
+        (self.progress)(Progress::bar(&id, "Extracting", done, layer.size));
+        Ok(())
+    }
+
+    async fn settle(&self, index: usize, draft: Draft, unpacked: Unpacked) -> Result<(), PullError> {
+        let (chain, diff_id) = (self.chain[index], self.diff_ids[index]);
+        let below: Vec<_> = self.chain[..index].iter().rev().copied().collect();
+        let layers = self.store.layers.clone();
+        let layer = blocking(move || layers.commit(draft, chain, diff_id, &unpacked, &below)).await?;
+        self.store.change(move |catalog| catalog.add_layer(chain, layer)).await;
+        Ok(())
+    }
+
+    fn tell(&self, index: usize, status: &str) {
+        (self.progress)(Progress::of(&self.layers[index].digest.short(), status));
+    }
+}
+
+fn check_space(store: &ImageStore, layers: u64) -> Result<(), PullError> {
+    let dir = store.layers.dir();
+    let stat = statvfs(dir).map_err(|error| StoreError::io(dir)(error.into()))?;
+    let free = stat.blocks_available() * stat.fragment_size();
+    let needed = layers.saturating_add(RESERVE);
+    if free < needed { Err(PullError::NoSpace { needed, free }) } else { Ok(()) }
+}

@@ -1,0 +1,429 @@
+//! The task that owns all connections: commands, incoming connections and ends of connections meet here.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    net::SocketAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use covey_crypto::identity::PeerIdentity;
+use covey_wire::Id;
+use quinn::{Connection, ConnectionError, Incoming, SendDatagramError};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::{JoinError, JoinSet},
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    admission::{self, Admitted, Arrival, ConnectError},
+    credentials::Credentials,
+    endpoint::Clock,
+    event::Event,
+    serve,
+    stream::InUse,
+    transport::{
+        self, CONNECTING_MAX, CONNECTIONS_HARD_MAX, CONNECTIONS_MAX, Close, HANDSHAKES_MAX,
+        HANDSHAKES_UNPROVEN_MAX, IDLE_TIMEOUT, REQUESTS_MAX, TICK, UNUSED_AFTER, WAITING_DATAGRAMS_MAX,
+    },
+};
+
+/// What the handles ask for.
+pub(crate) enum Command {
+    Datagram { peer: Id, address: SocketAddr, bytes: Bytes },
+    Link { peer: Id, address: SocketAddr, reply: LinkReply },
+    Disconnect { peer: Id },
+    Close { done: oneshot::Sender<()> },
+}
+
+type LinkReply = oneshot::Sender<Result<Link, ConnectError>>;
+
+/// A connection to open a stream on.
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    pub(crate) in_use: InUse,
+}
+
+/// What a task of the hub has come to.
+enum Ended {
+    Connected { peer: Id, result: Result<Admitted, ConnectError> },
+    Arrived(Option<Arrival>),
+    Lost { peer: Id, connection: usize, reason: ConnectionError },
+    Served,
+    Told,
+}
+
+/// A peer that there are connections to, or that one is being made to.
+#[derive(Default)]
+struct Peer {
+    /// Newest last.
+    live: Vec<Live>,
+    waiting: Option<Waiting>,
+}
+
+/// One connection.
+struct Live {
+    connection: Connection,
+    identity: PeerIdentity,
+    in_use: InUse,
+    opened_here: bool,
+    /// Frames of datagrams and streams so far, in both directions.
+    traffic: u64,
+    /// When that number was last seen to grow.
+    used: Instant,
+}
+
+/// What waits for a connection to be made.
+#[derive(Default)]
+struct Waiting {
+    datagrams: VecDeque<Bytes>,
+    links: Vec<LinkReply>,
+}
+
+pub(crate) struct Hub {
+    socket: quinn::Endpoint,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    identity: watch::Receiver<Option<Arc<Credentials>>>,
+    kept: watch::Receiver<BTreeMap<Id, SocketAddr>>,
+    clock: Clock,
+    peers: BTreeMap<Id, Peer>,
+    /// Everything that runs on the endpoint's behalf; ends with it.
+    tasks: JoinSet<Ended>,
+    connecting: usize,
+    handshakes: usize,
+    requests: usize,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        socket: quinn::Endpoint,
+        commands: mpsc::Receiver<Command>,
+        events: mpsc::Sender<Event>,
+        identity: watch::Receiver<Option<Arc<Credentials>>>,
+        kept: watch::Receiver<BTreeMap<Id, SocketAddr>>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            socket,
+            commands,
+            events,
+            identity,
+            kept,
+            clock,
+            peers: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            connecting: 0,
+            handshakes: 0,
+            requests: 0,
+        }
+    }
+
+    /// Runs until the endpoint is closed or its last handle dropped.
+    pub(crate) async fn run(mut self) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let done = loop {
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(Command::Datagram { peer, address, bytes }) => self.datagram(peer, address, bytes),
+                    Some(Command::Link { peer, address, reply }) => self.link(peer, address, reply),
+                    Some(Command::Disconnect { peer }) => self.close(|id, _| *id == peer, Close::Refused, "no longer welcome"),
+                    Some(Command::Close { done }) => break Some(done),
+                    None => break None,
+                },
+                incoming = self.socket.accept() => match incoming {
+                    Some(incoming) => self.incoming(incoming),
+                    None => break None,
+                },
+                Some(ended) = self.tasks.join_next() => self.ended(ended),
+                Ok(()) = self.identity.changed() => self.identity_changed(),
+                Ok(()) = self.kept.changed() => self.open_kept(),
+                _ = tick.tick() => self.tick(),
+            }
+        };
+        self.tasks.abort_all();
+        self.socket.close(Close::Gone.code(), b"node is shutting down");
+        if let Some(done) = done {
+            // Peers that do not answer need not be waited for longer than that.
+            let _ = timeout(IDLE_TIMEOUT, self.socket.wait_idle()).await;
+            let _ = done.send(());
+        }
+    }
+
+    fn datagram(&mut self, peer: Id, address: SocketAddr, bytes: Bytes) {
+        if let Some(live) = self.newest(peer) {
+            match live.connection.send_datagram(bytes) {
+                Ok(()) | Err(SendDatagramError::ConnectionLost(_)) => {}
+                Err(error) => tracing::warn!(%peer, %error, "datagram dropped"),
+            }
+            return;
+        }
+        if let Some(waiting) = self.waiting(peer, address) {
+            if waiting.datagrams.len() == WAITING_DATAGRAMS_MAX {
+                waiting.datagrams.pop_front();
+            }
+            waiting.datagrams.push_back(bytes);
+        }
+    }
+
+    fn link(&mut self, peer: Id, address: SocketAddr, reply: LinkReply) {
+        if let Some(live) = self.newest(peer) {
+            let _ = reply.send(Ok(live.link()));
+        } else if let Some(waiting) = self.waiting(peer, address) {
+            waiting.links.push(reply);
+        } else {
+            let error =
+                if self.identity.borrow().is_none() { ConnectError::NoIdentity } else { ConnectError::Busy };
+            let _ = reply.send(Err(error));
+        }
+    }
+
+    fn newest(&mut self, peer: Id) -> Option<&mut Live> {
+        let newest = self
+            .peers
+            .get_mut(&peer)?
+            .live
+            .iter_mut()
+            .rfind(|live| live.connection.close_reason().is_none())?;
+        newest.used = Instant::now();
+        Some(newest)
+    }
+
+    /// What waits for a connection to `peer`, which is being made from now on; none where it cannot be.
+    fn waiting(&mut self, peer: Id, address: SocketAddr) -> Option<&mut Waiting> {
+        let begun = self.peers.get(&peer).is_some_and(|peer| peer.waiting.is_some());
+        if !begun {
+            let credentials = self.identity.borrow().clone()?;
+            if self.connecting == CONNECTING_MAX {
+                return None;
+            }
+            self.connecting += 1;
+            let dial =
+                admission::dial_member(self.socket.clone(), credentials, self.clock.clone(), peer, address);
+            self.tasks.spawn(async move { Ended::Connected { peer, result: dial.await } });
+        }
+        Some(self.peers.entry(peer).or_default().waiting.get_or_insert_default())
+    }
+
+    fn connected(&mut self, peer: Id, result: Result<Admitted, ConnectError>) {
+        self.connecting -= 1;
+        let waiting = self.peers.get_mut(&peer).and_then(|peer| peer.waiting.take()).unwrap_or_default();
+        let link = match result.and_then(|admitted| self.admit(admitted, true)) {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "no connection");
+                for reply in waiting.links {
+                    let _ = reply.send(Err(error.clone()));
+                }
+                return self.forget_idle();
+            }
+        };
+        for bytes in waiting.datagrams {
+            let _ = link.connection.send_datagram(bytes);
+        }
+        for reply in waiting.links {
+            let _ = reply.send(Ok(Link { connection: link.connection.clone(), in_use: link.in_use.clone() }));
+        }
+    }
+
+    fn incoming(&mut self, incoming: Incoming) {
+        let Some(credentials) = self.identity.borrow().clone() else { return incoming.refuse() };
+        if self.handshakes == HANDSHAKES_MAX {
+            return incoming.refuse();
+        }
+        if self.handshakes >= HANDSHAKES_UNPROVEN_MAX && incoming.may_retry() {
+            // Fails only where a retry was sent before, which `may_retry` has excluded.
+            let _ = incoming.retry();
+            return;
+        }
+        self.handshakes += 1;
+        let arrival = admission::arrive(incoming, credentials, self.clock.clone());
+        self.tasks.spawn(async move { Ended::Arrived(arrival.await) });
+    }
+
+    fn arrived(&mut self, arrival: Option<Arrival>) {
+        self.handshakes -= 1;
+        match arrival {
+            None => {}
+            Some(Arrival::Member(admitted)) => {
+                // Who cannot be admitted was told so.
+                let _ = self.admit(admitted, false);
+            }
+            Some(Arrival::Join(connection)) => self.serve(connection, None),
+            Some(Arrival::Renew(Admitted { connection, identity })) => self.serve(connection, Some(identity)),
+        }
+    }
+
+    fn serve(&mut self, connection: Connection, from: Option<PeerIdentity>) {
+        if self.requests == REQUESTS_MAX {
+            return connection.close(Close::Refused.code(), b"too many requests at the moment");
+        }
+        self.requests += 1;
+        let served = serve::request(connection, from, self.events.clone());
+        self.tasks.spawn(async move {
+            served.await;
+            Ended::Served
+        });
+    }
+
+    /// Takes a connection in.
+    fn admit(
+        &mut self,
+        Admitted { connection, identity }: Admitted,
+        opened_here: bool,
+    ) -> Result<Link, ConnectError> {
+        // The identity may have been cleared or replaced during the handshake.
+        if self.identity.borrow().as_ref().is_none_or(|ours| ours.ca.cluster() != identity.cluster) {
+            connection.close(Close::Gone.code(), b"node has left the cluster");
+            return Err(ConnectError::NoIdentity);
+        }
+        if !self.make_room() {
+            connection.close(Close::Refused.code(), b"too many connections");
+            return Err(ConnectError::Busy);
+        }
+        transport::widen(&connection);
+        let live = Live {
+            connection: connection.clone(),
+            identity: identity.clone(),
+            in_use: InUse::default(),
+            opened_here,
+            traffic: 0,
+            used: Instant::now(),
+        };
+        let (peer, stable, link) = (identity.id, connection.stable_id(), live.link());
+        let member = serve::member(connection, identity, Arc::downgrade(&live.in_use), self.events.clone());
+        self.tasks.spawn(async move { Ended::Lost { peer, connection: stable, reason: member.await } });
+        self.peers.entry(peer).or_default().live.push(live);
+        Ok(link)
+    }
+
+    /// Closes the longest unused connections until one more may be held; whether it may.
+    fn make_room(&mut self) -> bool {
+        loop {
+            let held: usize = self.peers.values().map(|peer| peer.live.len()).sum();
+            if held < CONNECTIONS_MAX {
+                return true;
+            }
+            let kept = self.kept.borrow();
+            let idle =
+                self.peers.iter().filter(|(id, _)| !kept.contains_key(id)).flat_map(|(_, peer)| &peer.live);
+            let victim = idle.filter(|live| !live.is_in_use()).min_by_key(|live| live.used);
+            let Some(victim) = victim.map(|live| live.connection.stable_id()) else {
+                return held < CONNECTIONS_HARD_MAX;
+            };
+            drop(kept);
+            self.close(|_, live| live.connection.stable_id() == victim, Close::Unused, "making room");
+        }
+    }
+
+    /// Closes the connections that are chosen, and forgets them.
+    fn close(&mut self, chosen: impl Fn(&Id, &Live) -> bool, why: Close, reason: &str) {
+        for (id, peer) in &mut self.peers {
+            for closed in peer.live.extract_if(.., |live| chosen(id, live)) {
+                closed.connection.close(why.code(), reason.as_bytes());
+            }
+        }
+        self.forget_idle();
+    }
+
+    fn forget_idle(&mut self) {
+        self.peers.retain(|_, peer| !peer.live.is_empty() || peer.waiting.is_some());
+    }
+
+    fn ended(&mut self, ended: Result<Ended, JoinError>) {
+        match ended {
+            Ok(Ended::Connected { peer, result }) => self.connected(peer, result),
+            Ok(Ended::Arrived(arrival)) => self.arrived(arrival),
+            Ok(Ended::Lost { peer, connection, reason }) => self.lost(peer, connection, &reason),
+            Ok(Ended::Served) => self.requests -= 1,
+            Ok(Ended::Told) => {}
+            Err(error) => tracing::error!(%error, "a connection's task ended abnormally"),
+        }
+    }
+
+    fn lost(&mut self, id: Id, connection: usize, reason: &ConnectionError) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let held = peer.live.len();
+        peer.live.retain(|live| live.connection.stable_id() != connection);
+        // Those that were closed here were forgotten when they were.
+        let last = held > 0 && peer.live.is_empty();
+        tracing::debug!(peer = %id, %reason, "connection ended");
+        let on_purpose =
+            matches!(reason, ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed);
+        if last && !on_purpose && self.kept.borrow().contains_key(&id) {
+            let events = self.events.clone();
+            self.tasks.spawn(async move {
+                // Fails only when nobody listens any more.
+                let _ = events.send(Event::Lost { peer: id }).await;
+                Ended::Told
+            });
+            self.open_kept();
+        }
+        self.forget_idle();
+    }
+
+    fn identity_changed(&mut self) {
+        let cluster = self.identity.borrow_and_update().as_ref().map(|ours| ours.ca.cluster());
+        self.close(
+            |_, live| Some(live.identity.cluster) != cluster,
+            Close::Gone,
+            "node has left the cluster",
+        );
+        self.open_kept();
+    }
+
+    fn open_kept(&mut self) {
+        let kept = self.kept.borrow_and_update().clone();
+        for (id, address) in kept {
+            if self.newest(id).is_none() {
+                // Where it cannot be made now, the next tick tries again.
+                let _ = self.waiting(id, address);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        for live in self.peers.values_mut().flat_map(|peer| &mut peer.live) {
+            live.look(now);
+        }
+        let kept = self.kept.borrow().clone();
+        let unused = |id: &Id, live: &Live| {
+            let long = now.saturating_duration_since(live.used) >= UNUSED_AFTER;
+            live.opened_here && long && !live.is_in_use() && !kept.contains_key(id)
+        };
+        self.close(unused, Close::Unused, "unused");
+        let today = (self.clock)();
+        // Whoever has renewed meanwhile comes back with the new certificate.
+        self.close(
+            |_, live| live.identity.check_time(today).is_err(),
+            Close::Gone,
+            "certificate is not valid any more",
+        );
+        self.open_kept();
+    }
+}
+
+impl Live {
+    fn link(&self) -> Link {
+        Link { connection: self.connection.clone(), in_use: self.in_use.clone() }
+    }
+
+    fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.in_use) > 1
+    }
+
+    /// Notes whether there was traffic since the last look. Signs of life do not count.
+    fn look(&mut self, now: Instant) {
+        let stats = self.connection.stats();
+        let frames = |frames: &quinn::FrameStats| frames.datagram + frames.stream;
+        let traffic = frames(&stats.frame_rx) + frames(&stats.frame_tx);
+        if mem::replace(&mut self.traffic, traffic) != traffic {
+            self.used = now;
+        }
+    }
+}

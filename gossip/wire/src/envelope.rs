@@ -59,6 +59,22 @@ pub fn decode<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<T
     Ok(value)
 }
 
+/// Reads one value of at most `LIMIT` bytes from the front of `bytes`, and tells how many bytes it took (the
+/// version byte included), so that values can follow each other in one buffer.
+///
+/// # Errors
+/// See [`DecodeError`]; as in [`decode`], except that bytes after the value do not count against `LIMIT`.
+pub fn decode_prefix<T: DeserializeOwned, const LIMIT: usize>(
+    bytes: &[u8],
+) -> Result<(T, usize), DecodeError> {
+    let (&version, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
+    if version != VERSION {
+        return Err(DecodeError::Version(version));
+    }
+    let (value, taken) = bincode::serde::decode_from_slice(body, config::standard().with_limit::<LIMIT>())?;
+    Ok((value, taken + 1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +101,20 @@ mod tests {
             decode::<Vec<u8>, 4>(&[VERSION; 9]),
             Err(DecodeError::TooLong { len: 8, limit: 4 })
         ));
+    }
+
+    #[test]
+    fn values_that_follow_each_other_are_read_one_by_one() {
+        let mut bytes = encode(&("node", 7_u64)).unwrap();
+        bytes.extend(encode(&300_u16).unwrap());
+        bytes.push(0);
+
+        let (first, taken) = decode_prefix::<(String, u64), 64>(&bytes).unwrap();
+        assert_eq!(first, ("node".to_owned(), 7));
+        let (second, rest) = decode_prefix::<u16, 2>(&bytes[taken..]).unwrap();
+        assert_eq!(second, 300);
+        assert_eq!(taken + rest, bytes.len() - 1);
+        assert!(decode_prefix::<String, 2>(&bytes).is_err(), "the first value is over this limit");
+        assert!(matches!(decode_prefix::<u8, 1>(&[]), Err(DecodeError::Empty)));
     }
 }

@@ -7,5 +7,5 @@
 mod envelope;
 mod id;
 
-pub use envelope::{DecodeError, EncodeError, VERSION, decode, encode};
+pub use envelope::{DecodeError, EncodeError, VERSION, decode, decode_prefix, encode};
 pub use id::{Id, ParseIdError};

@@ -1,0 +1,141 @@
+//! Eager push: a fresh row goes to a few of its subscribers, and from each of them, at first sight, to a few more.
+
+use std::collections::BTreeMap;
+
+use covey_wire::Id;
+use rand::{Rng, seq::IteratorRandom};
+
+use crate::{
+    config::MESSAGE_BYTES_MAX,
+    member::{Members, Peer},
+    message::{self, Rows},
+    row::Signed,
+    topic::{NODES, Subscribers, Topic},
+};
+
+/// Bytes that a message needs beside its batches.
+const FRAME_BYTES: usize = 64;
+
+/// Chooses who gets which of the fresh batches: for each topic up to `fan_out` live subscribers, but for `except`.
+pub(crate) fn plan(
+    fresh: Vec<(Topic, Signed)>,
+    members: &Members,
+    subscribers: &Subscribers,
+    fan_out: usize,
+    except: &[Id],
+    rng: &mut impl Rng,
+) -> Vec<(Peer, Vec<u8>)> {
+    let mut by_topic = BTreeMap::<Topic, Vec<Signed>>::new();
+    for (topic, signed) in fresh {
+        by_topic.entry(topic).or_default().push(signed);
+    }
+    let mut by_target = BTreeMap::<Id, (Peer, Vec<Signed>)>::new();
+    for (topic, batches) in by_topic {
+        for peer in targets(&topic, members, subscribers, fan_out, except, rng) {
+            let entry = by_target.entry(peer.id).or_insert_with(|| (peer.clone(), Vec::new()));
+            entry.1.extend(batches.iter().cloned());
+        }
+    }
+    by_target
+        .into_values()
+        .flat_map(|(peer, batches)| pack(batches).map(move |bytes| (peer.clone(), bytes)))
+        .collect()
+}
+
+fn targets(
+    topic: &Topic,
+    members: &Members,
+    subscribers: &Subscribers,
+    fan_out: usize,
+    except: &[Id],
+    rng: &mut impl Rng,
+) -> Vec<Peer> {
+    let may = |id: &Id| !except.contains(id);
+    if topic.as_str() == NODES {
+        return members.live().filter(|peer| may(&peer.id)).cloned().sample(rng, fan_out);
+    }
+    let wanting = subscribers.of(topic).filter(|id| may(id) && members.is_live(*id)).sample(rng, fan_out);
+    wanting.into_iter().filter_map(|id| members.get(id)).map(|known| known.peer.clone()).collect()
+}
+
+/// Packs batches into as many messages as they need.
+fn pack(batches: Vec<Signed>) -> impl Iterator<Item = Vec<u8>> {
+    let mut rest = batches.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut room = MESSAGE_BYTES_MAX - FRAME_BYTES;
+        let mut batches = Vec::new();
+        while let Some(next) = rest.next_if(|next| next.size() <= room) {
+            room -= next.size();
+            batches.push(next);
+        }
+        (!batches.is_empty()).then(|| message::write(message::FRESH, &Rows { batches }))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
+mod tests {
+    use std::time::Instant;
+
+    use bytes::Bytes;
+    use ed25519_dalek::SigningKey;
+    use rand::{SeedableRng, rngs::Xoshiro256PlusPlus};
+
+    use super::*;
+    use crate::{
+        member::Liveness,
+        row::{Batch, Version},
+    };
+
+    fn members(count: u128) -> Members {
+        let mut members = Members::default();
+        for id in 0..count {
+            let peer =
+                Peer { id: Id::new(id), incarnation: 1, address: ([10, 0, 0, 1], 1).into(), left: false };
+            members.put(Instant::now(), peer, Liveness::Alive);
+        }
+        members
+    }
+
+    fn signed(topic: &Topic, number: u16, bytes: usize) -> (Topic, Signed) {
+        let batch = Batch {
+            owner: Id::new(1),
+            topic: topic.clone(),
+            number,
+            version: Version { incarnation: 1, sequence: 1 },
+            rows: vec![("key".into(), Bytes::from(vec![0; bytes]))],
+        };
+        (topic.clone(), batch.sign(&SigningKey::from_bytes(&[1; 32])))
+    }
+
+    #[test]
+    fn a_row_goes_to_a_few_subscribers_and_to_nobody_else() {
+        let members = members(10);
+        let tasks: Topic = "tasks".parse().unwrap();
+        let mut subscribers = Subscribers::default();
+        for id in [1, 2, 3, 77] {
+            subscribers.replace(Id::new(id), [tasks.clone()].into());
+        }
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
+        let fresh = vec![signed(&tasks, 0, 1), signed(&Topic::nodes(), 0, 1)];
+        let pushes = plan(fresh[..1].to_vec(), &members, &subscribers, 3, &[Id::new(2)], &mut rng);
+        assert_eq!(pushes.iter().map(|(peer, _)| peer.id).collect::<Vec<_>>(), [Id::new(1), Id::new(3)]);
+        let pushes = plan(fresh[1..].to_vec(), &members, &subscribers, 3, &[Id::new(2)], &mut rng);
+        assert_eq!(pushes.len(), 3, "everyone subscribes to what nodes say, and a few are pushed to");
+    }
+
+    #[test]
+    fn no_message_is_over_its_bound() {
+        let members = members(1);
+        let nodes = Topic::nodes();
+        let fresh = (0..100).map(|number| signed(&nodes, number, 8000)).collect();
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
+        let pushes = plan(fresh, &members, &Subscribers::default(), 3, &[], &mut rng);
+        assert!(pushes.iter().all(|(_, bytes)| bytes.len() <= MESSAGE_BYTES_MAX));
+        let all: usize = pushes
+            .iter()
+            .map(|(_, bytes)| message::read::<Rows>(message::split(bytes).unwrap().1).unwrap().batches.len())
+            .sum();
+        assert_eq!(all, 100);
+    }
+}

@@ -1,0 +1,110 @@
+//! One rtnetlink exchange at a time: a request and its acknowledgement, or a dump.
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// Make something that must not be there yet.
+pub const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
+/// Make it, or replace what is there: an entry of before must never win (moby#53663).
+pub const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
+
+/// A netlink exchange failed. The kernel did nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The socket itself.
+    #[error("netlink socket")]
+    Socket(#[from] io::Error),
+    /// The kernel refused, with this error number.
+    #[error("{0}")]
+    Refused(io::Error),
+    /// The kernel's answer cannot be read.
+    #[error("netlink answer cannot be read")]
+    Answer(#[from] netlink_packet_core::DecodeError),
+}
+
+impl NetlinkError {
+    /// The kernel's error number, where it refused.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused(error) => error.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+/// A socket in the network namespace in which it was opened, wherever it is used later.
+pub struct Route {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Route {
+    /// Opens a socket in this thread's network namespace.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Has the kernel do something; returns when it is done.
+    pub fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
+        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
+    }
+
+    /// Lists what the kernel has.
+    pub fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        // The kernel runs one dump per socket: each is read to its end before anything else is asked.
+        self.exchange(message, NLM_F_REQUEST | NLM_F_DUMP)
+    }
+
+    fn exchange(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        packet.finalize();
+        let mut bytes = vec![0; packet.buffer_len()];
+        packet.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+
+        let mut found = Vec::new();
+        loop {
+            let (bytes, _) = self.socket.recv_from_full()?;
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)?;
+                let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
+                if length == 0 {
+                    break;
+                }
+                rest = &rest[length..];
+                if answer.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(message) => found.push(message),
+                    NetlinkPayload::Done(_) => return Ok(found),
+                    NetlinkPayload::Error(error) => {
+                        return match error.code {
+                            None => Ok(found),
+                            Some(_) => Err(NetlinkError::Refused(error.to_io())),
+                        };
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}

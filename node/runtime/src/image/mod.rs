@@ -10,11 +10,15 @@
 //! <root>/tmp                       drafts; emptied when the store opens
 //! ```
 
+mod archive;
 mod catalog;
+mod changes;
 mod config;
 mod decode;
 mod digest;
+mod import;
 mod layers;
+mod load;
 mod progress;
 mod pull;
 mod record;
@@ -27,14 +31,18 @@ mod store;
 mod unpack;
 
 pub use catalog::{History, ImageDetails, ImageSummary, LookupError};
+pub use changes::ChangeError;
 pub use config::ImageDefaults;
 pub use decode::LayerError;
 pub use digest::{Digest, ParseDigestError};
+pub use import::ImportError;
+pub use load::{LoadError, Loaded};
 pub use oci_client::secrets::RegistryAuth;
 pub use progress::{Progress, ProgressSink};
 pub use pull::{PullError, Pulled};
-pub use record::StoreError;
+pub use record::{ImageError, StoreError};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Platform, RegistryError, Resolved};
 pub use remove::{ImageUse, Removal, RemoveError};
 pub use store::{ImageStore, Rootfs, TagError};
+pub use unpack::UnpackError;

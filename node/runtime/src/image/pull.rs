@@ -7,8 +7,8 @@ use nix::sys::statvfs::statvfs;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    Digest, ImageStore, LayerError, Progress, ProgressSink, Reference, RegistryAuth, RegistryError,
-    StoreError,
+    Digest, ImageError, ImageStore, LayerError, Progress, ProgressSink, Reference, RegistryAuth,
+    RegistryError, StoreError,
     config::chain_ids,
     decode::{Expected, unpack_verified},
     layers::Draft,
@@ -19,8 +19,6 @@ use super::{
     unpack::Unpacked,
 };
 
-/// Layers of one image: overlayfs stacks at most 500, and mount options hold the names of 127.
-pub(super) const LAYERS_MAX: usize = 127;
 /// Layers that one pull fetches at the same time.
 const PARALLEL: usize = 3;
 /// Bytes between two steps of a layer's bar.
@@ -34,22 +32,9 @@ pub enum PullError {
     /// The registry did not give it.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// The configuration is not one of an image.
-    #[error("the image's configuration is not understood")]
-    Config(#[source] serde_json::Error),
-    /// Manifest and configuration speak of different layers, or of too many.
-    #[error(
-        "the image has {layers} layers and {diff_ids} diff ids; both must be the same and at most {LAYERS_MAX}"
-    )]
-    Layers {
-        /// In the manifest.
-        layers: usize,
-        /// In the configuration.
-        diff_ids: usize,
-    },
-    /// It is made for another kind of machine.
-    #[error("image operating system \"{0}\" cannot be used on this platform: it is linux")]
-    OperatingSystem(String),
+    /// The image cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// The transfer of a layer broke off.
     #[error("transfer of layer {layer} failed")]
     Transfer {
@@ -105,7 +90,7 @@ impl ImageStore {
         let version = version.as_deref().or(reference.tag()).unwrap_or_default();
         progress(Progress::of(version, &format!("Pulling from {}", reference.repository())));
         let (config, layers) = repository.image_manifest(&raw).await?;
-        let image = check(repository.config(&config).await?, layers.len())?;
+        let image = Image::usable(repository.config(&config).await?, layers.len())?;
         let transfer = Transfer::new(self.clone(), repository, &image, layers, progress.clone()).await?;
         transfer.run().await?;
         let id = image.id;
@@ -118,18 +103,6 @@ impl ImageStore {
         let outcome = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
         progress(Progress::line(format!("Status: {outcome} {reference}")));
         Ok(Pulled { id, digest, newer })
-    }
-}
-
-fn check(config: String, layers: usize) -> Result<Image, PullError> {
-    let image = Image::parse(config).map_err(PullError::Config)?;
-    let diff_ids = image.config.rootfs.diff_ids.len();
-    if layers != diff_ids || layers > LAYERS_MAX {
-        return Err(PullError::Layers { layers, diff_ids });
-    }
-    match image.config.os.as_str() {
-        "linux" | "" => Ok(image),
-        other => Err(PullError::OperatingSystem(other.to_owned())),
     }
 }
 
@@ -184,7 +157,7 @@ impl Transfer {
         let mut index = 0;
         while let Some(arrived) = arriving.next().await {
             if let Arrived::Staged { gate, draft, unpacked } = arrived? {
-                self.settle(index, draft, unpacked).await?;
+                self.store.settle(&self.chain, index, self.diff_ids[index], draft, unpacked).await?;
                 drop(gate);
                 self.tell(index, "Pull complete");
             }
@@ -197,7 +170,7 @@ impl Transfer {
         let chain = self.chain[index];
         // Locks are taken in the order of the chain, and the lowest is given back first: no two pulls wait for each other.
         let gate = self.store.arriving(chain).await;
-        if self.store.change(move |catalog| catalog.layer(chain)).await.is_some() {
+        if self.store.has_layer(chain).await {
             self.tell(index, "Already exists");
             return Ok(Arrived::Present);
         }
@@ -239,15 +212,6 @@ impl Transfer {
         (self.progress)(Progress::bar(&id, "Downloading", done, layer.size));
         feed.end().await;
         (self.progress)(Progress::bar(&id, "Extracting", done, layer.size));
-        Ok(())
-    }
-
-    async fn settle(&self, index: usize, draft: Draft, unpacked: Unpacked) -> Result<(), PullError> {
-        let (chain, diff_id) = (self.chain[index], self.diff_ids[index]);
-        let below: Vec<_> = self.chain[..index].iter().rev().copied().collect();
-        let layers = self.store.layers.clone();
-        let layer = blocking(move || layers.commit(draft, chain, diff_id, &unpacked, &below)).await?;
-        self.store.change(move |catalog| catalog.add_layer(chain, layer)).await;
         Ok(())
     }
 

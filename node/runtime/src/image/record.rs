@@ -13,6 +13,8 @@ use super::{Digest, config::ImageConfig};
 
 /// The newest format that this program reads and the one it writes.
 const FORMAT: u32 = 1;
+/// Layers of one image: the names of so many fit into mount options.
+const LAYERS_MAX: usize = 127;
 
 /// Something under the store's directory could not be read, written or understood.
 #[derive(Debug, thiserror::Error)]
@@ -71,10 +73,44 @@ pub(super) struct Image {
     pub config: ImageConfig,
 }
 
+/// An image that this program cannot use.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The configuration is not one of an image.
+    #[error("the image's configuration is not understood")]
+    Config(#[source] serde_json::Error),
+    /// Manifest and configuration speak of different layers, or of too many.
+    #[error(
+        "the image has {layers} layers and {diff_ids} diff ids; both must be the same and at most {LAYERS_MAX}"
+    )]
+    Layers {
+        /// In the manifest.
+        layers: usize,
+        /// In the configuration.
+        diff_ids: usize,
+    },
+    /// It is made for another kind of machine.
+    #[error("image operating system \"{0}\" cannot be used on this platform: it is linux")]
+    OperatingSystem(String),
+}
+
 impl Image {
     /// Reads a configuration; its digest is the id.
     pub(super) fn parse(raw: String) -> Result<Self, serde_json::Error> {
         Ok(Self { id: Digest::of(raw.as_bytes()), config: serde_json::from_str(&raw)?, raw })
+    }
+
+    /// Reads the configuration of an image that comes with so many layers.
+    pub(super) fn usable(raw: String, layers: usize) -> Result<Self, ImageError> {
+        let image = Self::parse(raw).map_err(ImageError::Config)?;
+        let diff_ids = image.config.rootfs.diff_ids.len();
+        if layers != diff_ids || layers > LAYERS_MAX {
+            return Err(ImageError::Layers { layers, diff_ids });
+        }
+        match image.config.os.as_str() {
+            "linux" | "" => Ok(image),
+            other => Err(ImageError::OperatingSystem(other.to_owned())),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     config::chain_ids,
     layers::{Draft, EMPTY, Layers},
     record::Image,
+    unpack::Unpacked,
 };
 
 /// Images and layers of one node. Cheap to clone; all clones are the same store.
@@ -151,6 +152,28 @@ impl ImageStore {
         arriving.insert(chain, Arc::downgrade(&gate));
         drop(arriving);
         gate.lock_owned().await
+    }
+
+    /// The layer is unpacked.
+    pub(super) async fn has_layer(&self, chain: Digest) -> bool {
+        self.catalog.lock().await.layer(chain).is_some()
+    }
+
+    /// Gives the unpacked layer `chain[index]` its place on those below it. Whoever calls holds the layer's gate.
+    pub(super) async fn settle(
+        &self,
+        chain: &[Digest],
+        index: usize,
+        diff_id: Digest,
+        draft: Draft,
+        unpacked: Unpacked,
+    ) -> Result<(), StoreError> {
+        let own = chain[index];
+        let below: Vec<_> = chain[..index].iter().rev().copied().collect();
+        let layers = self.layers.clone();
+        let layer = blocking(move || layers.commit(draft, own, diff_id, &unpacked, &below)).await?;
+        self.catalog.lock().await.add_layer(own, layer);
+        Ok(())
     }
 
     /// Adds an image whose layers are there, with its names. Returns for each name whether it pointed elsewhere.

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use redb::{Builder, Database, DatabaseError};
+use redb::{Builder, Database};
 
 use crate::error::OpenError;
 
@@ -21,7 +21,7 @@ pub(crate) fn create(path: &Path) -> Result<Database, OpenError> {
 /// Makes or opens a database on something that fails when a test wants it to.
 #[cfg(test)]
 pub(crate) fn on_backend(backend: impl redb::StorageBackend) -> Result<Database, redb::Error> {
-    Ok(Builder::new().set_cache_size(PAGE_CACHE).create_with_backend(backend)?)
+    check(Builder::new().set_cache_size(PAGE_CACHE).create_with_backend(backend)?)
 }
 
 /// Opens a database file and reads all of it against its checksums.
@@ -32,14 +32,16 @@ pub(crate) fn open(path: &Path) -> Result<Database, OpenError> {
     if !path.try_exists().map_err(|error| OpenError::io(path, error))? {
         return Err(OpenError::Missing(path.to_owned()));
     }
-    let open = || -> Result<Database, DatabaseError> {
-        let mut database = Builder::new().set_cache_size(PAGE_CACHE).open(path)?;
-        if !database.check_integrity()? {
-            return Err(redb::StorageError::Corrupted("a page does not have its checksum".to_owned()).into());
-        }
+    guard(path, || check(Builder::new().set_cache_size(PAGE_CACHE).open(path)?))
+}
+
+/// Reads all of a database against its checksums.
+fn check(mut database: Database) -> Result<Database, redb::Error> {
+    if database.check_integrity()? {
         Ok(database)
-    };
-    guard(path, || open().map_err(redb::Error::from))
+    } else {
+        Err(redb::Error::Corrupted("a page does not have its checksum".to_owned()))
+    }
 }
 
 /// Runs something that reads pages. A panic in there means that they are corrupt.

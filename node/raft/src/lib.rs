@@ -24,6 +24,8 @@ mod read;
 mod serve;
 mod settings;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod types;
 mod vault;
 mod writer;

@@ -125,12 +125,12 @@ impl RaftStateMachine<Types> for Machine {
         }
         // The store is seen before anyone hears of it.
         self.publish();
-        for (responder, outcome) in answers {
-            responder.send(outcome);
-        }
         for applied in changes {
             // Nobody may be listening.
             let _ = self.changes.send(Change::Applied(applied));
+        }
+        for (responder, outcome) in answers {
+            responder.send(outcome);
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use openraft::{
     async_runtime::watch::WatchReceiver,
     errors::{ChangeMembershipError, ClientWriteError, RaftError},
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
     VOTERS_MAX,
@@ -26,6 +26,8 @@ use crate::{
 const CHANGE_MAX: Duration = Duration::from_secs(10);
 /// How long a leader waits for its successor.
 const TRANSFER_MAX: Duration = Duration::from_secs(2);
+/// Time between two attempts while another change is in progress.
+const RETRY: Duration = Duration::from_millis(20);
 /// Entries that a learner may lack when it becomes a voter.
 const LAG_MAX: u64 = 256;
 
@@ -196,11 +198,26 @@ impl<T: Transport> Raft<T> {
         }
     }
 
+    /// Makes a change, once those before it are over: the last one, or a new leader's first entry.
     async fn change(&self, change: ChangeMembers<Member, Place>) -> Result<(), MembershipError> {
+        let until = Instant::now() + CHANGE_MAX;
+        loop {
+            match self.try_change(change.clone(), until).await {
+                Err(MembershipError::InProgress) if Instant::now() + RETRY < until => sleep(RETRY).await,
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_change(
+        &self,
+        change: ChangeMembers<Member, Place>,
+        until: Instant,
+    ) -> Result<(), MembershipError> {
         if !self.leadership().am_leader {
             return Err(MembershipError::NotLeader);
         }
-        match timeout(CHANGE_MAX, self.0.core.change_membership(change, false)).await {
+        match timeout_at(until, self.0.core.change_membership(change, false)).await {
             Err(_) => Err(MembershipError::NoLeader),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(RaftError::Fatal(fatal))) => Err(MembershipError::Stopped(self.why_stopped(&fatal))),

@@ -71,10 +71,10 @@ impl<T> Drop for Inner<T> {
 }
 
 /// What is on disk, opened and checked.
-struct Files {
-    log: LogStore,
-    snapshots: SnapshotStore,
-    snapshot: Option<(SnapshotMeta, Bytes)>,
+pub(crate) struct Files {
+    pub(crate) log: LogStore,
+    pub(crate) snapshots: SnapshotStore,
+    pub(crate) snapshot: Option<(SnapshotMeta, Bytes)>,
 }
 
 impl Raft<()> {
@@ -112,8 +112,9 @@ impl<T: Transport> Raft<T> {
     ) -> Result<Self, OpenError> {
         let config = Arc::new(settings.config()?);
         let files = {
-            let (directory, settings) = (Directory::new(directory), settings.clone());
-            spawn_blocking(move || Files::open(&directory, &settings))
+            let directory = Directory::new(directory);
+            let wanted = Identity { cluster: settings.cluster, node: settings.node };
+            spawn_blocking(move || Files::open(&directory, wanted))
                 .await
                 .map_err(|error| OpenError::Start(error.to_string()))??
         };
@@ -241,8 +242,7 @@ impl<T: Transport> Raft<T> {
 }
 
 impl Files {
-    fn open(directory: &Directory, settings: &Settings) -> Result<Self, OpenError> {
-        let wanted = Identity { cluster: settings.cluster, node: settings.node };
+    pub(crate) fn open(directory: &Directory, wanted: Identity) -> Result<Self, OpenError> {
         match directory.read_identity()? {
             None => Self::found(directory, wanted),
             Some(found) if found == wanted => Self::load(directory, wanted),

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use covey_state::Id;
+use covey_state::{Id, cluster::RaftSpec};
 use openraft::{Config, SnapshotPolicy, StepDownPolicy};
 
 use crate::error::OpenError;
@@ -47,6 +47,17 @@ impl Default for Timing {
             heartbeat: Duration::from_millis(50),
             election_min: Duration::from_millis(200),
             election_max: Duration::from_millis(400),
+        }
+    }
+}
+
+impl From<RaftSpec> for Timing {
+    fn from(spec: RaftSpec) -> Self {
+        let election_min = spec.tick.saturating_mul(spec.election_tick);
+        Self {
+            heartbeat: spec.tick.saturating_mul(spec.heartbeat_tick),
+            election_min,
+            election_max: election_min.saturating_mul(2),
         }
     }
 }

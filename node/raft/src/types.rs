@@ -67,3 +67,17 @@ impl fmt::Display for Write {
 
 /// What applying an entry came to.
 pub(crate) type Outcome = Result<Arc<[Event]>, Refusal>;
+
+#[cfg(test)]
+impl From<u64> for Member {
+    fn from(bits: u64) -> Self {
+        Self(Id::new(bits.into()))
+    }
+}
+
+#[cfg(test)]
+impl Default for Place {
+    fn default() -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 2377)) }
+    }
+}

@@ -50,7 +50,7 @@ pub enum CertificateError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ValidityError {
     /// It begins later.
-    #[error("the certificate of node {id} is not valid for another {}: a clock is off, this node's or that of the manager who issued it", Span(*.early))]
+    #[error("the certificate of node {id} is not valid for another {}: a clock is off, where it is checked or where it was issued", Span(*.early))]
     NotYet {
         /// The node.
         id: Id,
@@ -58,7 +58,7 @@ pub enum ValidityError {
         early: Duration,
     },
     /// It has ended.
-    #[error("the certificate of node {id} expired {} ago: it was not renewed, or this node's clock is off", Span(*.late))]
+    #[error("the certificate of node {id} expired {} ago: it was not renewed, or the clock is off where it is checked", Span(*.late))]
     Expired {
         /// The node.
         id: Id,

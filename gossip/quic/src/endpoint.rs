@@ -81,7 +81,7 @@ pub enum OpenError {
 /// are closed and the endpoint's tasks with them.
 #[derive(Clone)]
 pub struct Endpoint {
-    socket: quinn::Endpoint,
+    pub(crate) socket: quinn::Endpoint,
     commands: mpsc::Sender<Command>,
     identity: watch::Sender<Option<Arc<Credentials>>>,
     kept: watch::Sender<BTreeMap<Id, SocketAddr>>,

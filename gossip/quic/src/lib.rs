@@ -29,6 +29,8 @@ mod hub;
 mod request;
 mod serve;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod verifier;
 

@@ -113,17 +113,19 @@ async fn exchange(
     if request.len() > REQUEST_MAX {
         return Err(RequestError::TooLong(request.len()));
     }
-    let answer = timeout(REPLY_TIMEOUT, ask(&connection, request)).await;
-    if let Some(ConnectionError::ApplicationClosed(close)) = connection.close_reason() {
-        return Err(RequestError::Refused(String::from_utf8_lossy(&close.reason).into_owned()));
-    }
-    connection.close(Close::Done.code(), b"");
     let no_answer = |cause| RequestError::NoAnswer { address, cause };
-    match answer {
+    let result = match timeout(REPLY_TIMEOUT, ask(&connection, request)).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(cause)) => Err(no_answer(cause)),
+        Ok(Err(cause)) => match connection.close_reason() {
+            Some(ConnectionError::ApplicationClosed(close)) if close.error_code == Close::Refused.code() => {
+                Err(RequestError::Refused(String::from_utf8_lossy(&close.reason).into_owned()))
+            }
+            _ => Err(no_answer(cause)),
+        },
         Err(_) => Err(no_answer(format!("nothing within {} s", REPLY_TIMEOUT.as_secs()))),
-    }
+    };
+    connection.close(Close::Done.code(), b"");
+    result
 }
 
 async fn ask(connection: &Connection, request: &[u8]) -> Result<Vec<u8>, String> {

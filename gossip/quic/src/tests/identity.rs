@@ -1,0 +1,87 @@
+//! An identity that comes, changes and goes while the endpoint runs.
+
+use covey_crypto::identity::Role;
+
+use super::*;
+use crate::{ConnectError, IdentityError, OpenError, read_frame, write_frame};
+
+#[tokio::test]
+async fn a_node_without_identity_neither_calls_nor_is_called() {
+    let cluster = Cluster::new(1);
+    let (a, nobody) = (cluster.node(1), Node::start(None, &Watch::new()));
+    let opened = nobody.endpoint.open(id(1), a.address, 7).await;
+    assert!(matches!(opened, Err(OpenError::Connect(ConnectError::NoIdentity))));
+    let opened = within("an error", a.endpoint.open(id(2), nobody.address, 7)).await;
+    assert!(matches!(opened, Err(OpenError::Connect(ConnectError::Unreachable { .. }))));
+}
+
+/// PKI-13
+#[tokio::test]
+async fn a_new_identity_is_shown_to_new_connections_and_leaves_the_old_ones_alone() {
+    let cluster = Cluster::new(1);
+    let (mut a, mut c) = (cluster.node(1), cluster.node(3));
+    let b = Node::start(Some(&cluster.identity(2, Role::Worker)), &Watch::new());
+    let (mut send, _recv) = b.say(1, a.address, b"before").await;
+    let (from, _, _back, mut recv) = a.stream().await;
+    assert_eq!(from.role, Role::Worker);
+    assert_eq!(read_frame(&mut recv, 64).await.unwrap(), b"before");
+
+    b.endpoint.set_identity(&cluster.identity(2, Role::Manager)).unwrap();
+    write_frame(&mut send, b"after").await.unwrap();
+    assert_eq!(within("the frame", read_frame(&mut recv, 64)).await.unwrap(), b"after");
+    let _stream = b.say(3, c.address, b"hello").await;
+    assert_eq!(c.stream().await.0.role, Role::Manager);
+}
+
+#[tokio::test]
+async fn a_cleared_identity_closes_every_connection_and_another_cluster_can_be_joined() {
+    let (first, second) = (Cluster::new(1), Cluster::new(2));
+    let (mut a, b) = (first.node(1), first.node(2));
+    a.keep(&[(2, b.address)]);
+    let _stream = b.say(1, a.address, b"hello").await;
+    let (.., mut recv) = a.stream().await;
+    assert_eq!(read_frame(&mut recv, 64).await.unwrap(), b"hello");
+    b.endpoint.clear_identity();
+    assert!(within("the end", read_frame(&mut recv, 64)).await.is_err());
+
+    b.endpoint.set_identity(&second.identity(2, Role::Worker)).unwrap();
+    let mut other = second.node(1);
+    let _stream = b.say(1, other.address, b"hello").await;
+    assert_eq!(other.stream().await.0.cluster, Id::new(2));
+    assert!(a.events.try_recv().is_err(), "leaving was taken for a loss");
+}
+
+#[tokio::test]
+async fn an_identity_that_does_not_fit_together_is_refused() {
+    let (ours, other) = (Cluster::new(1), Cluster::new(2));
+    let node = Node::start(None, &Watch::new());
+    let good = ours.identity(1, Role::Worker);
+    let wrong_key = Identity { key: NodeKey::from_seed(&[99; 32]), ..good.clone() };
+    assert!(matches!(node.endpoint.set_identity(&wrong_key), Err(IdentityError::Mismatch)));
+    let wrong_ca = Identity { ca: other.0.certificate().clone(), ..good };
+    assert!(matches!(node.endpoint.set_identity(&wrong_ca), Err(IdentityError::Certificate(_))));
+}
+
+/// PKI-01
+#[tokio::test]
+async fn a_member_whose_certificate_runs_out_is_disconnected() {
+    let cluster = Cluster::new(1);
+    let watch = Watch::new();
+    let mut a = Node::start(Some(&cluster.identity(1, Role::Manager)), &watch);
+    let b = cluster.node(2);
+    let _stream = b.say(1, a.address, b"hello").await;
+    let (.., mut recv) = a.stream().await;
+    assert_eq!(read_frame(&mut recv, 64).await.unwrap(), b"hello");
+    watch.set(NOW + 91 * DAY);
+    assert!(within("the end", read_frame(&mut recv, 64)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_peer_that_is_disconnected_loses_its_streams() {
+    let cluster = Cluster::new(1);
+    let (mut a, b) = (cluster.node(1), cluster.node(2));
+    let (_send, mut recv) = b.say(1, a.address, b"hello").await;
+    let _stream = a.stream().await;
+    a.endpoint.disconnect(id(2)).await;
+    assert!(within("the end", read_frame(&mut recv, 64)).await.is_err());
+}

@@ -19,7 +19,8 @@ use covey_state::{
 use self::{explain::explain, load::Loads};
 use crate::draft::Draft;
 
-/// Gives nodes to the waiting tasks of these services, the oldest first.
+/// Gives nodes to the waiting tasks of these services: those first whose slot had a node before, so that an update
+/// never loses to newcomers the room that its old task made, and then the oldest.
 ///
 /// Hard filters come first, then the spread: a node that cannot run a task never wins (C-19).
 pub(crate) fn plan(draft: &mut Draft<'_>, services: &BTreeSet<Id>) {
@@ -31,7 +32,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>, services: &BTreeSet<Id>) {
     if waiting.is_empty() {
         return;
     }
-    waiting.sort_by_key(|task| (task.created_at, task.service, task.slot));
+    waiting.sort_by_cached_key(|task| (!had_node(draft, task), task.created_at, task.service, task.slot));
     let mut loads = Loads::new(draft);
     // Where one task finds no node, its like find none either: nodes only fill up within a plan.
     let mut hopeless: BTreeMap<(Id, Version), String> = BTreeMap::new();
@@ -49,6 +50,10 @@ pub(crate) fn plan(draft: &mut Draft<'_>, services: &BTreeSet<Id>) {
             wait(draft, &task, reason);
         }
     }
+}
+
+fn had_node(draft: &Draft<'_>, task: &Task) -> bool {
+    draft.store.tasks_of_slot(task.service, task.slot).any(|other| other.node.is_some())
 }
 
 /// The task waits for room, and the user reads why.

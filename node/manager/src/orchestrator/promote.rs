@@ -18,8 +18,8 @@ pub(super) fn plan(draft: &mut Draft<'_>, service: Id) {
             draft.wake_at(at, service);
             continue;
         }
-        let others = slot.tasks.iter().filter(|other| other.id != task.id);
-        if others.fold(true, |gone, other| draft.is_gone(other) && gone) {
+        let mut others = slot.tasks.iter().filter(|other| other.id != task.id);
+        if others.all(|other| draft.is_gone(other)) {
             draft.want(task, DesiredState::Running);
         }
     }

@@ -11,6 +11,7 @@ use covey_state::{
     task::{DesiredState, Task, TaskState},
 };
 
+use super::restart;
 use crate::{
     draft::Draft,
     slot::{Slot, Standing, slots},
@@ -52,8 +53,14 @@ fn mend(draft: &mut Draft<'_>, service: &Service, slot: &Slot) {
         }
         Standing::Broken(task, not_before) => {
             let occupied = is_occupied(draft, slot);
-            if draft.want(task, DesiredState::Shutdown) {
-                draft.create_task(service, slot.number, not_before, occupied);
+            if !draft.want(task, DesiredState::Shutdown) {
+                return;
+            }
+            match not_before.filter(|at| *at > draft.now && restart::ended_before_its_turn(task)) {
+                Some(at) => draft.wake_at(at, service.id),
+                None => {
+                    draft.create_task(service, slot.number, not_before, occupied);
+                }
             }
         }
     }

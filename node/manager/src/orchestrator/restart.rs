@@ -39,6 +39,12 @@ pub(crate) fn verdict(ended: &Task, tasks: &[Arc<Task>]) -> Verdict {
     Verdict::Restart(ended.updated_at + policy.delay)
 }
 
+/// True if a task could not even be prepared. A replacement is prepared as soon as it exists: it must not exist
+/// before its time, or the slot would go through tasks as fast as they are refused.
+pub(crate) fn ended_before_its_turn(ended: &Task) -> bool {
+    ended.status.state == TaskState::Rejected || ended.not_before.is_some_and(|at| at > ended.updated_at)
+}
+
 /// True if the slot has had all the replacements that the policy grants.
 fn is_exhausted(policy: &RestartPolicy, ended: &Task, tasks: &[Arc<Task>]) -> bool {
     let limit = policy.max_attempts;

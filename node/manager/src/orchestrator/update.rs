@@ -44,13 +44,13 @@ pub(super) fn plan(draft: &mut Draft<'_>, service: &Service) {
         set_status(draft, service.id, UpdateState::Paused, started_at, message);
         return;
     }
-    let under_way = slots.iter().fold(0, |sum, slot| sum + u64::from(update.is_under_way(draft, slot)));
     if due.is_empty() {
-        if under_way == 0 && update.is_complete(draft, &slots) {
+        if update.is_complete(draft, &slots) {
             set_status(draft, service.id, UpdateState::Completed, started_at, "update completed".into());
         }
         return;
     }
+    let under_way = slots.iter().fold(0, |sum, slot| sum + u64::from(update.is_under_way(draft, slot)));
     let room = match service.spec.update.parallelism {
         0 => usize::MAX,
         parallelism => usize::try_from(parallelism.saturating_sub(under_way)).unwrap_or(usize::MAX),
@@ -135,15 +135,19 @@ impl Update<'_> {
     /// True if the update of a slot has begun and still takes up one of the parallel places: until its new task
     /// runs and the delay has passed.
     fn is_under_way(&self, draft: &mut Draft<'_>, slot: &Slot) -> bool {
-        let Standing::Filled(task) = slot.standing() else { return false };
-        if !self.made(task) {
-            return false;
-        }
+        let (task, ended) = match slot.standing() {
+            Standing::Filled(task) => (task, false),
+            Standing::Broken(task, _) => (task, true),
+            Standing::Vacant | Standing::Settled(_) => return false,
+        };
         let (new, old): (Vec<_>, Vec<_>) =
             slot.tasks.iter().partition(|other| is_current(other, self.service));
-        let failed = new.iter().any(|other| ended_by_itself(other));
-        if old.is_empty() || failed {
+        let failed = new.iter().any(|other| self.made(other) && ended_by_itself(other));
+        if !is_current(task, self.service) || old.is_empty() || failed {
             return false;
+        }
+        if ended {
+            return true;
         }
         if task.node.is_none() {
             // Where nothing ran before, nothing is missing while the new task waits for a node.
@@ -164,7 +168,7 @@ impl Update<'_> {
 
     /// True if each slot has run its new task for as long as it is watched.
     fn is_complete(&self, draft: &mut Draft<'_>, slots: &[Slot]) -> bool {
-        slots.iter().fold(true, |complete, slot| self.is_good(draft, slot) && complete)
+        slots.iter().all(|slot| self.is_good(draft, slot))
     }
 
     fn is_good(&self, draft: &mut Draft<'_>, slot: &Slot) -> bool {

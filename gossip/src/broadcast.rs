@@ -73,10 +73,7 @@ fn pack(batches: Vec<Signed>) -> impl Iterator<Item = Vec<u8>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
 mod tests {
-    use std::time::Instant;
-
     use bytes::Bytes;
     use ed25519_dalek::SigningKey;
     use rand::{SeedableRng, rngs::Xoshiro256PlusPlus};
@@ -85,6 +82,7 @@ mod tests {
     use crate::{
         member::Liveness,
         row::{Batch, Version},
+        timer::tests::start,
     };
 
     fn members(count: u128) -> Members {
@@ -92,7 +90,7 @@ mod tests {
         for id in 0..count {
             let peer =
                 Peer { id: Id::new(id), incarnation: 1, address: ([10, 0, 0, 1], 1).into(), left: false };
-            members.put(Instant::now(), peer, Liveness::Alive);
+            members.put(start(), peer, Liveness::Alive);
         }
         members
     }

@@ -25,7 +25,7 @@ use crate::{
     row::{Signed, Version},
     rows::Rows,
     swim::{self, Swim},
-    topic::Topic,
+    topic::{NODES, Topic},
 };
 
 /// Bytes that one member takes on the wire, at most.
@@ -39,11 +39,16 @@ pub(crate) struct Remedy {
     pub repair: Repair,
 }
 
-/// The first message: all that this node knows, in sums.
-pub(crate) fn digest(rows: &Rows, swim: &Swim, rng: &mut impl Rng) -> Vec<u8> {
+/// The first message, for `to`: all that this node knows, in sums.
+pub(crate) fn digest(to: Id, rows: &Rows, swim: &Swim, rng: &mut impl Rng) -> Vec<u8> {
     let sums =
         |topic: &Topic| rows.table.shelf(topic.as_str()).map_or(Sums::new(), |shelf| shelf.sums().clone());
-    let topics = rows.subscribed.iter().sample(rng, TOPICS_PER_DIGEST_MAX);
+    let (shared, others): (Vec<_>, Vec<_>) =
+        rows.subscribed.iter().partition(|topic| rows.subscribers.wants(to, topic));
+    let mut topics = shared.into_iter().sample(rng, TOPICS_PER_DIGEST_MAX);
+    let room = TOPICS_PER_DIGEST_MAX - topics.len();
+    // What the other has subscribed to is perhaps not known yet.
+    topics.extend(others.into_iter().sample(rng, room));
     let written = rows.only_written().sample(rng, TOPICS_PER_DIGEST_MAX);
     let own = |topic: &Topic| {
         let shelf = rows.table.shelf(topic.as_str()).into_iter();
@@ -221,7 +226,8 @@ fn fill<'a>(names: impl Iterator<Item = &'a Name>, bytes: usize, rows: &Rows) ->
 /// Whom to ask next: half of the time any live member, else one that subscribes to some topic of ours, since
 /// among many nodes a few subscribers would otherwise seldom meet.
 pub(crate) fn partner(rows: &Rows, members: &Members, rng: &mut impl Rng) -> Option<Id> {
-    let topic = if rng.random() { rows.subscribed.iter().choose(rng) } else { None };
+    let special = rows.subscribed.iter().filter(|topic| topic.as_str() != NODES);
+    let topic = if rng.random() { special.choose(rng) } else { None };
     let fellow = topic.and_then(|topic| subscriber(topic, rows, members, rng));
     fellow.or_else(|| members.random_live(rng).map(|peer| peer.id))
 }

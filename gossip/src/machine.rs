@@ -315,7 +315,10 @@ impl Gossip {
     pub fn subscribe(&mut self, now: Instant, topic: &Topic) -> Result<(), RowError> {
         self.wake(now);
         self.rows.subscribe(topic, true)?;
-        self.hasten(now);
+        match exchange::subscriber(topic, &self.rows, &self.members, &mut self.rng) {
+            Some(fellow) => self.ask(fellow),
+            None => self.hasten(now),
+        }
         Ok(())
     }
 
@@ -480,7 +483,7 @@ impl Gossip {
     fn ask_seeds(&mut self) {
         let strangers = self.seeds.iter().filter(|(id, _)| !self.members.is_live(*id));
         for (to, address) in strangers.copied().sample(&mut self.rng, SEEDS_AT_ONCE) {
-            let bytes = exchange::digest(&self.rows, &self.swim, &mut self.rng).into();
+            let bytes = exchange::digest(to, &self.rows, &self.swim, &mut self.rng).into();
             self.send(Output::Request { to, address, bytes });
         }
     }
@@ -495,10 +498,10 @@ impl Gossip {
         }
     }
 
-    fn ask(&mut self, id: Id) {
-        let Some(address) = self.members.get(id).map(|known| known.peer.address) else { return };
-        let bytes = exchange::digest(&self.rows, &self.swim, &mut self.rng).into();
-        self.send(Output::Request { to: id, address, bytes });
+    fn ask(&mut self, to: Id) {
+        let Some(address) = self.members.get(to).map(|known| known.peer.address) else { return };
+        let bytes = exchange::digest(to, &self.rows, &self.swim, &mut self.rng).into();
+        self.send(Output::Request { to, address, bytes });
     }
 
     fn check_soon(&mut self, within: Duration) {

@@ -147,10 +147,6 @@ impl Members {
         self.known.get(&id).is_some_and(|known| known.liveness.is_live())
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Known> {
-        self.known.values()
-    }
-
     pub fn live(&self) -> impl Iterator<Item = &Peer> {
         self.known.values().filter(|known| known.liveness.is_live()).map(|known| &known.peer)
     }
@@ -177,11 +173,11 @@ impl Members {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::timer::tests::start;
 
     fn peer(id: u128, incarnation: u64) -> Peer {
         Peer { id: Id::new(id), incarnation, address: ([10, 0, 0, 1], 2377).into(), left: false }
@@ -190,7 +186,7 @@ mod tests {
     /// NOD-02
     #[test]
     fn a_change_of_state_is_an_event_and_a_repetition_is_none() {
-        let now = Instant::now();
+        let now = start();
         let later = now + Duration::from_secs(1);
         let mut members = Members::default();
         let up = MemberEvent::Up { id: Id::new(1), address: peer(1, 1).address, incarnation: 1 };
@@ -206,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_restart_that_nobody_noticed_is_still_an_event() {
-        let now = Instant::now();
+        let now = start();
         let mut members = Members::default();
         members.put(now, peer(1, 1), Liveness::Alive);
         let (before, event) = members.put(now, peer(1, 2), Liveness::Alive);
@@ -217,7 +213,7 @@ mod tests {
 
     #[test]
     fn everybody_is_somebodys_partner() {
-        let now = Instant::now();
+        let now = start();
         let mut members = Members::default();
         for id in 0..100 {
             members.put(now, peer(id, 1), Liveness::Alive);

@@ -183,7 +183,9 @@ mod tests {
             if flipped {
                 moves.reverse();
             }
-            moves.map(|batch| put(&mut table, batch));
+            for batch in moves {
+                put(&mut table, batch);
+            }
             assert_eq!(table.shelf("tasks").unwrap().row(Id::new(1), "a").unwrap().1.payload, "new");
         }
     }

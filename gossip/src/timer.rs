@@ -54,15 +54,22 @@ impl<T> Timers<T> {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "time has no zero, and tests need one instant to count from"
+    )]
+    pub fn start() -> Instant {
+        Instant::now()
+    }
 
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
     fn things_are_taken_in_order_and_never_early() {
-        let start = Instant::now();
+        let start = start();
         let mut timers = Timers::new();
         timers.add(start + 2 * MS, "second");
         timers.add(start + MS, "first");
@@ -75,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_stall_puts_everything_off_once() {
-        let start = Instant::now();
+        let start = start();
         let mut timers = Timers::new();
         timers.add(start, "probe");
         timers.add(start + 100 * MS, "verdict");

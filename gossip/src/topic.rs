@@ -111,7 +111,7 @@ impl Subscribers {
         self.by_topic.get(topic).into_iter().flatten().copied()
     }
 
-    /// Whether `node` wants `topic`.
+    /// Whether `node` wants `topic`, as far as is known.
     pub fn wants(&self, node: Id, topic: &Topic) -> bool {
         topic.as_str() == NODES || self.by_topic.get(topic).is_some_and(|nodes| nodes.contains(&node))
     }

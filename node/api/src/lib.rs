@@ -2,7 +2,16 @@
     clippy::disallowed_methods,
     reason = "door: serves HTTP on listeners it is given; starts tasks, reads the clock"
 )]
+#![allow(
+    clippy::disallowed_types,
+    reason = "door: the history of events is shared between its writer and its readers"
+)]
 //! The Engine API over HTTP.
+//!
+//! The API chooses nothing: it parses requests into the words of `covey_state`, hands them to its surroundings
+//! ([`Control`] for the cluster, [`Engine`] for this node's containers and images) and writes the answers in the
+//! shapes that Docker's clients expect. A new noun is a file in `route/`, its shapes are a file in `wire/`, and the
+//! translation between both worlds is a file in `convert/`.
 
 pub mod control;
 pub mod engine;
@@ -10,7 +19,20 @@ pub mod failure;
 pub mod host;
 pub mod log;
 
+mod app;
+mod convert;
+mod door;
+mod events;
+mod filters;
+mod params;
+mod route;
+mod server;
+mod stream;
+mod version;
+mod wire;
+
 pub use control::Control;
 pub use engine::Engine;
 pub use failure::{Failure, FailureKind};
 pub use host::Host;
+pub use server::{Limits, Server};

@@ -1,0 +1,53 @@
+//! Tasks.
+
+use covey_state::task::{ContainerStatus, Task, TaskStatus};
+
+use super::service;
+use crate::{
+    control::View,
+    wire::{Empty, Meta, ObjectVersion, Texts, Time, task as wire},
+};
+
+/// How far a task is: what was decided, unless something newer was observed.
+pub fn status<'a>(task: &'a Task, view: &'a View) -> &'a TaskStatus {
+    view.observed.get(&task.id).filter(|seen| seen.supersedes(&task.status)).unwrap_or(&task.status)
+}
+
+/// A task as the Engine API writes it.
+pub fn to_wire(task: &Task, view: &View) -> wire::Task {
+    let status = status(task, view);
+    wire::Task {
+        id: task.id.to_string(),
+        meta: Meta {
+            version: ObjectVersion { index: task.version },
+            created_at: Time(task.created_at),
+            // What a node reports is a change of the task too, though not one of the log.
+            updated_at: Time(task.updated_at.max(status.at)),
+        },
+        labels: Texts::new(),
+        spec: service::task_to_wire(&task.spec),
+        service_id: task.service.to_string(),
+        slot: task.slot,
+        node_id: task.node.map(|node| node.to_string()).unwrap_or_default(),
+        status: wire::TaskStatus {
+            timestamp: Time(status.at),
+            state: status.state.as_str(),
+            message: status.message.clone(),
+            err: status.error.clone(),
+            container_status: status.container.as_ref().map(container),
+            port_status: Empty {},
+        },
+        desired_state: task.desired.as_str(),
+        networks_attachments: [],
+        generic_resources: [],
+        volumes: [],
+    }
+}
+
+fn container(container: &ContainerStatus) -> wire::ContainerStatus {
+    wire::ContainerStatus {
+        container_id: container.id.clone(),
+        pid: container.pid,
+        exit_code: container.exit_code.unwrap_or(0),
+    }
+}

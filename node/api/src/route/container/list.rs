@@ -1,0 +1,138 @@
+//! The list of containers.
+
+use axum::{Json as Reply, extract::State};
+use covey_state::time::Stamp;
+
+use crate::{
+    app::App,
+    convert,
+    engine::{Container, ContainerState},
+    failure::Failure,
+    filters::Filters,
+    params::Params,
+    route::system::now,
+    wire::container as wire,
+};
+
+const FILTERS: &[&str] = &[
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "isolation",
+    "is-task",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+];
+
+/// Newest first; without `all` only those that run.
+pub async fn list(State(app): State<App>, params: Params) -> Result<Reply<Vec<wire::Summary>>, Failure> {
+    let filters = params.filters(FILTERS)?;
+    let limit =
+        params.number::<i64>("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|n| *n > 0);
+    let mut containers = app.engine.containers().await?;
+    containers.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+    let wanted = Wanted {
+        ended_too: params.flag("all")
+            || limit.is_some()
+            || ["status", "exited"].iter().any(|key| filters.get(key).is_some()),
+        is_task: filters.switch("is-task")?,
+        after: moment_of(&containers, &filters, "since")?,
+        before: moment_of(&containers, &filters, "before")?,
+        filters,
+    };
+    let now = now();
+    let listed = containers.iter().filter(|container| wanted.matches(container));
+    Ok(Reply(listed.take(limit.unwrap_or(usize::MAX)).map(|c| convert::container::summary(c, now)).collect()))
+}
+
+/// When the container was made that the filter `key` names.
+fn moment_of(containers: &[Container], filters: &Filters, key: &str) -> Result<Option<Stamp>, Failure> {
+    let Some([reference, ..]) = filters.get(key) else { return Ok(None) };
+    let name = reference.trim_start_matches('/');
+    let found = containers.iter().find(|c| c.name == name || c.id.starts_with(name));
+    let container = found.ok_or_else(|| Failure::not_found(format!("No such container: {reference}")))?;
+    Ok(Some(container.created_at))
+}
+
+struct Wanted {
+    filters: Filters,
+    ended_too: bool,
+    is_task: Option<bool>,
+    after: Option<Stamp>,
+    before: Option<Stamp>,
+}
+
+impl Wanted {
+    fn matches(&self, container: &Container) -> bool {
+        let filters = &self.filters;
+        let is_task = container.spec.labels.contains_key("com.docker.swarm.task.id");
+        let has_ended = container.state == ContainerState::Exited;
+        (self.ended_too || container.state == ContainerState::Running)
+            && self.is_task.is_none_or(|wanted| wanted == is_task)
+            && self.after.is_none_or(|after| container.created_at > after)
+            && self.before.is_none_or(|before| container.created_at < before)
+            && filters.prefix("id", &container.id)
+            && filters.any("name", |pattern| name_matches(pattern, &container.name))
+            && filters.labels("label", &container.spec.labels)
+            && filters.exact("status", container.state.as_str())
+            && filters.any("exited", |code| has_ended && code.parse() == Ok(container.exit_code))
+            && filters.any("ancestor", |image| is_of(container, image))
+            && filters.exact("network", container.network.as_str())
+            && filters.exact("health", "none")
+            && filters.any("volume", |path| container.spec.mounts.iter().any(|mount| mount.target == path))
+            // No container publishes a port or exposes one yet.
+            && filters.get("publish").is_none()
+            && filters.get("expose").is_none()
+    }
+}
+
+/// A part of the name; `^` and `$` bind it to the ends, and the slash of old may come first.
+fn name_matches(pattern: &str, name: &str) -> bool {
+    let (from_start, rest) = match pattern.strip_prefix('^') {
+        Some(rest) => (true, rest),
+        None => (false, pattern),
+    };
+    let (from_start, rest) = match rest.strip_prefix('/') {
+        Some(rest) => (true, rest),
+        None => (from_start, rest),
+    };
+    match (from_start, rest.strip_suffix('$')) {
+        (true, Some(exact)) => name == exact,
+        (true, None) => name.starts_with(rest),
+        (false, Some(end)) => name.ends_with(end),
+        (false, None) => name.contains(rest),
+    }
+}
+
+fn is_of(container: &Container, image: &str) -> bool {
+    let id = container.image_id.strip_prefix("sha256:").unwrap_or(&container.image_id);
+    let asked = container.spec.image.as_str();
+    asked == image
+        || asked == format!("{image}:latest")
+        || format!("{asked}:latest") == image
+        || container.image_id == image
+        || (image.len() >= 4 && id.starts_with(image))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CTR-04
+    #[test]
+    fn names_match_in_part_unless_they_are_bound() {
+        assert!(name_matches("eb", "web"));
+        assert!(name_matches("/web", "web.1"));
+        assert!(name_matches("^web$", "web") && !name_matches("^web$", "web.1"));
+        assert!(name_matches("^/web$", "web") && !name_matches("^/web$", "aweb"));
+        assert!(name_matches("b$", "web") && !name_matches("e$", "web"));
+    }
+}

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek as _},
     os::unix::{ffi::OsStrExt as _, fs::FileExt as _},
     path::{Component, Path, PathBuf},
     sync::Arc,
@@ -39,7 +39,8 @@ pub(super) struct Content {
 
 impl Archive {
     /// Reads all headers.
-    pub fn open(file: File) -> io::Result<Self> {
+    pub fn open(mut file: File) -> io::Result<Self> {
+        file.rewind()?;
         let mut members = BTreeMap::new();
         let mut tar = tar::Archive::new(&file);
         for entry in tar.entries_with_seek()? {

@@ -28,6 +28,9 @@ use nix::{
     unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat},
 };
 
+/// The attribute that holds a program's capabilities.
+const CAPABILITY: &CStr = c"security.capability";
+
 /// Owner, permissions and times of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Metadata {
@@ -173,7 +176,11 @@ impl Dir {
 pub(super) fn apply(fd: impl AsFd + Copy, metadata: &Metadata) -> io::Result<()> {
     fchown(fd, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))?;
     for (name, value) in &metadata.xattrs {
-        set_xattr(fd, name, value)?;
+        match set_xattr(fd, name, value) {
+            // A file system without such attributes still holds the file; without its capabilities it would not work.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) && *name != *CAPABILITY => {}
+            set => set?,
+        }
     }
     fchmod(fd, Mode::from_bits_truncate(metadata.mode))?;
     set_mtime(fd, metadata.mtime)

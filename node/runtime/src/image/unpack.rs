@@ -162,10 +162,11 @@ impl Unpacker {
         }
     }
 
-    fn root_entry(&self, entry: &Entry<impl Read>, metadata: &Metadata) -> io::Result<Option<()>> {
+    fn root_entry(&mut self, entry: &Entry<impl Read>, metadata: &Metadata) -> io::Result<Option<()>> {
         if entry.header().entry_type() != EntryType::Directory {
             return Ok(None);
         }
+        self.times.insert(PathBuf::new(), metadata.mtime);
         apply(self.root.dir(Path::new(""))?.as_fd(), metadata).map(Some)
     }
 
@@ -291,20 +292,23 @@ impl Make<'_> {
     }
 
     fn node(&self, entry: &Entry<impl Read>, kind: EntryType) -> io::Result<Verdict<Made>> {
-        let major = entry.header().device_major()?.unwrap_or(0);
-        let minor = entry.header().device_minor()?.unwrap_or(0);
-        let flag = match kind {
-            EntryType::Char if (major, minor) == (0, 0) => {
-                return Ok(Err("would hide a file of a lower layer"));
-            }
-            EntryType::Char => SFlag::S_IFCHR,
-            EntryType::Block => SFlag::S_IFBLK,
-            _ => SFlag::S_IFIFO,
+        let (flag, (major, minor)) = match kind {
+            EntryType::Char => (SFlag::S_IFCHR, device(entry)?),
+            EntryType::Block => (SFlag::S_IFBLK, device(entry)?),
+            _ => (SFlag::S_IFIFO, (0, 0)),
         };
+        if flag == SFlag::S_IFCHR && (major, minor) == (0, 0) {
+            return Ok(Err("would hide a file of a lower layer"));
+        }
         self.dir.node(self.name, flag, major, minor)?;
         self.dir.apply(self.name, self.metadata, false)?;
         Ok(Ok(Made::Other))
     }
+}
+
+fn device(entry: &Entry<impl Read>) -> io::Result<(u32, u32)> {
+    let header = entry.header();
+    Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
 }
 
 /// Hides a file of the layers below, or all of them in this directory.

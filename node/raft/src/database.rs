@@ -59,8 +59,10 @@ pub(crate) fn guard<T>(path: &Path, read: impl FnOnce() -> Result<T, redb::Error
 pub(crate) fn explain(path: &Path, error: redb::Error) -> OpenError {
     match error {
         redb::Error::DatabaseAlreadyOpen => OpenError::InUse(path.to_owned()),
-        // What is not a database at all is told by the kind.
-        redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+        // No database at all, or one that points beyond its end.
+        redb::Error::Io(error)
+            if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
             OpenError::Corrupt { file: path.to_owned(), reason: error.to_string() }
         }
         redb::Error::Io(error) => OpenError::io(path, error),

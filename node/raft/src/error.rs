@@ -1,6 +1,10 @@
 //! What can go wrong, in words for the user.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use covey_crypto::sealed;
 use covey_state::{Id, command::Refusal};
@@ -104,6 +108,29 @@ pub(crate) enum VaultError {
 impl From<VaultError> for io::Error {
     fn from(error: VaultError) -> Self {
         Self::new(io::ErrorKind::InvalidData, error)
+    }
+}
+
+/// Why the running log has stopped, noted where it is known best, for whoever has to tell the user.
+#[derive(Clone, Default)]
+pub(crate) struct Failure(Arc<OnceLock<String>>);
+
+impl Failure {
+    /// The first note counts: the others follow from it.
+    pub(crate) fn note(&self, what: &str, error: io::Error) -> io::Error {
+        let reason = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "no space left on the disk".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        tracing::error!(%reason, "{what}");
+        self.0.get_or_init(|| format!("{what}: {reason}"));
+        error
+    }
+
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.0.get().cloned()
     }
 }
 

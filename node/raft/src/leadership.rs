@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use crate::{
+    error::Failure,
     raft::Core,
     settings::Timing,
     types::{Member, Types},
@@ -58,7 +59,7 @@ fn leadership(metrics: &Metrics, timing: Timing) -> Leadership {
 }
 
 /// Keeps `health` true until the log stops.
-pub(crate) async fn observe(core: Core, timing: Timing, health: watch::Sender<Health>) {
+pub(crate) async fn observe(core: Core, timing: Timing, failure: Failure, health: watch::Sender<Health>) {
     let mut metrics = core.metrics();
     // A leader that hears nothing any more sees no metrics change either.
     let mut ticks = interval(timing.election_max.max(Duration::from_millis(1)));
@@ -66,7 +67,8 @@ pub(crate) async fn observe(core: Core, timing: Timing, health: watch::Sender<He
     loop {
         let (now, joint) = {
             let metrics = metrics.borrow_watched();
-            let stopped = metrics.running_state.as_ref().err().map(ToString::to_string);
+            let stopped = metrics.running_state.as_ref().err();
+            let stopped = stopped.map(|fatal| failure.reason().unwrap_or_else(|| fatal.to_string()));
             let leadership = match stopped {
                 Some(_) => Leadership::default(),
                 None => leadership(&metrics, timing),

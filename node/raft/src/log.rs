@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     database::{explain, guard, to_io},
-    error::OpenError,
+    error::{Failure, OpenError},
     types::{Entry, LogId, Types, Vote},
     vault::Vault,
     writer::{self, COMMITTED, ENTRIES, Job, PROOF, PURGED, VOTE},
@@ -40,6 +40,7 @@ const VALUE_BYTES_MAX: usize = 1024;
 /// What the core, its replication tasks and the writer share.
 pub(crate) struct Shared {
     pub(crate) vault: Vault,
+    pub(crate) failure: Failure,
     tail: Mutex<Tail>,
     /// `None` once the log is closed.
     database: Mutex<Option<Arc<Database>>>,
@@ -154,7 +155,8 @@ impl Shared {
             if !entries.is_empty() && bytes > budget {
                 break;
             }
-            entries.push(self.vault.open_entry(index.value(), record.value())?);
+            let entry = self.vault.open_entry(index.value(), record.value());
+            entries.push(entry.map_err(|error| self.failure.note("it cannot be read", error.into()))?);
         }
         Ok(entries)
     }
@@ -221,12 +223,19 @@ impl LogStore {
     }
 
     /// Reads a log whole, so that whatever does not open is known now, and starts its writer.
-    pub(crate) fn open(database: Database, file: &Path, key: &Path, vault: Vault) -> Result<Self, OpenError> {
+    pub(crate) fn open(
+        database: Database,
+        file: &Path,
+        key: &Path,
+        vault: Vault,
+        failure: Failure,
+    ) -> Result<Self, OpenError> {
         let tail = guard(file, || Ok(Tail::load(&database, file, key, &vault)))??;
         let flushed = tail.flushed;
         let database = Arc::new(database);
         let shared = Arc::new(Shared {
             vault,
+            failure,
             tail: Mutex::new(tail),
             database: Mutex::new(Some(database.clone())),
             closed: watch::Sender::new(false),

@@ -80,8 +80,8 @@ impl Machine {
             EntryPayload::Normal(write) => {
                 let proposal: Proposal = decode_proposal(&write.proposal).map_err(|error| {
                     // Skipping it would let this manager's store differ from the others'.
-                    let text = format!("entry {} is not for this version: {error}", entry.log_id.index);
-                    io::Error::new(io::ErrorKind::InvalidData, text)
+                    let what = format!("entry {} is not for this version", entry.log_id.index);
+                    self.snapshots.failure.note(&what, io::Error::new(io::ErrorKind::InvalidData, error))
                 })?;
                 return Ok(self.store.apply(entry.log_id.index, write.at, &proposal).map(Arc::from));
             }

@@ -22,8 +22,6 @@ use crate::{
     types::{Member, Place},
 };
 
-/// How long a change of members may take.
-const CHANGE_MAX: Duration = Duration::from_secs(10);
 /// How long a leader waits for its successor.
 const TRANSFER_MAX: Duration = Duration::from_secs(2);
 /// Time between two attempts while another change is in progress.
@@ -82,7 +80,7 @@ impl<T: Transport> Raft<T> {
     /// On the leader: a follower becomes a voter, as soon as it has caught up. Not an error where it is one already.
     ///
     /// # Errors
-    /// [`MembershipError::Behind`] where it does not catch up within 10 s; ask again. Else see [`MembershipError`].
+    /// [`MembershipError::Behind`] where it does not catch up in time; ask again. Else see [`MembershipError`].
     pub async fn promote(&self, id: Id) -> Result<(), MembershipError> {
         let members = self.members();
         if members.voters.contains_key(&id) {
@@ -177,7 +175,7 @@ impl<T: Transport> Raft<T> {
     }
 
     async fn wait_caught_up(&self, id: Member) -> Result<(), MembershipError> {
-        let until = Instant::now() + CHANGE_MAX;
+        let until = self.deadline();
         let mut metrics = self.0.core.metrics();
         loop {
             {
@@ -200,7 +198,7 @@ impl<T: Transport> Raft<T> {
 
     /// Makes a change, once those before it are over: the last one, or a new leader's first entry.
     async fn change(&self, change: ChangeMembers<Member, Place>) -> Result<(), MembershipError> {
-        let until = Instant::now() + CHANGE_MAX;
+        let until = self.deadline();
         loop {
             match self.try_change(change.clone(), until).await {
                 Err(MembershipError::InProgress) if Instant::now() + RETRY < until => sleep(RETRY).await,

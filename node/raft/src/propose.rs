@@ -18,8 +18,6 @@ use crate::{
     types::Write,
 };
 
-/// How long a proposal may take, from waiting for a leader to being applied.
-const PROPOSE_MAX: Duration = Duration::from_secs(5);
 /// How long to wait before a leader that could not be asked is asked again.
 const RETRY: Duration = Duration::from_millis(25);
 
@@ -33,7 +31,7 @@ enum Attempt {
 impl<T: Transport> Raft<T> {
     /// Proposes a change, on whichever manager, and waits until it is applied, here too.
     ///
-    /// It is written at most once: it is tried again, for at most 5 s in all, only while it certainly did not get
+    /// It is written at most once: it is tried again, for at most [`Settings::patience`](crate::Settings::patience) in all, only while it certainly did not get
     /// into a log. Where that cannot be known the answer is [`ProposeError::Unknown`], and the change may be applied
     /// even later; a caller that then proposes the same again has the ids inside its commands to thank for being
     /// refused a second object.
@@ -46,7 +44,7 @@ impl<T: Transport> Raft<T> {
             return Err(ProposeError::TooLarge { size: bytes.len() });
         }
         let bytes = Bytes::from(bytes);
-        let until = Instant::now() + PROPOSE_MAX;
+        let until = self.deadline();
         loop {
             let leader = self.leader(until).await?;
             let attempt = if leader.am_leader {
@@ -64,6 +62,11 @@ impl<T: Transport> Raft<T> {
                 Attempt::NotWritten => self.wait_for_change(leader, until).await,
             }
         }
+    }
+
+    /// When what begins now must be answered.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.0.settings.patience
     }
 
     /// Waits for a leader.
@@ -108,7 +111,7 @@ impl<T: Transport> Raft<T> {
         if !self.leadership().am_leader {
             return Reply::NotLeader;
         }
-        match self.write(bytes, Instant::now() + PROPOSE_MAX).await {
+        match self.write(bytes, self.deadline()).await {
             Attempt::Done(result) => Reply::Propose(result),
             Attempt::NotWritten => Reply::NotLeader,
         }

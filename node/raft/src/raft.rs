@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     database,
     directory::{Directory, Identity},
-    error::{InitializeError, OpenError},
+    error::{Failure, InitializeError, OpenError},
     feed::{CHANGES_MAX, Change, Changes},
     leadership::{Health, Leadership, observe},
     log::LogStore,
@@ -60,6 +60,7 @@ pub(crate) struct Inner<T> {
     clock: Box<dyn Fn() -> Stamp + Send + Sync>,
     /// The last stamp given to a proposal.
     stamped: AtomicI64,
+    failure: Failure,
     closed: watch::Receiver<bool>,
     observer: JoinHandle<()>,
 }
@@ -75,6 +76,7 @@ pub(crate) struct Files {
     pub(crate) log: LogStore,
     pub(crate) snapshots: SnapshotStore,
     pub(crate) snapshot: Option<(SnapshotMeta, Bytes)>,
+    pub(crate) failure: Failure,
 }
 
 impl Raft<()> {
@@ -110,7 +112,6 @@ impl<T: Transport> Raft<T> {
         transport: T,
         clock: impl Fn() -> Stamp + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
-        let config = Arc::new(settings.config()?);
         let files = {
             let directory = Directory::new(directory);
             let wanted = Identity { cluster: settings.cluster, node: settings.node };
@@ -118,7 +119,16 @@ impl<T: Transport> Raft<T> {
                 .await
                 .map_err(|error| OpenError::Start(error.to_string()))??
         };
+        Self::start(files, settings, transport, clock).await
+    }
 
+    pub(crate) async fn start(
+        files: Files,
+        settings: Settings,
+        transport: T,
+        clock: impl Fn() -> Stamp + Send + Sync + 'static,
+    ) -> Result<Self, OpenError> {
+        let config = Arc::new(settings.config()?);
         let (sender, published) = watch::channel(Published::default());
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         let weak = changes.downgrade();
@@ -130,7 +140,8 @@ impl<T: Transport> Raft<T> {
             .await
             .map_err(|error| OpenError::Start(error.to_string()))?;
         let (health_sender, health) = watch::channel(Health::default());
-        let observer = tokio::spawn(observe(core.clone(), settings.timing, health_sender));
+        let observer =
+            tokio::spawn(observe(core.clone(), settings.timing, files.failure.clone(), health_sender));
         Ok(Self(Arc::new(Inner {
             settings,
             core,
@@ -141,6 +152,7 @@ impl<T: Transport> Raft<T> {
             changes: weak,
             clock: Box::new(clock),
             stamped: AtomicI64::new(i64::MIN),
+            failure: files.failure,
             closed,
             observer,
         })))
@@ -237,7 +249,7 @@ impl<T: Transport> Raft<T> {
     }
 
     pub(crate) fn why_stopped(&self, fatal: &Fatal<Types>) -> String {
-        self.0.health.borrow().stopped.clone().unwrap_or_else(|| fatal.to_string())
+        self.0.failure.reason().unwrap_or_else(|| fatal.to_string())
     }
 }
 
@@ -264,9 +276,11 @@ impl Files {
     fn load(directory: &Directory, identity: Identity) -> Result<Self, OpenError> {
         let vault = Vault::new(directory.read_key()?, identity.cluster);
         let (log, snapshot) = (directory.log(), directory.snapshot());
-        let log = LogStore::open(database::open(&log)?, &log, &directory.key(), vault.clone())?;
-        let snapshots = SnapshotStore::new(database::open(&snapshot)?, vault);
+        let failure = Failure::default();
+        let log =
+            LogStore::open(database::open(&log)?, &log, &directory.key(), vault.clone(), failure.clone())?;
+        let snapshots = SnapshotStore::new(database::open(&snapshot)?, vault, failure.clone());
         let snapshot = snapshots.verify(&snapshot)?;
-        Ok(Self { log, snapshots, snapshot })
+        Ok(Self { log, snapshots, snapshot, failure })
     }
 }

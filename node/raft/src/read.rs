@@ -1,7 +1,5 @@
 //! Reading the newest store there is, on whichever manager.
 
-use std::time::Duration;
-
 use covey_state::store::Store;
 use openraft::{
     ReadPolicy,
@@ -16,17 +14,15 @@ use crate::{
     raft::Raft,
 };
 
-/// How long a read may wait for a leader, and for what that leader has.
-const READ_MAX: Duration = Duration::from_secs(5);
-
 impl<T: Transport> Raft<T> {
     /// A store that holds every change whose proposal was answered, by any manager, before this call
     /// (a linearizable read). The leader asks a majority whether it still leads; others ask the leader.
     ///
     /// # Errors
-    /// See [`ReadError`]; each text is for the user. It takes at most 5 s.
+    /// See [`ReadError`]; each text is for the user. It takes at most
+    /// [`Settings::patience`](crate::Settings::patience).
     pub async fn read(&self) -> Result<Store, ReadError> {
-        let until = Instant::now() + READ_MAX;
+        let until = self.deadline();
         loop {
             let leader = self.leader(until).await.map_err(|error| match error {
                 ProposeError::Stopped(reason) => ReadError::Stopped(reason),
@@ -63,7 +59,7 @@ impl<T: Transport> Raft<T> {
 
     /// For another manager: the leader's share of [`Raft::read`].
     pub(crate) async fn read_index_forwarded(&self) -> Reply {
-        match self.read_index(Instant::now() + READ_MAX).await {
+        match self.read_index(self.deadline()).await {
             Ok(Some(index)) => Reply::ReadIndex(Some(index)),
             Ok(None) => Reply::NotLeader,
             Err(error) => Reply::Refused(error.to_string()),

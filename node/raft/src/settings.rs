@@ -23,6 +23,8 @@ pub struct Settings {
     pub address: SocketAddr,
     /// Timers.
     pub timing: Timing,
+    /// How long a proposal, a read or a change of members may take in all, from waiting for a leader to its answer.
+    pub patience: Duration,
     /// Entries after which a snapshot is taken (Docker's `SnapshotInterval`).
     pub snapshot_interval: u64,
     /// Entries that stay in the log after a snapshot, for followers that are a little behind (Docker's
@@ -63,13 +65,14 @@ impl From<RaftSpec> for Timing {
 }
 
 impl Settings {
-    /// The usual settings: Docker's snapshot interval of 10,000 entries, 500 of them kept.
+    /// The usual settings: 5 s of patience, Docker's snapshot interval of 10,000 entries, 500 of them kept.
     pub fn new(cluster: Id, node: Id, address: SocketAddr) -> Self {
         Self {
             cluster,
             node,
             address,
             timing: Timing::default(),
+            patience: Duration::from_secs(5),
             snapshot_interval: 10_000,
             kept_entries: 500,
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     SNAPSHOT_BYTES_MAX,
     database::{explain, guard, to_io},
-    error::{OpenError, VaultError},
+    error::{Failure, OpenError, VaultError},
     types::SnapshotMeta,
     vault::Vault,
 };
@@ -37,6 +37,7 @@ struct Header {
 pub(crate) struct SnapshotStore {
     database: Arc<Database>,
     vault: Vault,
+    pub(crate) failure: Failure,
 }
 
 impl SnapshotStore {
@@ -51,8 +52,8 @@ impl SnapshotStore {
         found().map_err(|error| explain(file, error))
     }
 
-    pub(crate) fn new(database: Database, vault: Vault) -> Self {
-        Self { database: Arc::new(database), vault }
+    pub(crate) fn new(database: Database, vault: Vault, failure: Failure) -> Self {
+        Self { database: Arc::new(database), vault, failure }
     }
 
     /// The snapshot, when the log is opened: every part of it opens, or this says what is wrong.
@@ -65,6 +66,10 @@ impl SnapshotStore {
 
     /// Replaces the snapshot, unless the one on disk is newer.
     pub(crate) fn save(&self, meta: &SnapshotMeta, content: &[u8]) -> io::Result<()> {
+        self.write(meta, content).map_err(|error| self.failure.note("its snapshot cannot be written", error))
+    }
+
+    fn write(&self, meta: &SnapshotMeta, content: &[u8]) -> io::Result<()> {
         let at = meta.last_log_id.map_or((0, 0), |last| (last.leader_id.term, last.index));
         let transaction = self.database.begin_write().map_err(to_io)?;
         {

@@ -102,7 +102,7 @@ impl Writer {
         if self.failed.is_none()
             && let Err(error) = self.commit(&batch)
         {
-            tracing::error!(%error, "the raft log cannot be written");
+            let error = self.shared.failure.note("it cannot be written", error);
             self.failed = Some((error.kind(), error.to_string()));
         }
         for job in batch {

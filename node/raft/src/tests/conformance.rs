@@ -12,7 +12,10 @@ use super::{
     crash::{founded, open, vault},
     disk::{Disk, End},
 };
-use crate::{database::on_backend, log::LogStore, machine::Machine, snapshot::SnapshotStore, types::Types};
+use crate::{
+    database::on_backend, error::Failure, log::LogStore, machine::Machine, snapshot::SnapshotStore,
+    types::Types,
+};
 
 struct Fresh;
 
@@ -21,7 +24,7 @@ impl StoreBuilder<Types, LogStore, Machine> for Fresh {
         let log = open(&Disk::new(founded(), usize::MAX, End::PowerCut)).unwrap();
         let database = on_backend(Disk::new(Vec::new(), usize::MAX, End::PowerCut)).unwrap();
         SnapshotStore::found(&database, Path::new("snapshot")).unwrap();
-        let snapshots = SnapshotStore::new(database, vault());
+        let snapshots = SnapshotStore::new(database, vault(), Failure::default());
         let (published, changes) = (watch::Sender::default(), broadcast::channel(16).0);
         let machine = Machine::new(snapshots, None, published, changes).unwrap();
         Ok(((), log, machine))

@@ -14,6 +14,7 @@ use openraft::{
 use super::disk::{Disk, End};
 use crate::{
     database::on_backend,
+    error::Failure,
     log::LogStore,
     types::{Entry, LogId, Member, Vote, Write},
     vault::Vault,
@@ -27,8 +28,12 @@ pub(super) fn vault() -> Vault {
 
 /// The log on a disk; `None` where the disk is at its end.
 pub(super) fn open(disk: &Disk) -> Option<LogStore> {
+    open_noting(disk, Failure::default())
+}
+
+pub(super) fn open_noting(disk: &Disk, failure: Failure) -> Option<LogStore> {
     let database = on_backend(disk.clone()).ok()?;
-    LogStore::open(database, Path::new("log"), Path::new("key"), vault()).ok()
+    LogStore::open(database, Path::new("log"), Path::new("key"), vault(), failure).ok()
 }
 
 /// A disk with a new log on it.

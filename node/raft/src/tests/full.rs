@@ -1,7 +1,8 @@
 //! A disk without room.
 
-use std::io;
+use std::{io, net::SocketAddr, path::Path};
 
+use covey_state::{Id, command::Proposal, time::Stamp};
 use openraft::{
     RaftLogReader,
     storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt},
@@ -9,10 +10,17 @@ use openraft::{
 };
 
 use super::{
-    crash::{entry, founded, open},
+    crash::{entry, founded, open, open_noting, vault},
     disk::{Disk, End},
 };
-use crate::{error::OpenError, types::Types};
+use crate::{
+    ProposeError, Raft, Settings, Transport, TransportError,
+    database::on_backend,
+    error::{Failure, OpenError},
+    raft::Files,
+    snapshot::SnapshotStore,
+    types::Types,
+};
 
 /// QRM-01
 #[tokio::test]
@@ -43,4 +51,33 @@ fn a_full_disk_is_told_from_a_broken_one() {
     let full = OpenError::io("/data", io::ErrorKind::StorageFull.into());
     assert_eq!(full.to_string(), "no space left on the disk of /data");
     assert!(matches!(OpenError::io("/data", io::Error::other("broken")), OpenError::Io { .. }));
+}
+
+/// The log stops, and says why.
+#[tokio::test]
+async fn a_manager_whose_disk_is_full_stops_and_says_so() {
+    struct Nowhere;
+    impl Transport for Nowhere {
+        async fn call(&self, _: Id, _: SocketAddr, _: Vec<u8>) -> Result<Vec<u8>, TransportError> {
+            Err(TransportError::Unreachable("nobody is there".to_owned()))
+        }
+    }
+    let failure = Failure::default();
+    let log = open_noting(&Disk::new(founded(), 100, End::Full), failure.clone()).unwrap();
+    let snapshots = on_backend(Disk::new(Vec::new(), usize::MAX, End::Full)).unwrap();
+    SnapshotStore::found(&snapshots, Path::new("snapshot")).unwrap();
+    let snapshots = SnapshotStore::new(snapshots, vault(), failure.clone());
+    let files = Files { log, snapshots, snapshot: None, failure };
+    let settings = Settings::new(Id::new(1), Id::new(2), ([127, 0, 0, 1], 2377).into());
+    let raft = Raft::start(files, settings, Nowhere, || Stamp(0)).await.unwrap();
+    raft.initialize().await.unwrap();
+    let nothing = Proposal { planned_at: None, commands: Vec::new() };
+    let error = loop {
+        if let Err(error) = raft.propose(&nothing).await {
+            break error;
+        }
+    };
+    let reason = raft.stopped().await;
+    assert_eq!(reason, "it cannot be written: no space left on the disk");
+    assert_eq!(error, ProposeError::Stopped(reason));
 }

@@ -90,10 +90,12 @@ impl Lab {
         self.directory.path().join(node.to_string())
     }
 
+    /// Opens a manager's log; with less patience than usual, for the tests' sake.
     pub async fn try_open(&self, node: Id) -> Result<Raft<Wire>, OpenError> {
         let mut settings = Settings::new(id(100), node, address_of(node));
         settings.snapshot_interval = self.snapshot_interval;
         settings.kept_entries = 5;
+        settings.patience = Duration::from_secs(2);
         let wire = Wire { from: node, switch: self.switch.clone() };
         let clock = self.clock.clone();
         let raft = Raft::open(&self.path(node), settings, wire, move || Stamp(clock.load(Ordering::Relaxed)))

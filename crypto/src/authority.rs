@@ -105,8 +105,9 @@ impl Authority {
         self.key.to_pem()
     }
 
-    /// Issues a node's certificate for the key of a signing request (DER). Whatever else the request asks for is ignored:
-    /// `id` and `role` are the authority's decision. It is valid from [`BACKDATED`] before `now` until `lifetime` (20 years at most) after it.
+    /// Issues a node's certificate for the key of a signing request (DER). Whatever else the request asks for
+    /// is ignored: `id` and `role` are the authority's decision. It is valid from [`BACKDATED`] before `now`
+    /// until `lifetime` (20 years at most) after it.
     ///
     /// # Errors
     /// [`IssueError`].
@@ -159,7 +160,8 @@ fn params(cluster: Id, now: SystemTime, lifetime: Duration, public_key: [u8; 32]
     params
 }
 
-/// A serial number that differs between the certificates of one key, too (RFC 5280, 4.1.2.2: at most 20 bytes, positive).
+/// A serial number that differs between the certificates of one key, too (RFC 5280, 4.1.2.2: at most 20
+/// bytes, positive).
 fn serial(public_key: &[u8; 32], now: SystemTime) -> SerialNumber {
     let nanoseconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let mut digest = Sha256::new();

@@ -21,8 +21,8 @@ use crate::identity::{PeerIdentity, Role};
 
 /// Bytes of the largest certificate that is looked at; ours have about 400.
 pub const CERTIFICATE_MAX: usize = 4096;
-/// What stands between the signed part and the 64 bytes of an ed25519 signature (RFC 8410). Nothing signs these bytes, so
-/// only their one spelling is taken.
+/// What stands between the signed part and the 64 bytes of an ed25519 signature (RFC 8410). Nothing signs
+/// these bytes, so only their one spelling is taken.
 const SIGNATURE_HEAD: [u8; 10] = [0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x41, 0x00];
 const PEM_LABEL: &str = "CERTIFICATE";
 
@@ -46,11 +46,16 @@ pub enum CertificateError {
     Subject,
 }
 
-/// A certificate that cannot be valid now; says by how much, so that one sees whether the clock or the certificate is off.
+/// A certificate that cannot be valid now; says by how much, so that one sees whether the clock or the
+/// certificate is off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ValidityError {
     /// It begins later.
-    #[error("the certificate of node {id} is not valid for another {}: a clock is off, where it is checked or where it was issued", Span(*.early))]
+    #[error(
+        "the certificate of node {id} is not valid for another {}: \
+         a clock is off, where it is checked or where it was issued",
+        Span(*.early)
+    )]
     NotYet {
         /// The node.
         id: Id,
@@ -58,7 +63,11 @@ pub enum ValidityError {
         early: Duration,
     },
     /// It has ended.
-    #[error("the certificate of node {id} expired {} ago: it was not renewed, or the clock is off where it is checked", Span(*.late))]
+    #[error(
+        "the certificate of node {id} expired {} ago: \
+         it was not renewed, or the clock is off where it is checked",
+        Span(*.late)
+    )]
     Expired {
         /// The node.
         id: Id,
@@ -84,8 +93,8 @@ impl PeerIdentity {
         }
     }
 
-    /// When to renew the certificate: at 50 to 80 % of its life, spread by `random` so that nodes that joined together do
-    /// not renew together.
+    /// When to renew the certificate: at 50 to 80 % of its life, spread by `random` so that nodes that joined
+    /// together do not renew together.
     pub fn renew_at(&self, random: u32) -> SystemTime {
         renew_at(self.not_before, self.not_after, random)
     }
@@ -157,7 +166,8 @@ impl CaCertificate {
         Sha256::digest(&self.der).into()
     }
 
-    /// Who holds this certificate (DER), if our authority issued it. Says nothing about time: see [`PeerIdentity::check_time`].
+    /// Who holds this certificate (DER), if our authority issued it. Says nothing about time: see
+    /// [`PeerIdentity::check_time`].
     ///
     /// # Errors
     /// [`CertificateError`].

@@ -128,8 +128,8 @@ impl NodeKey {
         self.signing.sign(message).to_bytes()
     }
 
-    /// A certificate signing request (PKCS#10, RFC 2986; DER): proves that its sender holds this key. It says nothing
-    /// else, for an authority takes only the key from it.
+    /// A certificate signing request (PKCS#10, RFC 2986; DER): proves that its sender holds this key. It says
+    /// nothing else, for an authority takes only the key from it.
     ///
     /// # Errors
     /// [`WriteError`].

@@ -1,7 +1,8 @@
 //! Sealed envelopes: what a manager keeps on disk, encrypted and authenticated with AES-256-GCM.
 //!
-//! An envelope is `format (1 byte) · key id (4, big endian) · nonce (12) · ciphertext · tag (16)`. The key id says which of
-//! several keys opens it, so that a new key can be taken into use while old envelopes are still around.
+//! An envelope is `format (1 byte) · key id (4, big endian) · nonce (12) · ciphertext · tag (16)`. The key id
+//! says which of several keys opens it, so that a new key can be taken into use while old envelopes are still
+//! around.
 
 use std::fmt;
 
@@ -66,12 +67,14 @@ pub enum OpenError {
     /// None of the keys at hand has sealed it.
     #[error("no key with id {0}, which sealed this envelope")]
     NoKey(u32),
-    /// It was damaged or changed, it belongs elsewhere (other associated data), or a key of the same id but of another secret sealed it.
+    /// It was damaged or changed, it belongs elsewhere (other associated data), or a key of the same id but
+    /// of another secret sealed it.
     #[error("sealed envelope is damaged or out of place")]
     Damaged,
 }
 
-/// Seals `plaintext`. `associated` is not in the envelope, but it only opens beside the same: it says where the envelope belongs.
+/// Seals `plaintext`. `associated` is not in the envelope, but it only opens beside the same: it says where
+/// the envelope belongs.
 ///
 /// `nonce` is 12 random bytes, never used twice with the same key.
 ///

@@ -82,7 +82,8 @@ pub(crate) enum Arrival {
     Renew(Admitted),
 }
 
-/// Opens a connection, within [`CONNECT_TIMEOUT`]. Who the peer is, is for the caller to check before anything else.
+/// Opens a connection, within [`CONNECT_TIMEOUT`]. Who the peer is, is for the caller to check before
+/// anything else.
 pub(crate) async fn dial(
     endpoint: &quinn::Endpoint,
     config: quinn::ClientConfig,
@@ -118,7 +119,8 @@ pub(crate) async fn dial_member(
     // Sessions are remembered by name, so each peer has its own.
     let connection = dial(&endpoint, credentials.member.clone(), address, &format!("{peer}.covey")).await?;
     let identity = identity(&connection, &credentials).ok_or(ConnectError::OtherCluster { address })?;
-    // A resumed session shows what the peer was when the session began, so both are checked here and not in TLS.
+    // A resumed session shows what the peer was when the session began, so both are checked here and not in
+    // TLS.
     let refused = if identity.id == peer {
         identity.check_time(clock()).err().map(|cause| ConnectError::Clock { address, cause })
     } else {

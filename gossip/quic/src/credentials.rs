@@ -27,7 +27,8 @@ pub(crate) const JOIN: &[u8] = b"covey-join/1";
 /// Both certificates are of our CA; they may have expired.
 pub(crate) const RENEW: &[u8] = b"covey-renew/1";
 
-/// Incoming connections that the socket holds before the endpoint looks at them, and bytes that each and all may bring.
+/// Incoming connections that the socket holds before the endpoint looks at them, and bytes that each and all
+/// may bring.
 const INCOMING_MAX: usize = 256;
 const INCOMING_BYTES_MAX: u64 = 16 << 10;
 const INCOMING_BYTES_TOTAL_MAX: u64 = 1 << 20;

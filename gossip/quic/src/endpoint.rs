@@ -20,7 +20,8 @@ use crate::{
     admission::ConnectError,
     credentials::{Credentials, Identity, IdentityError},
     event::Event,
-    hub::{Command, Hub, Link},
+    hub::{Command, Hub},
+    peer::Link,
     request::{self, Joined, RequestError},
     stream::{InUse, RecvStream, SendStream},
     transport::{COMMANDS_MAX, Close, DATAGRAM_MAX, EVENTS_MAX, STREAM_TIMEOUT},
@@ -77,8 +78,8 @@ pub enum OpenError {
     Busy(Id),
 }
 
-/// The node's only control-plane UDP socket. Clones are the same endpoint; when the last is dropped, all ends: connections
-/// are closed and the endpoint's tasks with them.
+/// The node's only control-plane UDP socket. Clones are the same endpoint; when the last is dropped, all
+/// ends: connections are closed and the endpoint's tasks with them.
 #[derive(Clone)]
 pub struct Endpoint {
     pub(crate) socket: quinn::Endpoint,
@@ -89,8 +90,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Takes the UDP address and starts. Without an identity the endpoint can only ask to join. Events come out of the
-    /// receiver, at most [`EVENTS_MAX`] wait in it; it must be emptied. Needs a running tokio runtime.
+    /// Takes the UDP address and starts. Without an identity the endpoint can only ask to join. Events come
+    /// out of the receiver, at most [`EVENTS_MAX`] wait in it; it must be emptied. Needs a running tokio
+    /// runtime.
     ///
     /// # Errors
     /// [`BindError`].
@@ -129,8 +131,8 @@ impl Endpoint {
         self.socket.local_addr()
     }
 
-    /// Uses this identity from now on: after joining, and after renewing. Existing connections stay, unless they are of
-    /// another cluster.
+    /// Uses this identity from now on: after joining, and after renewing. Existing connections stay, unless
+    /// they are of another cluster.
     ///
     /// # Errors
     /// [`IdentityError`].
@@ -147,8 +149,9 @@ impl Endpoint {
         self.identity.send_replace(None);
     }
 
-    /// Names the peers that are kept, and where each is reached: connections to them are made now, re-made when they break,
-    /// and not closed for want of use. Whoever is not named any more becomes like any other peer.
+    /// Names the peers that are kept, and where each is reached: connections to them are made now, re-made
+    /// when they break, and not closed for want of use. Whoever is not named any more becomes like any other
+    /// peer.
     pub fn keep(&self, peers: BTreeMap<Id, SocketAddr>) {
         self.kept.send_if_modified(|kept| {
             let modified = *kept != peers;
@@ -157,8 +160,8 @@ impl Endpoint {
         });
     }
 
-    /// Sends a datagram, best effort: over the newest connection to `peer`, or over one that is made to `address` first. Never
-    /// waits; what cannot be sent or queued is dropped.
+    /// Sends a datagram, best effort: over the newest connection to `peer`, or over one that is made to
+    /// `address` first. Never waits; what cannot be sent or queued is dropped.
     ///
     /// # Errors
     /// [`DatagramTooLong`].
@@ -172,8 +175,8 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Opens a stream both ways to `peer`, over the newest connection to it or one that is made to `address` first. `kind`
-    /// tells the peer what it is for.
+    /// Opens a stream both ways to `peer`, over the newest connection to it or one that is made to `address`
+    /// first. `kind` tells the peer what it is for.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -200,15 +203,15 @@ impl Endpoint {
         Ok(SendStream::new(send, Some(in_use)))
     }
 
-    /// Closes all connections to a peer, for instance one that was removed or whose role has changed. It may come back
-    /// with a valid certificate.
+    /// Closes all connections to a peer, for instance one that was removed or whose role has changed. It may
+    /// come back with a valid certificate.
     pub async fn disconnect(&self, peer: Id) {
         // Fails only when all connections are closed already.
         let _ = self.commands.send(Command::Disconnect { peer }).await;
     }
 
-    /// Asks the manager at `address` to let this node into the cluster whose CA has the digest `ca_digest`. The endpoint's
-    /// identity plays no part and does not change.
+    /// Asks the manager at `address` to let this node into the cluster whose CA has the digest `ca_digest`.
+    /// The endpoint's identity plays no part and does not change.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -221,8 +224,8 @@ impl Endpoint {
         request::join(&self.socket, &self.clock, address, *ca_digest, request).await
     }
 
-    /// Asks the manager at `address` for a new certificate; the endpoint's identity, expired or not, says for whom. Does not
-    /// change the identity.
+    /// Asks the manager at `address` for a new certificate; the endpoint's identity, expired or not, says for
+    /// whom. Does not change the identity.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -231,8 +234,8 @@ impl Endpoint {
         request::renew(&self.socket, &credentials, address, request).await
     }
 
-    /// Closes all connections, tells the peers so, and ends the endpoint. Returns when that is done, about a second later at
-    /// most.
+    /// Closes all connections, tells the peers so, and ends the endpoint. Returns when that is done, about a
+    /// second later at most.
     pub async fn close(&self) {
         let (done, ended) = oneshot::channel();
         if self.commands.send(Command::Close { done }).await.is_ok() {

@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 
 use crate::stream::{RecvStream, SendStream};
 
-/// Something came in. `from` is verified: the peer showed a certificate of our CA that says so, and holds its key.
+/// Something came in. `from` is verified: the peer showed a certificate of our CA that says so, and holds its
+/// key.
 #[derive(Debug)]
 pub enum Event {
     /// A datagram of a member.
@@ -54,8 +55,8 @@ pub enum Event {
         /// The answer.
         reply: Reply,
     },
-    /// A node asks for a new certificate. The one it showed is of our CA, but may have expired, and the node may have
-    /// been removed since.
+    /// A node asks for a new certificate. The one it showed is of our CA, but may have expired, and the node
+    /// may have been removed since.
     Renew {
         /// Who asks.
         from: PeerIdentity,
@@ -83,7 +84,8 @@ impl Reply {
         (Self(sender), receiver)
     }
 
-    /// Answers; at most [`ANSWER_MAX`](crate::ANSWER_MAX) bytes. An asker that went away meanwhile does not notice.
+    /// Answers; at most [`ANSWER_MAX`](crate::ANSWER_MAX) bytes. An asker that went away meanwhile does not
+    /// notice.
     pub fn answer(self, bytes: Vec<u8>) {
         let _ = self.0.send(Ok(bytes));
     }

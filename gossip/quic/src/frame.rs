@@ -43,7 +43,8 @@ pub async fn write_frame(send: &mut SendStream, bytes: &[u8]) -> Result<(), Writ
     Ok(())
 }
 
-/// Reads one frame of at most `limit` bytes. Memory grows with what has really come, not with what was announced.
+/// Reads one frame of at most `limit` bytes. Memory grows with what has really come, not with what was
+/// announced.
 ///
 /// # Errors
 /// See [`ReadFrameError`].

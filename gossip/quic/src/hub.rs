@@ -1,12 +1,6 @@
 //! The task that owns all connections: commands, incoming connections and ends of connections meet here.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    mem,
-    net::SocketAddr,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use covey_crypto::identity::PeerIdentity;
@@ -23,11 +17,11 @@ use crate::{
     credentials::Credentials,
     endpoint::Clock,
     event::Event,
+    peer::{Link, LinkReply, Live, Peer, Waiting},
     serve,
-    stream::InUse,
     transport::{
         self, CONNECTING_MAX, CONNECTIONS_HARD_MAX, CONNECTIONS_MAX, Close, HANDSHAKES_MAX,
-        HANDSHAKES_UNPROVEN_MAX, IDLE_TIMEOUT, REQUESTS_MAX, TICK, UNUSED_AFTER, WAITING_DATAGRAMS_MAX,
+        HANDSHAKES_UNPROVEN_MAX, IDLE_TIMEOUT, REQUESTS_MAX, TICK, UNUSED_AFTER,
     },
 };
 
@@ -39,14 +33,6 @@ pub(crate) enum Command {
     Close { done: oneshot::Sender<()> },
 }
 
-type LinkReply = oneshot::Sender<Result<Link, ConnectError>>;
-
-/// A connection to open a stream on.
-pub(crate) struct Link {
-    pub(crate) connection: Connection,
-    pub(crate) in_use: InUse,
-}
-
 /// What a task of the hub has come to.
 enum Ended {
     Connected { peer: Id, result: Result<Admitted, ConnectError> },
@@ -54,33 +40,6 @@ enum Ended {
     Lost { peer: Id, connection: usize, reason: ConnectionError },
     Served,
     Told,
-}
-
-/// A peer that there are connections to, or that one is being made to.
-#[derive(Default)]
-struct Peer {
-    /// Newest last.
-    live: Vec<Live>,
-    waiting: Option<Waiting>,
-}
-
-/// One connection.
-struct Live {
-    connection: Connection,
-    identity: PeerIdentity,
-    in_use: InUse,
-    opened_here: bool,
-    /// Frames of datagrams and streams so far, in both directions.
-    traffic: u64,
-    /// When that number was last seen to grow.
-    used: Instant,
-}
-
-/// What waits for a connection to be made.
-#[derive(Default)]
-struct Waiting {
-    datagrams: VecDeque<Bytes>,
-    links: Vec<LinkReply>,
 }
 
 pub(crate) struct Hub {
@@ -131,7 +90,7 @@ impl Hub {
                 command = self.commands.recv() => match command {
                     Some(Command::Datagram { peer, address, bytes }) => self.datagram(peer, address, bytes),
                     Some(Command::Link { peer, address, reply }) => self.link(peer, address, reply),
-                    Some(Command::Disconnect { peer }) => self.close(|id, _| *id == peer, Close::Refused, "no longer welcome"),
+                    Some(Command::Disconnect { peer }) => self.disconnect(peer),
                     Some(Command::Close { done }) => break Some(done),
                     None => break None,
                 },
@@ -163,10 +122,7 @@ impl Hub {
             return;
         }
         if let Some(waiting) = self.waiting(peer, address) {
-            if waiting.datagrams.len() == WAITING_DATAGRAMS_MAX {
-                waiting.datagrams.pop_front();
-            }
-            waiting.datagrams.push_back(bytes);
+            waiting.queue_datagram(bytes);
         }
     }
 
@@ -174,12 +130,16 @@ impl Hub {
         if let Some(live) = self.newest(peer) {
             let _ = reply.send(Ok(live.link()));
         } else if let Some(waiting) = self.waiting(peer, address) {
-            waiting.links.push(reply);
+            waiting.queue_link(reply);
         } else {
             let error =
                 if self.identity.borrow().is_none() { ConnectError::NoIdentity } else { ConnectError::Busy };
             let _ = reply.send(Err(error));
         }
+    }
+
+    fn disconnect(&mut self, peer: Id) {
+        self.close(|id, _| *id == peer, Close::Refused, "no longer welcome");
     }
 
     fn newest(&mut self, peer: Id) -> Option<&mut Live> {
@@ -212,21 +172,13 @@ impl Hub {
     fn connected(&mut self, peer: Id, result: Result<Admitted, ConnectError>) {
         self.connecting -= 1;
         let waiting = self.peers.get_mut(&peer).and_then(|peer| peer.waiting.take()).unwrap_or_default();
-        let link = match result.and_then(|admitted| self.admit(admitted, true)) {
-            Ok(link) => link,
+        match result.and_then(|admitted| self.admit(admitted, true)) {
+            Ok(link) => waiting.go(&link),
             Err(error) => {
                 tracing::debug!(%peer, %error, "no connection");
-                for reply in waiting.links {
-                    let _ = reply.send(Err(error.clone()));
-                }
-                return self.forget_idle();
+                waiting.give_up(&error);
+                self.forget_idle();
             }
-        };
-        for bytes in waiting.datagrams {
-            let _ = link.connection.send_datagram(bytes);
-        }
-        for reply in waiting.links {
-            let _ = reply.send(Ok(Link { connection: link.connection.clone(), in_use: link.in_use.clone() }));
         }
     }
 
@@ -286,14 +238,7 @@ impl Hub {
             return Err(ConnectError::Busy);
         }
         transport::widen(&connection);
-        let live = Live {
-            connection: connection.clone(),
-            identity: identity.clone(),
-            in_use: InUse::default(),
-            opened_here,
-            traffic: 0,
-            used: Instant::now(),
-        };
+        let live = Live::new(connection.clone(), identity.clone(), opened_here);
         let (peer, stable, link) = (identity.id, connection.stable_id(), live.link());
         let member = serve::member(connection, identity, Arc::downgrade(&live.in_use), self.events.clone());
         self.tasks.spawn(async move { Ended::Lost { peer, connection: stable, reason: member.await } });
@@ -405,25 +350,5 @@ impl Hub {
             "certificate is not valid any more",
         );
         self.open_kept();
-    }
-}
-
-impl Live {
-    fn link(&self) -> Link {
-        Link { connection: self.connection.clone(), in_use: self.in_use.clone() }
-    }
-
-    fn is_in_use(&self) -> bool {
-        Arc::strong_count(&self.in_use) > 1
-    }
-
-    /// Notes whether there was traffic since the last look. Signs of life do not count.
-    fn look(&mut self, now: Instant) {
-        let stats = self.connection.stats();
-        let frames = |frames: &quinn::FrameStats| frames.datagram + frames.stream;
-        let traffic = frames(&stats.frame_rx) + frames(&stats.frame_tx);
-        if mem::replace(&mut self.traffic, traffic) != traffic {
-            self.used = now;
-        }
     }
 }

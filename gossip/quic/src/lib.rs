@@ -2,22 +2,25 @@
 //!
 //! Three protocols share the socket, told apart by ALPN:
 //!
-//! * *member*: both sides show a certificate of the cluster's CA that is valid now. Datagrams (best effort) and streams,
-//!   each stream with one byte in front that says what kind it is. What they carry is not known here.
-//! * *join*: the client has no certificate yet. It knows the digest of the CA from its token and accepts only a manager of
-//!   that CA. One request, one answer.
-//! * *renew*: as member, but expired certificates of our CA are let through, for whoever was away too long to renew in
-//!   time. One request, one answer; the managers decide.
+//! * *member*: both sides show a certificate of the cluster's CA that is valid now. Datagrams (best effort)
+//!   and streams, each stream with one byte in front that says what kind it is. What they carry is not known
+//!   here.
+//! * *join*: the client has no certificate yet. It knows the digest of the CA from its token and accepts only
+//!   a manager of that CA. One request, one answer.
+//! * *renew*: as member, but expired certificates of our CA are let through, for whoever was away too long to
+//!   renew in time. One request, one answer; the managers decide.
 //!
-//! **Life of a connection.** Every connection is kept alive by both sides ([`KEEP_ALIVE`]) and is lost when nothing was
-//! heard for [`IDLE_TIMEOUT`], so a dead host is noticed about a second later, whoever had opened the connection. Whoever
-//! opened it closes it after [`UNUSED_AFTER`] without a datagram or an open stream, unless the peer is *kept*
-//! ([`Endpoint::keep`]): connections to kept peers are opened at once, re-opened when they break, and their loss is
-//! reported ([`Event::Lost`]). Beyond [`CONNECTIONS_MAX`] the longest unused one makes room. Two nodes may connect to
-//! each other at the same time: both connections work, the newest one is sent on.
+//! **Life of a connection.** Every connection is kept alive by both sides ([`KEEP_ALIVE`]) and is lost when
+//! nothing was heard for [`IDLE_TIMEOUT`], so a dead host is noticed about a second later, whoever had opened
+//! the connection. Whoever opened it closes it after [`UNUSED_AFTER`] without a datagram or an open stream,
+//! unless the peer is *kept* ([`Endpoint::keep`]): connections to kept peers are opened at once, re-opened
+//! when they break, and their loss is reported ([`Event::Lost`]). Beyond [`CONNECTIONS_MAX`] the longest
+//! unused one makes room. Two nodes may connect to each other at the same time: both connections work, the
+//! newest one is sent on.
 //!
-//! **Strangers get little.** A fresh connection may open no stream and has a small receive window; both grow when the peer
-//! has been admitted. So a stream can only be opened once the other side has checked who we are.
+//! **Strangers get little.** A fresh connection may open no stream and has a small receive window; both grow
+//! when the peer has been admitted. So a stream can only be opened once the other side has checked who we
+//! are.
 #![allow(clippy::disallowed_methods, reason = "door: the control-plane UDP socket, its clock and its tasks")]
 
 mod admission;
@@ -26,6 +29,7 @@ mod endpoint;
 mod event;
 mod frame;
 mod hub;
+mod peer;
 mod request;
 mod serve;
 mod stream;

@@ -51,14 +51,16 @@ pub(crate) async fn member(
                 Ok((send, recv)) => {
                     let send = SendStream::new(send, in_use.upgrade());
                     let recv = RecvStream::new(recv, in_use.upgrade());
-                    arriving.spawn(announce(from.clone(), address(&connection), Some(send), recv, events.clone()));
+                    let address = address(&connection);
+                    arriving.spawn(announce(from.clone(), address, Some(send), recv, events.clone()));
                 }
                 Err(reason) => return reason,
             },
             stream = connection.accept_uni() => match stream {
                 Ok(recv) => {
                     let recv = RecvStream::new(recv, in_use.upgrade());
-                    arriving.spawn(announce(from.clone(), address(&connection), None, recv, events.clone()));
+                    let address = address(&connection);
+                    arriving.spawn(announce(from.clone(), address, None, recv, events.clone()));
                 }
                 Err(reason) => return reason,
             },

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{Connection, TransportConfig, VarInt};
 
-/// Connections that are held without being in use. More are only held while they are kept or carry open streams.
+/// Connections that are held without being in use. More are only held while they are kept or carry open
+/// streams.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Connections altogether; beyond, peers are turned away.
 pub const CONNECTIONS_HARD_MAX: usize = 4096;
@@ -16,11 +17,14 @@ pub const EVENTS_MAX: usize = 1024;
 pub const COMMANDS_MAX: usize = 1024;
 /// Datagrams that wait for one connection to be made; beyond, the oldest is dropped.
 pub const WAITING_DATAGRAMS_MAX: usize = 32;
+/// Callers that wait for one connection to be made; beyond, they are told so.
+pub const WAITING_LINKS_MAX: usize = 256;
 /// Connections being made at a time; beyond, callers are told so and datagrams are dropped.
 pub const CONNECTING_MAX: usize = 256;
 /// Incoming handshakes at a time; beyond, clients are refused.
 pub const HANDSHAKES_MAX: usize = 128;
-/// Incoming handshakes from where on clients must first prove their address (QUIC retry), which spoofed floods cannot.
+/// Incoming handshakes from where on clients must first prove their address (QUIC retry), which spoofed
+/// floods cannot.
 pub const HANDSHAKES_UNPROVEN_MAX: usize = 16;
 /// Join and renew requests that are served at a time; beyond, clients are refused.
 pub const REQUESTS_MAX: usize = 32;
@@ -48,7 +52,8 @@ const STRANGER_WINDOW: u32 = 128 << 10;
 const MEMBER_WINDOW: u32 = 16 << 20;
 /// Bytes of datagrams that wait in either direction of a connection; beyond, the oldest is dropped.
 const DATAGRAM_BUFFER: usize = 256 << 10;
-/// Before the first measurement. The protocol's own 333 ms would let the first retransmission come after [`IDLE_TIMEOUT`].
+/// Before the first measurement. The protocol's own 333 ms would let the first retransmission come after
+/// [`IDLE_TIMEOUT`].
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// The one transport configuration: what a stranger may do.

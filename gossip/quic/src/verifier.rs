@@ -1,7 +1,7 @@
 //! Which certificates TLS lets through: those of our CA, or those of the CA that a token names.
 //!
-//! Whether a member's certificate is valid in time and of the expected node is checked right after the handshake
-//! (`admission`), where the peer can be told in words. Nothing is exchanged before that.
+//! Whether a member's certificate is valid in time and of the expected node is checked right after the
+//! handshake (`admission`), where the peer can be told in words. Nothing is exchanged before that.
 
 use std::{
     sync::{Arc, OnceLock},

@@ -3,7 +3,7 @@
 use covey_crypto::identity::Role;
 
 use super::*;
-use crate::{ConnectError, OpenError, REQUEST_MAX, RequestError};
+use crate::{ConnectError, OpenError, REQUEST_MAX, RequestError, transport::REQUESTS_MAX};
 
 /// PKI-05, CLU-07
 #[tokio::test]
@@ -25,6 +25,27 @@ async fn a_token_with_the_right_digest_finds_its_ca_and_gets_an_answer() {
     assert_eq!(joined.answer, b"certificate");
     assert_eq!(joined.manager.id, id(1));
     assert_eq!(joined.ca, *cluster.0.certificate());
+}
+
+/// More handshakes at a time than are made without proof of the client's address.
+#[tokio::test]
+async fn many_joiners_at_once_are_all_served() {
+    let cluster = Cluster::new(1);
+    let mut manager = cluster.node(1);
+    let address = manager.address;
+    let digest = cluster.0.certificate().digest();
+    let mut joiners = tokio::task::JoinSet::new();
+    for _ in 0..REQUESTS_MAX {
+        let joiner = Node::start(None, &Watch::new());
+        joiners.spawn(async move { joiner.endpoint.join(address, &digest, b"secret").await });
+    }
+    for _ in 0..REQUESTS_MAX {
+        let Event::Join { reply, .. } = manager.event().await else { panic!("not a join request") };
+        reply.answer(b"welcome".to_vec());
+    }
+    while let Some(joined) = within("an answer", joiners.join_next()).await {
+        assert_eq!(joined.unwrap().unwrap().answer, b"welcome");
+    }
 }
 
 /// PKI-05

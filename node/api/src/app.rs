@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{control::Control, engine::Engine, events::Hub, host::Host, server::Limits};
+use crate::{control::Control, engine::Engine, events::Hub, execs::Execs, host::Host, server::Limits};
 
 /// The surroundings of the routes; a clone shares them.
 #[derive(Clone)]
@@ -11,5 +11,6 @@ pub struct App {
     pub engine: Arc<dyn Engine>,
     pub host: Arc<Host>,
     pub events: Arc<Hub>,
+    pub execs: Arc<Execs>,
     pub limits: Limits,
 }

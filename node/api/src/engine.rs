@@ -21,6 +21,9 @@ pub type Upload = BoxStream<'static, io::Result<Bytes>>;
 /// What is told of a long work; a failure is the last item.
 pub type ProgressStream = BoxStream<'static, Result<Progress, Failure>>;
 
+/// What a process writes.
+pub type OutputStream = BoxStream<'static, Result<(Output, Bytes), Failure>>;
+
 /// The containers and images of this node. Container ids are full ids, as [`Engine::containers`] gives them.
 pub trait Engine: Send + Sync + 'static {
     /// All containers, running or not.
@@ -62,20 +65,15 @@ pub trait Engine: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<LogLine, Failure>>, Failure>>;
 
     /// Joins its streams, also before it is started: resolves once no output after it can be missed. The output
-    /// ends when the container ends.
-    fn attach(&self, id: &str, streams: Streams) -> BoxFuture<'_, Result<Attached, Failure>>;
+    /// ends when the container ends. With `stdin` the container's input comes along, if it is kept open.
+    fn attach(&self, id: &str, stdin: bool) -> BoxFuture<'_, Result<Attached, Failure>>;
 
     /// What it uses now.
     fn stats(&self, id: &str) -> BoxFuture<'_, Result<Stats, Failure>>;
 
-    /// Prepares a process in a running container; returns its id.
-    fn exec_create(&self, request: ExecRequest) -> BoxFuture<'_, Result<String, Failure>>;
-
-    /// Starts that process; its output ends when it ends.
-    fn exec_start(&self, exec: &str) -> BoxFuture<'_, Result<Attached, Failure>>;
-
-    /// How that process is.
-    fn exec(&self, exec: &str) -> BoxFuture<'_, Result<Exec, Failure>>;
+    /// Runs a process in a running container. A program that cannot be run is no failure: its output says why, and
+    /// its exit code is 126 or 127.
+    fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<Running, Failure>>;
 
     /// All images.
     fn images(&self) -> BoxFuture<'_, Result<Vec<Image>, Failure>>;
@@ -121,8 +119,6 @@ pub struct CreateContainer {
     pub resources: Resources,
     /// Its standard input is kept open for [`Engine::attach`].
     pub open_stdin: bool,
-    /// Its standard input ends with the first attached client.
-    pub stdin_once: bool,
     /// It is removed when it ends.
     pub auto_remove: bool,
     /// Its network.
@@ -234,27 +230,12 @@ pub enum WaitCondition {
     Removed,
 }
 
-/// Which streams of a process are joined.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Streams {
-    /// Its input, if that is kept open.
-    pub stdin: bool,
-    /// Its standard output.
-    pub stdout: bool,
-    /// Its standard error.
-    pub stderr: bool,
-    /// What it wrote so far comes first.
-    pub history: bool,
-    /// What it writes from now on (else the output ends after the history).
-    pub live: bool,
-}
-
 /// The joined streams of a process.
 pub struct Attached {
     /// Its input; dropping it is the end of the input. `None`: it has none.
     pub input: Option<mpsc::Sender<Bytes>>,
     /// Its output.
-    pub output: BoxStream<'static, Result<(Output, Bytes), Failure>>,
+    pub output: OutputStream,
 }
 
 /// What a container uses.
@@ -299,25 +280,16 @@ pub struct ExecRequest {
     pub workdir: String,
     /// Its input can be written.
     pub stdin: bool,
-    /// Its standard output is read.
-    pub stdout: bool,
-    /// Its standard error is read.
-    pub stderr: bool,
 }
 
-/// A process in a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Exec {
-    /// Its id, 64 hexadecimal characters.
-    pub id: String,
-    /// As it was asked for.
-    pub request: ExecRequest,
-    /// It runs.
-    pub running: bool,
-    /// How it ended, where it did.
-    pub exit_code: Option<i32>,
-    /// Process id on this host; 0: none.
+/// A process that runs in a container.
+pub struct Running {
+    /// Process id on this host; 0: it did not start.
     pub pid: u32,
+    /// Its streams.
+    pub attached: Attached,
+    /// Resolves with its exit code, whether its streams are read or not.
+    pub exit: BoxFuture<'static, Result<i32, Failure>>,
 }
 
 /// An image.

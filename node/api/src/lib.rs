@@ -4,7 +4,7 @@
 )]
 #![allow(
     clippy::disallowed_types,
-    reason = "door: the history of events is shared between its writer and its readers"
+    reason = "door: the history of events and the execs are shared between requests"
 )]
 //! The Engine API over HTTP.
 //!
@@ -23,6 +23,7 @@ mod app;
 mod convert;
 mod door;
 mod events;
+mod execs;
 mod filters;
 mod params;
 mod route;

@@ -55,7 +55,7 @@ impl Server {
         limits: Limits,
     ) -> Self {
         let events = Arc::new(Hub::collect(control.changes(), engine.events()));
-        let app = App { control, engine, host: Arc::new(host), events, limits };
+        let app = App { control, engine, host: Arc::new(host), events, execs: Arc::default(), limits };
         Self { door: Door::new(app.clone()), app }
     }
 

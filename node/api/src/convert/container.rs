@@ -49,7 +49,6 @@ pub fn from_wire(request: wire::CreateRequest, name: &str) -> Result<CreateConta
             pids_limit: amount(host.pids_limit.max(0), "PidsLimit")?,
         },
         open_stdin: config.open_stdin,
-        stdin_once: config.stdin_once,
         auto_remove: host.auto_remove,
         network,
         spec: spec(config, host)?,

@@ -20,7 +20,7 @@ use super::logs;
 use crate::{
     app::App,
     convert,
-    engine::{Streams, WaitCondition},
+    engine::WaitCondition,
     failure::{Failure, FailureKind},
     params::{Json, Params},
     stream::hijack,
@@ -173,14 +173,12 @@ async fn attach(
     params: Params,
     request: Request,
 ) -> Result<Response, Failure> {
-    let streams = Streams {
-        stdin: params.flag("stdin"),
-        stdout: params.flag("stdout"),
-        stderr: params.flag("stderr"),
-        history: params.flag("logs"),
-        live: params.flag("stream"),
-    };
-    let attached = app.engine.attach(&app.container_id(&reference).await?, streams).await?;
+    if params.flag("logs") {
+        return Err(Failure::not_yet("attaching with what was written before (use docker logs)"));
+    }
+    let id = app.container_id(&reference).await?;
+    let mut attached = app.engine.attach(&id, params.flag("stdin")).await?;
+    attached.output = hijack::select(attached.output, params.flag("stdout"), params.flag("stderr"));
     Ok(hijack::reply(request, params.api(), attached))
 }
 

@@ -8,14 +8,32 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
+};
 
 use super::{frame, framed_type};
-use crate::{engine::Attached, version::ApiVersion};
+use crate::{
+    engine::{Attached, OutputStream},
+    failure::Failure,
+    log::Output,
+    version::ApiVersion,
+};
 
 /// Bytes of input that are handed on at once.
 const INPUT_BYTES: usize = 16 << 10;
+
+/// Only those outputs of a process that the client asked for.
+pub fn select(output: OutputStream, stdout: bool, stderr: bool) -> OutputStream {
+    let wanted = move |output| match output {
+        Output::Stdout => stdout,
+        Output::Stderr => stderr,
+    };
+    output
+        .filter(move |chunk| std::future::ready(chunk.as_ref().map_or(true, |(from, _)| wanted(*from))))
+        .boxed()
+}
 
 /// Hands the connection of `request` to a process. A client that asked for an upgrade gets `101` and both
 /// directions; another one gets `200` and the output, for its input would have to come in the request's body.
@@ -44,9 +62,7 @@ pub fn reply(mut request: Request<Body>, api: ApiVersion, attached: Attached) ->
     response
 }
 
-type Chunk = Result<(crate::log::Output, Bytes), crate::failure::Failure>;
-
-fn framed(chunk: Chunk) -> Bytes {
+fn framed(chunk: Result<(Output, Bytes), Failure>) -> Bytes {
     match chunk {
         Ok((output, bytes)) => frame::output(output, &bytes),
         Err(failure) => frame::failure(&failure),
@@ -80,10 +96,7 @@ async fn read_input(mut from: impl AsyncRead + Unpin, input: Option<mpsc::Sender
     }
 }
 
-async fn write_output(
-    mut to: impl AsyncWrite + Unpin,
-    mut output: impl futures_util::Stream<Item = Chunk> + Unpin,
-) {
+async fn write_output(mut to: impl AsyncWrite + Unpin, mut output: OutputStream) {
     while let Some(chunk) = output.next().await {
         if to.write_all(&framed(chunk)).await.is_err() || to.flush().await.is_err() {
             return;

@@ -99,12 +99,13 @@ pub(crate) fn mass_loss(store: &Store, observed: &Observed, now: Stamp) -> Optio
     let mut vanished: Vec<Stamp> =
         members().filter_map(|node| vanished_at(observed.node_view(node.id))).collect();
     vanished.sort_unstable();
+    let known = members().count();
     // The last window that is large enough: the pause counts from its end.
     (MASS_LOSS_HOSTS_MIN..=vanished.len()).rev().find_map(|end| {
         let last = vanished[end - 1];
         let before = vanished[..end].partition_point(|at| last.since(*at) > MASS_LOSS_WINDOW);
         let together = end - before;
-        let hosts = members().count() - before;
+        let hosts = known - before;
         let until = last + MASS_LOSS_PAUSE;
         (together >= MASS_LOSS_HOSTS_MIN && together * 2 > hosts && until > now).then_some(MassLoss {
             vanished: together,

@@ -1,16 +1,25 @@
 //! What each node has left, and how many tasks it has.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use covey_state::{
     Id,
     container::Amount,
     node::{Availability, Node},
-    task::Task,
+    task::{Task, TaskState},
 };
 
 use super::{filter, spread};
-use crate::{draft::Draft, health::Health, slot::is_active};
+use crate::{
+    draft::Draft,
+    health::Health,
+    slot::{ended_by_itself, is_active},
+};
+
+/// Failures older than this say nothing about a node any more.
+const FAILURE_MEMORY: Duration = Duration::from_secs(5 * 60);
+/// So many recent failures of a service on a node, and the node comes last for that service.
+const FAILURES_MANY: u64 = 5;
 
 /// A node as the scheduler sees it.
 pub(crate) struct Candidate {
@@ -60,8 +69,24 @@ impl Candidate {
 /// All nodes, with the tasks that this plan has given them so far.
 pub(crate) struct Loads {
     candidates: Vec<Candidate>,
-    /// Active tasks of a service on each node, counted when the service comes up.
-    of_service: BTreeMap<Id, BTreeMap<Id, u64>>,
+    /// What each node has to do with a service, counted when the service comes up.
+    of_service: BTreeMap<Id, BTreeMap<Id, Share>>,
+}
+
+/// What one node has to do with one service.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Share {
+    /// Active tasks.
+    pub active: u64,
+    /// Tasks that failed a short while ago.
+    failures: u64,
+}
+
+impl Share {
+    /// Nothing of the service seems to work there.
+    pub fn is_failing(self) -> bool {
+        self.failures >= FAILURES_MANY
+    }
 }
 
 impl Loads {
@@ -86,15 +111,23 @@ impl Loads {
         if let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.node.id == node) {
             candidate.add(task);
         }
-        *self.of_service.entry(task.service).or_default().entry(node).or_default() += 1;
+        self.of_service.entry(task.service).or_default().entry(node).or_default().active += 1;
     }
 }
 
-fn count(draft: &Draft<'_>, service: Id) -> BTreeMap<Id, u64> {
-    let mut counts = BTreeMap::new();
-    let active = draft.store.tasks_of_service(service).filter(|task| is_active(task));
-    for node in active.filter_map(|task| task.node) {
-        *counts.entry(node).or_default() += 1;
+fn count(draft: &Draft<'_>, service: Id) -> BTreeMap<Id, Share> {
+    let mut shares: BTreeMap<Id, Share> = BTreeMap::new();
+    for task in draft.store.tasks_of_service(service) {
+        let Some(node) = task.node else { continue };
+        let share = shares.entry(node).or_default();
+        share.active += u64::from(is_active(task));
+        share.failures += u64::from(has_failed_lately(draft, task));
     }
-    counts
+    shares
+}
+
+fn has_failed_lately(draft: &Draft<'_>, task: &Task) -> bool {
+    ended_by_itself(task)
+        && task.status.state != TaskState::Complete
+        && draft.now.since(task.updated_at) < FAILURE_MEMORY
 }

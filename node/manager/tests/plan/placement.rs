@@ -6,7 +6,7 @@ use covey_state::{
     task::DesiredState,
 };
 
-use crate::world::{CPU, MIB, World, reserving, service};
+use crate::world::{CPU, MIB, SECOND, World, reserving, service};
 
 fn constrained(name: &str, replicas: u64, constraints: &[&str]) -> ServiceSpec {
     let mut spec = service(name, "web:1", replicas);
@@ -211,7 +211,7 @@ fn the_explanation_counts_nodes_by_what_they_lack() {
     assert_eq!(world.pending(web)[0].status.error, "no suitable node (2 not available, 1 lacks memory)");
     // The same text is not written twice.
     let known = world.store.last_changed();
-    world.advance(crate::world::SECOND);
+    world.advance(SECOND);
     assert_eq!(world.store.last_changed(), known);
     world.set_availability(nodes[1], Availability::Active);
     world.settle();
@@ -258,14 +258,28 @@ fn a_drained_node_gives_its_tasks_away_and_gets_them_not_back() {
     let (mut world, nodes) = World::with_nodes(3);
     let web = world.create(service("web", "web:1", 6));
     world.settle();
-    world.stop_time = 2 * crate::world::SECOND;
+    world.stop_time = 2 * SECOND;
     world.set_availability(nodes[0], Availability::Drain);
     world.settle();
     let waiting = world.tasks(web).into_iter().filter(|task| task.desired == DesiredState::Ready).count();
     assert_eq!(waiting, 2, "replacements wait until the old tasks have stopped");
-    world.advance(3 * crate::world::SECOND);
+    world.advance(3 * SECOND);
     assert_eq!(world.spread(web, &nodes), [0, 3, 3]);
     world.set_availability(nodes[0], Availability::Active);
     world.settle();
     assert_eq!(world.spread(web, &nodes), [0, 3, 3]);
+}
+
+/// C-16: the emptiest node is no good where nothing of the service works on it.
+#[test]
+fn a_node_on_which_a_service_keeps_failing_comes_last() {
+    let (mut world, nodes) = World::with_nodes(2);
+    let other = world.create(constrained("other", 3, &[&format!("node.id=={}", nodes[0])]));
+    world.settle();
+    world.spoil(nodes[1]);
+    let web = world.create(service("web", "web:1", 1));
+    world.advance(15 * SECOND);
+    assert_eq!(world.running(web).len(), 0, "the other node has more to do");
+    world.advance(15 * SECOND);
+    assert_eq!((world.spread(web, &nodes), world.running(other).len()), (vec![1, 0], 3));
 }

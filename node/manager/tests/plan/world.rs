@@ -56,6 +56,8 @@ fn behaviour(image: &str) -> Behaviour {
 struct Host {
     up: bool,
     linked: bool,
+    /// It cannot prepare anything.
+    broken: bool,
     generation: Generation,
     tasks: BTreeMap<Id, Running>,
 }
@@ -184,6 +186,11 @@ impl World {
         self.hang_up(node);
         self.observed.handle_liveness(node, Liveness::Down { since: self.now });
         self.scope.add_node(node);
+    }
+
+    /// The host takes tasks, and fails to prepare any.
+    pub fn spoil(&mut self, node: Id) {
+        self.hosts.get_mut(&node).unwrap().broken = true;
     }
 
     /// Only the session to the host breaks; SWIM still hears of it.
@@ -351,7 +358,7 @@ impl World {
         let mut reports = Vec::new();
         for host in self.hosts.values_mut().filter(|host| host.up) {
             for (id, task) in &mut host.tasks {
-                if task.step(self.now, self.stop_time) && host.linked {
+                if task.step(self.now, self.stop_time, host.broken) && host.linked {
                     reports.push((*id, task.status.clone()));
                 }
             }
@@ -438,13 +445,13 @@ impl World {
 }
 
 impl Running {
-    fn step(&mut self, now: Stamp, stop_time: Duration) -> bool {
-        let Some(next) = self.next(now, stop_time) else { return false };
+    fn step(&mut self, now: Stamp, stop_time: Duration, broken: bool) -> bool {
+        let Some(next) = self.next(now, stop_time, broken) else { return false };
         self.status = status(now, next, next.as_str());
         true
     }
 
-    fn next(&mut self, now: Stamp, stop_time: Duration) -> Option<TaskState> {
+    fn next(&mut self, now: Stamp, stop_time: Duration, broken: bool) -> Option<TaskState> {
         let state = self.status.state;
         let behaviour = behaviour(&self.assignment.spec.container.image);
         if state.is_terminal() {
@@ -460,7 +467,7 @@ impl Running {
         }
         match state {
             TaskState::Accepted => Some(TaskState::Preparing),
-            TaskState::Preparing if behaviour == Behaviour::Rejected => Some(TaskState::Rejected),
+            TaskState::Preparing if broken || behaviour == Behaviour::Rejected => Some(TaskState::Rejected),
             TaskState::Preparing => Some(TaskState::Ready),
             TaskState::Ready if self.assignment.desired == DesiredState::Running => Some(TaskState::Starting),
             TaskState::Starting => Some(TaskState::Running),

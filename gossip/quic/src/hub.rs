@@ -1,6 +1,6 @@
 //! The task that owns all connections: commands, incoming connections and ends of connections meet here.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, mem, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use covey_crypto::identity::PeerIdentity;
@@ -201,12 +201,19 @@ impl Hub {
         self.handshakes -= 1;
         match arrival {
             None => {}
-            Some(Arrival::Member(admitted)) => {
-                // Who cannot be admitted was told so.
-                let _ = self.admit(admitted, false);
-            }
+            Some(Arrival::Member(admitted)) => self.called_by(admitted),
             Some(Arrival::Join(connection)) => self.serve(connection, None),
             Some(Arrival::Renew(Admitted { connection, identity })) => self.serve(connection, Some(identity)),
+        }
+    }
+
+    fn called_by(&mut self, admitted: Admitted) {
+        let peer = admitted.identity.id;
+        // Who cannot be admitted was told so.
+        let Ok(link) = self.admit(admitted, false) else { return };
+        // No need to wait any longer for a connection of our own, which may be on its way to an old address.
+        if let Some(waiting) = self.peers.get_mut(&peer).and_then(|peer| peer.waiting.as_mut()) {
+            mem::take(waiting).go(&link);
         }
     }
 

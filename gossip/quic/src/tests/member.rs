@@ -64,6 +64,22 @@ async fn two_members_that_connect_to_each_other_at_once_both_succeed() {
     assert_eq!(a.datagram().await, (id(2), Bytes::from_static(b"b")));
 }
 
+#[tokio::test]
+async fn whoever_waits_for_a_connection_takes_the_one_that_the_peer_opens() {
+    let cluster = Cluster::new(1);
+    let (a, mut b) = (cluster.node(1), cluster.node(2));
+    let silent = std::net::UdpSocket::bind(loopback()).unwrap();
+    let old_address = silent.local_addr().unwrap();
+    let called = async {
+        // The call is on its way when its first packet is there.
+        silent.set_nonblocking(true).unwrap();
+        until("a call", || silent.recv(&mut [0; 2048]).is_ok()).await;
+        b.endpoint.send_datagram(id(1), a.address, Bytes::from_static(b"here I am")).unwrap();
+    };
+    let (_stream, ()) = tokio::join!(a.say(2, old_address, b"found"), called);
+    assert_eq!(b.stream().await.0.id, id(1));
+}
+
 /// PKI-01
 #[tokio::test]
 async fn a_stranger_is_refused_whoever_calls() {

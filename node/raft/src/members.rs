@@ -19,7 +19,7 @@ use crate::{
     error::MembershipError,
     network::Transport,
     raft::Raft,
-    types::{Member, Place},
+    types::{LogId, Member, Place},
 };
 
 /// How long a leader waits for its successor.
@@ -207,6 +207,16 @@ impl<T: Transport> Raft<T> {
         }
     }
 
+    /// Waits until [`Raft::members`] shows a change, which is told a moment after it is made.
+    async fn wait_seen(&self, change: LogId, until: Instant) {
+        let mut metrics = self.0.core.metrics();
+        while *metrics.borrow_watched().membership_config.log_id() < Some(change) {
+            if !matches!(timeout_at(until, metrics.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
     async fn try_change(
         &self,
         change: ChangeMembers<Member, Place>,
@@ -217,7 +227,10 @@ impl<T: Transport> Raft<T> {
         }
         match timeout_at(until, self.0.core.change_membership(change, false)).await {
             Err(_) => Err(MembershipError::NoLeader),
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(response)) => {
+                self.wait_seen(response.log_id, until).await;
+                Ok(())
+            }
             Ok(Err(RaftError::Fatal(fatal))) => Err(MembershipError::Stopped(self.why_stopped(&fatal))),
             Ok(Err(RaftError::APIError(error))) => Err(match error {
                 ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_) => {

@@ -1,5 +1,6 @@
 //! Managers that agree: one, three, with and without a majority, across restarts.
 #![allow(clippy::disallowed_methods, reason = "door: a network of tasks")]
+#![allow(clippy::unwrap_used, reason = "tests, and what they share")]
 
 mod lab;
 
@@ -62,6 +63,47 @@ async fn a_refusal_comes_back_as_such() {
     let command = large.commands[0].clone();
     large.commands.resize(covey_raft::PROPOSAL_BYTES_MAX / 50, command);
     assert!(matches!(managers[1].propose(&large).await, Err(ProposeError::TooLarge { .. })));
+}
+
+/// QRM-13: a change whose answer was lost is not made a second time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_does_not_repeat_a_change() {
+    let lab = Lab::new();
+    let [first, _second, third] = lab.three().await;
+    lab.deafen(3).await;
+    assert_eq!(third.propose(&create_service(1)).await, Err(ProposeError::Unknown));
+    lab.heal().await;
+    assert!(has_services(&third.read().await.unwrap(), [1]));
+    let index = first.store().service(id(1)).unwrap().version;
+    assert_eq!(first.store().last_changed(), index);
+    assert!(matches!(third.propose(&create_service(1)).await, Err(ProposeError::Refused(_))));
+    assert_eq!(first.store().last_changed(), index);
+}
+
+/// QRM-16: nothing on disk can be read without the key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_lies_on_disk_in_plain_text() {
+    let mut lab = Lab::new();
+    lab.snapshot_interval = 5;
+    let raft = lab.found().await;
+    for number in 1..=12 {
+        raft.propose(&create_service(number)).await.unwrap();
+    }
+    lab.stop(raft, 1).await;
+    let secrets = ["SECRET", "THE-KEY", "service-1"];
+    let (mut bytes, mut sealed) = (0, 0);
+    for file in std::fs::read_dir(lab.path(id(1))).unwrap() {
+        let content = std::fs::read(file.unwrap().path()).unwrap();
+        bytes += content.len();
+        sealed += content.iter().filter(|byte| **byte != 0).count();
+        for secret in secrets {
+            assert!(!content.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret}");
+        }
+    }
+    assert!(bytes > sealed && sealed > 10_000, "there is nothing on disk");
+    let raft = lab.open(1).await;
+    assert!(has_services(&raft.read().await.unwrap(), 1..=12));
+    assert_eq!(raft.store().cluster().unwrap().authority.key, "THE-KEY-OF-THE-AUTHORITY");
 }
 
 /// QRM-03, QRM-04, QRM-08: three managers survive the loss of one, be it the leader.

@@ -33,6 +33,8 @@ struct Switch {
     managers: BTreeMap<Id, Raft<Wire>>,
     /// Nobody reaches them, and they reach nobody.
     cut: BTreeSet<Id>,
+    /// They reach everybody, but hear no answer.
+    deaf: BTreeSet<Id>,
 }
 
 /// A manager's end of the network.
@@ -52,11 +54,15 @@ impl Transport for Wire {
             .get(&to)
             .filter(|_| !switch.cut.contains(&to) && !switch.cut.contains(&self.from));
         let peer = peer.ok_or_else(|| TransportError::Unreachable("cut".to_owned()))?.clone();
+        let deaf = switch.deaf.contains(&self.from);
         drop(switch);
         // As over a real network, a caller that gives up does not stop the one that answers.
         let from = self.from;
         let answer = tokio::spawn(async move { peer.handle(from, request).await });
-        answer.await.map_err(|error| TransportError::Unanswered(error.to_string()))
+        match answer.await {
+            Ok(answer) if !deaf => Ok(answer),
+            _ => Err(TransportError::Unanswered("lost".to_owned())),
+        }
     }
 }
 
@@ -138,8 +144,14 @@ impl Lab {
         self.switch.write().await.cut.insert(id(node));
     }
 
+    pub async fn deafen(&self, node: u128) {
+        self.switch.write().await.deaf.insert(id(node));
+    }
+
     pub async fn heal(&self) {
-        self.switch.write().await.cut.clear();
+        let mut switch = self.switch.write().await;
+        switch.cut.clear();
+        switch.deaf.clear();
     }
 }
 

@@ -1,0 +1,167 @@
+//! Taking over the containers of the daemon before.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    sync::{Arc, Weak},
+};
+
+use covey_state::time::Stamp;
+
+use super::{Inner, Life, OpenError, Slot};
+use crate::{
+    container::{ContainerId, ContainerState, Record},
+    layout::{self, ExitRecord, FORMAT, Process},
+    sys,
+};
+
+/// Fills the table from the disk, watches what runs, and removes what belongs to nobody.
+pub(super) async fn adopt(inner: &Arc<Inner>) -> Result<(), OpenError> {
+    let mut orphans = vec![];
+    for record in records(inner)? {
+        let slot = Slot::new(record, Life::new());
+        let id = slot.record.id.clone();
+        if let Err(error) = inner.config.images.hold(&slot.record.image.id, id.as_str()).await {
+            tracing::warn!(%error, container = %id, "the image of a container is gone");
+        }
+        {
+            let mut table = inner.table();
+            table.names.insert(slot.record.name.clone(), id.clone());
+            table.slots.insert(id, slot.clone());
+        }
+        if !resume(inner, &slot) {
+            orphans.push(slot);
+        }
+    }
+    sweep(inner);
+    for slot in orphans {
+        let _gate = slot.gate.lock().await;
+        inner.bury(&slot).await;
+    }
+    if let Err(error) = inner.config.images.sweep().await {
+        tracing::warn!(%error, "cannot remove unused images");
+    }
+    Ok(())
+}
+
+fn records(inner: &Inner) -> Result<Vec<Record>, OpenError> {
+    let root = inner.layout.containers();
+    let entries = fs::read_dir(root).map_err(OpenError::io(root.display().to_string()))?;
+    let mut records = vec![];
+    for entry in entries {
+        let path = entry.map_err(OpenError::io(root.display().to_string()))?.path();
+        let known = path.file_name().and_then(|n| n.to_str()).and_then(ContainerId::parse);
+        let Some(id) = known else { continue };
+        let format = fs::read_to_string(path.join(layout::FORMAT_FILE)).unwrap_or_default();
+        let format = format.trim().parse::<u32>().unwrap_or(0);
+        if format > FORMAT {
+            return Err(OpenError::Newer { path, format, known: FORMAT });
+        }
+        let file = path.join(layout::RECORD);
+        match fs::read(&file) {
+            Ok(text) if !text.is_empty() => {
+                let record: Record = serde_json::from_slice(&text)
+                    .map_err(|source| OpenError::Corrupt { path: file.clone(), source })?;
+                records.push(record);
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::io(file.display().to_string())(error));
+            }
+            // Its making or its removal was interrupted; empty: by a power cut.
+            _ => {
+                let gone =
+                    layout::remove_tree(&path).and_then(|()| layout::remove_tree(&inner.layout.exec(&id)));
+                gone.map_err(OpenError::io(path.display().to_string()))?;
+            }
+        }
+    }
+    Ok(records)
+}
+
+/// Sets what a container's files say about it. False where it has ended and has to be buried.
+fn resume(inner: &Arc<Inner>, slot: &Arc<Slot>) -> bool {
+    let id = &slot.record.id;
+    let (data, exec) = (inner.layout.data(id), inner.layout.exec(id));
+    let Some((started, _)) = started(&data) else { return true };
+    slot.life.send_modify(|life| life.started_at = Some(started));
+    let shim = Process::read(&exec.join(layout::SHIM)).and_then(Process::open);
+    let init = Process::read(&exec.join(layout::INIT));
+    if let (Some(shim), None) = (&shim, &init) {
+        // The daemon before died in the middle of a start: nobody knows how far it came.
+        let _ = sys::pidfd_send_signal(shim.as_fd(), libc::SIGKILL);
+    }
+    if let (Some(shim), Some(init)) = (shim, init) {
+        slot.life.send_modify(|life| {
+            life.state = ContainerState::Running;
+            life.pid = init.pid.unsigned_abs();
+            life.addresses = addresses(&exec);
+        });
+        watch(inner, slot, shim);
+        return true;
+    }
+    match ExitRecord::read(&data) {
+        Some(exit) if !exec.exists() && !slot.record.auto_remove => {
+            slot.life.send_modify(|life| life.state = ContainerState::Exited(exit.into()));
+            true
+        }
+        _ => false,
+    }
+}
+
+/// When a container was started, and in which run of the machine.
+pub(crate) fn started(data: &Path) -> Option<(Stamp, String)> {
+    let text = fs::read_to_string(data.join(layout::STARTED)).ok()?;
+    let (at, boot) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+    Some((Stamp(at.parse().unwrap_or_default()), boot.to_owned()))
+}
+
+/// The addresses that a container got, for the daemon after this one.
+const ADDRESSES: &str = "addresses";
+
+/// Remembers the addresses of a container while it runs.
+pub(crate) fn remember_addresses(exec: &Path, addresses: &[std::net::IpAddr]) -> io::Result<()> {
+    let lines: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+    layout::replace(exec, ADDRESSES, lines.as_bytes(), false)
+}
+
+fn addresses(exec: &Path) -> Vec<std::net::IpAddr> {
+    let text = fs::read_to_string(exec.join(ADDRESSES)).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Removes groups and directories of containers that are not in the table.
+fn sweep(inner: &Inner) {
+    let known = |name: &str| ContainerId::parse(name).is_none_or(|id| inner.table().slots.contains_key(&id));
+    for name in inner.cgroup.children().iter().filter(|name| !known(name)) {
+        if let Err(error) = inner.cgroup.child(name).remove() {
+            tracing::warn!(%error, name, "cannot remove the cgroup of a container that is gone");
+        }
+    }
+}
+
+/// Buries the container when its shim ends.
+pub(crate) fn watch(inner: &Arc<Inner>, slot: &Arc<Slot>, shim: OwnedFd) {
+    let (open, weak, slot) = (inner.open.clone(), Arc::downgrade(inner), slot.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = open.cancelled() => return,
+            () = gone(&shim) => {}
+        }
+        // Our own child wants to be collected; that of a daemon before was given to somebody else.
+        let _ = sys::reap(shim.as_fd());
+        if let Some(inner) = Weak::upgrade(&weak) {
+            let _gate = slot.gate.lock().await;
+            inner.bury(&slot).await;
+        }
+    });
+}
+
+/// Waits until the process behind `pidfd` has ended.
+pub(crate) async fn gone(pidfd: &OwnedFd) {
+    let Ok(copy) = pidfd.try_clone() else { return };
+    match sys::watched(copy) {
+        Ok(watched) => drop(watched.readable().await),
+        Err(error) => tracing::error!(%error, "cannot watch a process"),
+    }
+}

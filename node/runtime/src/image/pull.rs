@@ -1,6 +1,6 @@
 //! `pull`: layers stream from the registry straight into their directories, several at a time.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use nix::sys::statvfs::statvfs;
@@ -23,6 +23,8 @@ use super::{
 const PARALLEL: usize = 3;
 /// Bytes between two steps of a layer's bar.
 const BAR_STEP: u64 = 512 << 10;
+/// How many milliseconds a broken transfer waits before each of its new tries.
+const RESUME_DELAYS: [u64; 4] = [200, 500, 1000, 2000];
 /// Bytes that stay free on the disk.
 const RESERVE: u64 = 64 << 20;
 
@@ -193,31 +195,58 @@ impl Transfer {
         Ok(Arrived::Staged { gate, draft, unpacked })
     }
 
-    /// Passes a layer's bytes on; a reader that gives up has its own error.
+    /// Passes a layer's bytes on, and goes on where a connection broke; a reader that gives up has its own error.
     async fn send(&self, layer: &Descriptor, feed: Feed) -> Result<(), PullError> {
-        let id = layer.digest.short();
-        let mut blob = self.repository.blob(layer.digest).await?;
-        let (mut done, mut shown) = (0_u64, 0_u64);
-        while let Some(chunk) = blob.next().await {
-            let chunk = chunk.map_err(|source| PullError::Transfer { layer: id.clone(), source })?;
-            done += chunk.len() as u64;
-            if !feed.send(chunk).await {
-                return Ok(());
-            }
-            if done - shown >= BAR_STEP {
-                shown = done;
-                (self.progress)(Progress::bar(&id, "Downloading", done, layer.size));
+        let mut done = 0;
+        for delay in RESUME_DELAYS {
+            match self.copy(layer, &feed, &mut done).await {
+                Err(error) if done < layer.size && is_passing(&error) => {
+                    tokio::time::sleep(Duration::from_millis(delay)).await;
+                }
+                copied => return self.sent(layer, feed, copied?).await,
             }
         }
-        (self.progress)(Progress::bar(&id, "Downloading", done, layer.size));
-        feed.end().await;
-        (self.progress)(Progress::bar(&id, "Extracting", done, layer.size));
+        let copied = self.copy(layer, &feed, &mut done).await?;
+        self.sent(layer, feed, copied).await
+    }
+
+    /// Copies from `done` on; `false` where the reader has given up.
+    async fn copy(&self, layer: &Descriptor, feed: &Feed, done: &mut u64) -> Result<bool, PullError> {
+        let id = layer.digest.short();
+        let mut blob = self.repository.blob(layer.digest, *done).await?;
+        let mut shown = *done;
+        while let Some(chunk) = blob.next().await {
+            let chunk = chunk.map_err(|source| PullError::Transfer { layer: id.clone(), source })?;
+            *done += chunk.len() as u64;
+            if !feed.send(chunk).await {
+                return Ok(false);
+            }
+            if *done - shown >= BAR_STEP {
+                shown = *done;
+                (self.progress)(Progress::bar(&id, "Downloading", *done, layer.size));
+            }
+        }
+        Ok(true)
+    }
+
+    async fn sent(&self, layer: &Descriptor, feed: Feed, whole: bool) -> Result<(), PullError> {
+        if whole {
+            let id = layer.digest.short();
+            (self.progress)(Progress::bar(&id, "Downloading", layer.size, layer.size));
+            feed.end().await;
+            (self.progress)(Progress::bar(&id, "Extracting", layer.size, layer.size));
+        }
         Ok(())
     }
 
     fn tell(&self, index: usize, status: &str) {
         (self.progress)(Progress::of(&self.layers[index].digest.short(), status));
     }
+}
+
+/// Another try may go better.
+fn is_passing(error: &PullError) -> bool {
+    matches!(error, PullError::Transfer { .. } | PullError::Registry(RegistryError::Unreachable { .. }))
 }
 
 fn check_space(store: &ImageStore, layers: u64) -> Result<(), PullError> {

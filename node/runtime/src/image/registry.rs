@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::BoxStream};
 use oci_client::{
     Client, Reference as OciReference, RegistryOperation,
+    client::BlobResponse,
     client::{ClientConfig, ClientProtocol},
     errors::{OciDistributionError, OciErrorCode},
     secrets::RegistryAuth,
@@ -207,7 +208,7 @@ impl Repository {
         let size = usize::try_from(descriptor.size).ok().filter(|size| *size <= CONFIG_MAX);
         let size = size.ok_or_else(|| self.unusable("the configuration is too large"))?;
         let mut content = Vec::with_capacity(size);
-        let mut blob = self.blob(descriptor.digest).await?;
+        let mut blob = self.blob(descriptor.digest, 0).await?;
         while let Some(chunk) = blob.next().await {
             let chunk = chunk.map_err(|error| self.unusable(&error.to_string()))?;
             if content.len() + chunk.len() > size {
@@ -221,13 +222,21 @@ impl Repository {
         String::from_utf8(content).map_err(|_| self.unusable("the configuration is not text"))
     }
 
-    /// The bytes of a blob. Its content is for the reader to verify.
+    /// The bytes of a blob from `offset` on. Its content is for the reader to verify.
     pub async fn blob(
         &self,
         digest: Digest,
+        offset: u64,
     ) -> Result<BoxStream<'static, Result<Bytes, std::io::Error>>, RegistryError> {
-        let digest = digest.to_string();
-        let blob = self.client.pull_blob_stream(&self.oci(&self.reference), digest.as_str()).await;
+        let (oci, digest) = (self.oci(&self.reference), digest.to_string());
+        let blob = match offset {
+            0 => self.client.pull_blob_stream(&oci, digest.as_str()).await,
+            _ => match self.client.pull_blob_stream_partial(&oci, digest.as_str(), offset, None).await {
+                Ok(BlobResponse::Partial(blob)) => Ok(blob),
+                Ok(BlobResponse::Full(_)) => return Err(self.unusable("it cannot resume a transfer")),
+                Err(error) => Err(error),
+            },
+        };
         blob.map(|blob| blob.stream).map_err(|error| classify(&self.reference, error))
     }
 

@@ -171,6 +171,9 @@ async fn a_layer_with_the_wrong_content_is_refused_and_leaves_nothing() {
     assert_eq!((recorded.count("Already exists"), recorded.count("Pull complete")), (1, 1));
 }
 
+/// An answer that breaks off in the middle unless it is asked for the rest.
+const CUT: u16 = 0;
+
 /// A registry of the test's own: paths and their answers, everything else is 404.
 async fn fake(answers: BTreeMap<String, (u16, Vec<u8>)>) -> String {
     provider();
@@ -188,9 +191,16 @@ async fn fake(answers: BTreeMap<String, (u16, Vec<u8>)>) -> String {
             let request = String::from_utf8_lossy(&request).into_owned();
             let path = request.split(' ').nth(1).unwrap_or_default();
             let (status, body) = answers.get(path).cloned().unwrap_or((404, b"{}".to_vec()));
+            let range = request.to_lowercase().split("range: bytes=").nth(1).map(str::to_owned);
+            let from = range.and_then(|range| range.split('-').next()?.parse::<usize>().ok());
+            let (status, body, sent) = match (status, from) {
+                (_, Some(from)) => (206, body[from..].to_vec(), body.len() - from),
+                (CUT, None) => (200, body.clone(), body.len() / 2),
+                (status, None) => (status, body.clone(), body.len()),
+            };
             let head =
                 format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            let _ = socket.write_all(&[head.as_bytes(), &body].concat()).await;
+            let _ = socket.write_all(&[head.as_bytes(), &body[..sent]].concat()).await;
         }
     });
     address
@@ -254,6 +264,19 @@ async fn a_registry_that_lies_is_found_out() {
         let error = pull_error(answers).await;
         assert!(error.contains(expected), "{error}");
     }
+}
+
+/// CTR-02
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_transfer_goes_on_where_it_stopped() {
+    let layer = Tar::default().file("x", &"content".repeat(100_000)).end();
+    let mut answers = image(&layer, layer.clone(), "linux");
+    let path = format!("/v2/x/blobs/{}", Digest::of(&layer));
+    answers.insert(path, (CUT, layer));
+    let fixture = Fixture::new();
+    let reference = format!("{}/x", fake(answers).await).parse().unwrap();
+    fixture.store.pull(&reference, None, silent()).await.unwrap();
+    assert_eq!(fixture.store.list().await[0].size, 700_000);
 }
 
 /// SVC-07

@@ -15,3 +15,5 @@ mod layers;
 mod registry;
 #[path = "image_store/removal.rs"]
 mod removal;
+#[path = "image_store/stacked.rs"]
+mod stacked;

@@ -72,6 +72,7 @@ impl<'a> Draft<'a> {
         let Some(command) = proposal.commands.into_iter().next() else { return false };
         match result {
             Ok(events) => {
+                // What changes nothing does not go into the log.
                 if !events.is_empty() {
                     self.commands.push(command);
                 }
@@ -118,11 +119,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// When a running task began to run, by the clock of its node, within what the log knows of it.
+    /// When a running task began to run: by the clock of its node, where that is possible at all. It was after the
+    /// last change of the task in the log, and it is not in the future.
     pub fn running_since(&self, task: &Task) -> Option<Stamp> {
         (self.state(task) == TaskState::Running).then(|| {
-            let seen = self.observed.running_since(task.id).unwrap_or(task.created_at);
-            seen.min(self.now).max(task.created_at)
+            let seen = self.observed.running_since(task.id).filter(|seen| *seen <= self.now);
+            seen.map_or(task.updated_at, |seen| seen.max(task.updated_at))
         })
     }
 

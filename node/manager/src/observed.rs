@@ -138,3 +138,63 @@ impl Observed {
 fn running_since(status: &TaskStatus) -> Option<Stamp> {
     (status.state == TaskState::Running).then_some(status.at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TASK: Id = Id::new(1);
+
+    fn status(attempt: u32, state: TaskState, at: i64) -> TaskStatus {
+        TaskStatus {
+            attempt,
+            state,
+            at: Stamp(at),
+            message: String::new(),
+            error: String::new(),
+            container: None,
+        }
+    }
+
+    /// Observed state only grows: by attempt, then by state.
+    #[test]
+    fn an_older_report_is_no_news() {
+        let mut observed = Observed::new(Stamp(0));
+        assert!(observed.handle_task(TASK, status(1, TaskState::Running, 5)));
+        assert!(!observed.handle_task(TASK, status(1, TaskState::Running, 6)));
+        assert!(!observed.handle_task(TASK, status(1, TaskState::Starting, 7)));
+        assert!(observed.handle_task(TASK, status(2, TaskState::Preparing, 8)));
+        assert_eq!(observed.task(TASK).unwrap().state, TaskState::Preparing);
+        observed.forget_task(TASK);
+        assert_eq!(observed.task(TASK), None);
+    }
+
+    #[test]
+    fn how_long_a_task_ran_is_known_after_its_end_and_for_each_attempt() {
+        let mut observed = Observed::new(Stamp(0));
+        observed.handle_task(TASK, status(1, TaskState::Running, 5));
+        observed.handle_task(TASK, status(1, TaskState::Failed, 9));
+        assert_eq!(observed.running_since(TASK), Some(Stamp(5)));
+        observed.handle_task(TASK, status(2, TaskState::Starting, 20));
+        assert_eq!(observed.running_since(TASK), None);
+        observed.handle_task(TASK, status(2, TaskState::Running, 21));
+        assert_eq!(observed.running_since(TASK), Some(Stamp(21)));
+    }
+
+    /// The first word of a loss counts: repeating it starts no new grace.
+    #[test]
+    fn a_loss_is_news_once() {
+        let node = Id::new(2);
+        let mut observed = Observed::new(Stamp(0));
+        assert!(observed.handle_liveness(node, Liveness::Down { since: Stamp(3) }));
+        assert!(!observed.handle_liveness(node, Liveness::Down { since: Stamp(4) }));
+        assert!(observed.handle_session(node, Session::Gone { since: Stamp(3) }));
+        assert!(!observed.handle_session(node, Session::Gone { since: Stamp(4) }));
+        let known = observed.node_view(node);
+        assert_eq!(known.liveness, Some(Liveness::Down { since: Stamp(3) }));
+        assert_eq!(known.session, Some(Session::Gone { since: Stamp(3) }));
+        assert!(observed.handle_liveness(node, Liveness::Alive));
+        observed.forget_node(node);
+        assert_eq!(observed.node_view(node), NodeView::default());
+    }
+}

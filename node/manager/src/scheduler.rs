@@ -58,8 +58,7 @@ fn had_node(draft: &Draft<'_>, task: &Task) -> bool {
 
 /// The task waits for room, and the user reads why.
 fn wait(draft: &mut Draft<'_>, task: &Task, reason: String) {
-    if task.status.error != reason {
-        draft.decide(Command::ExplainTask { id: task.id, reason });
-    }
+    // The same reason again changes nothing, and is left out.
+    draft.decide(Command::ExplainTask { id: task.id, reason });
     draft.wait(task.service);
 }

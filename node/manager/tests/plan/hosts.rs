@@ -168,6 +168,53 @@ fn two_lost_hosts_or_a_slow_loss_are_no_mass_loss() {
     }
 }
 
+/// Exactly half is not more than half.
+#[test]
+fn the_loss_of_half_of_the_hosts_is_no_mass_loss() {
+    let (mut world, nodes) = World::with_nodes(6);
+    let web = world.create(service("web", "web:1", 6));
+    world.settle();
+    for node in &nodes[..3] {
+        world.kill(*node);
+    }
+    world.advance(2 * SECOND);
+    assert_eq!(world.running(web).len(), 6);
+}
+
+/// SWIM may take its time with each host: when the sessions broke counts.
+#[test]
+fn hosts_that_are_declared_dead_one_by_one_still_vanished_together() {
+    let (mut world, nodes) = World::with_nodes(5);
+    let web = world.create(service("web", "web:1", 5));
+    world.settle();
+    let before = world.tasks(web);
+    for node in &nodes[..3] {
+        world.hang_up(*node);
+    }
+    for node in &nodes[..3] {
+        world.kill(*node);
+        world.advance(6 * SECOND);
+    }
+    world.advance(11 * SECOND);
+    assert_eq!(world.tasks(web), before);
+    world.advance(2 * SECOND);
+    assert_eq!(world.running(web).len(), 5);
+}
+
+/// A leader that never hears a word of a host gives it up after a while.
+#[test]
+fn a_host_that_a_new_leader_never_hears_of_is_lost_in_the_end() {
+    let (mut world, nodes) = World::with_nodes(3);
+    let web = world.create(service("web", "web:1", 3));
+    world.settle();
+    world.kill(nodes[0]);
+    world.observed.forget_node(nodes[0]);
+    world.advance(29 * SECOND);
+    assert_eq!(world.running(web).len(), 2);
+    world.advance(2 * SECOND);
+    assert_eq!(world.running(web).len(), 3);
+}
+
 /// A new leader has no sessions yet: that alone is no reason to move anything.
 #[test]
 fn a_new_leader_moves_only_what_is_lost() {

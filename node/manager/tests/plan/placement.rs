@@ -2,7 +2,7 @@
 
 use covey_state::{
     node::{Availability, Role},
-    service::{Platform, ServiceSpec},
+    service::{Platform, RestartCondition, ServiceSpec},
     task::DesiredState,
 };
 
@@ -53,6 +53,40 @@ fn the_worked_example_of_two_services_comes_out() {
     world.scale(nginx, 3);
     world.settle();
     assert_eq!(world.spread(nginx, &nodes), [1, 1, 1]);
+}
+
+/// SCH-04, C-16: few tasks count before free resources, and only active ones (SCH-20).
+#[test]
+fn a_node_with_fewer_tasks_wins_over_one_with_more_room() {
+    let (mut world, nodes) = World::with_nodes(2);
+    let on = |number: usize| format!("node.id=={}", nodes[number]);
+    let mut heavy = constrained("heavy", 1, &[&on(0)]);
+    heavy.task.resources.reservations.nano_cpus = 3 * CPU;
+    world.create(heavy);
+    world.create(constrained("light", 2, &[&on(1)]));
+    let mut done = constrained("done", 5, &[&on(0)]);
+    done.task.container.image = "exit:1".into();
+    done.task.restart.condition = RestartCondition::None;
+    world.create(done);
+    world.settle();
+    let web = world.create(service("web", "web:1", 1));
+    world.settle();
+    assert_eq!(world.spread(web, &nodes), [1, 0]);
+}
+
+/// SCH-02, SCH-05
+#[test]
+fn of_nodes_with_as_many_tasks_the_freest_wins() {
+    let (mut world, nodes) = World::with_nodes(3);
+    for (number, cpus) in [2, 1, 3].into_iter().enumerate() {
+        let mut spec = constrained(&format!("s{number}"), 1, &[&format!("node.id=={}", nodes[number])]);
+        spec.task.resources.reservations.nano_cpus = cpus * CPU;
+        world.create(spec);
+    }
+    world.settle();
+    let web = world.create(service("web", "web:1", 1));
+    world.settle();
+    assert_eq!(world.spread(web, &nodes), [0, 1, 0]);
 }
 
 /// SCH-03: which of two equal nodes it is, chance decides.

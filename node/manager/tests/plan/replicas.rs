@@ -150,7 +150,14 @@ fn a_large_service_is_planned_in_bounded_steps() {
     let web = world.create(service("web", "web:1", 1_500));
     assert!(world.plan_once());
     let plan = world.last_plan.clone().unwrap();
-    assert!(plan.proposal.unwrap().commands.len() <= covey_manager::plan::COMMANDS_PER_PLAN_MAX);
+    let commands = plan.proposal.unwrap().commands;
+    assert!(commands.len() <= covey_manager::plan::COMMANDS_PER_PLAN_MAX);
+    let assigned = commands.iter().filter(|command| matches!(command, Command::AssignTask { .. })).count();
+    assert_eq!(
+        assigned,
+        covey_manager::plan::TASKS_CREATED_PER_PLAN_MAX,
+        "what is created has room to go on"
+    );
     assert!(plan.look_again_at.unwrap() <= world.store.last_at(), "at once");
     world.settle();
     assert_eq!(world.running(web).len(), 1_500);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use covey_state::{
     Id,
+    command::Command,
     container::Amount,
     service::{FailureAction, UpdateState},
     task::{DesiredState, Task, TaskState},
@@ -270,6 +271,44 @@ fn lowered_reservations_let_pending_tasks_run() {
         assert_eq!(world.pending(web).len(), 0);
         world.advance(10 * SECOND);
         assert_eq!(state(&world, web), Some(UpdateState::Completed));
+    }
+}
+
+/// C-22
+#[test]
+fn tasks_that_wait_for_a_node_are_updated_first() {
+    let mut world = World::new(2);
+    world.add_node(CPU, 1024 * MIB);
+    let web = world.create(reserving("web", 4, CPU / 2, 0));
+    world.settle();
+    set_image(&mut world, web, "web:2");
+    assert!(world.plan_once());
+    let replaced = world.tasks(web).into_iter().filter(|task| task.desired == DesiredState::Shutdown);
+    assert!(replaced.into_iter().all(|task| task.node.is_none()));
+}
+
+/// Delays hold though the clocks of the nodes are off, and though no history is kept.
+#[test]
+fn neither_bad_clocks_nor_a_short_history_confuse_an_update() {
+    for clock_error in [-3_600, 3_600] {
+        let (mut world, _) = World::with_nodes(3);
+        let cluster = world.store.cluster().unwrap();
+        let (version, mut spec) = (cluster.version, cluster.spec.clone());
+        spec.task_history_limit = 0;
+        world.apply(Command::UpdateCluster { version, spec });
+        let mut spec = service("web", "web:1", 3);
+        spec.update.delay = 20 * SECOND;
+        let web = world.create(spec);
+        world.settle();
+        world.clock_error = clock_error * 1_000_000_000;
+        set_image(&mut world, web, "web:2");
+        for done in 1..=3 {
+            world.advance(19 * SECOND);
+            assert_eq!(images(&world, web).iter().filter(|image| *image == "web:2").count(), done);
+            world.advance(2 * SECOND);
+        }
+        assert_eq!(state(&world, web), Some(UpdateState::Completed));
+        assert_eq!(world.tasks(web).len(), 3);
     }
 }
 

@@ -73,6 +73,8 @@ pub struct World {
     pub store: Store,
     pub now: Stamp,
     pub observed: Observed,
+    /// Nanoseconds by which the clocks of all hosts are ahead.
+    pub clock_error: i64,
     /// How long a task takes to stop.
     pub stop_time: Duration,
     pub last_plan: Option<Plan>,
@@ -94,6 +96,7 @@ impl World {
             store: Store::default(),
             now,
             observed: Observed::new(now),
+            clock_error: 0,
             stop_time: Duration::ZERO,
             last_plan: None,
             fewest_running: u64::MAX,
@@ -371,7 +374,8 @@ impl World {
     }
 
     /// A row reaches the leader.
-    pub fn report(&mut self, task: Id, status: TaskStatus) {
+    pub fn report(&mut self, task: Id, mut status: TaskStatus) {
+        status.at.0 += self.clock_error;
         if self.observed.handle_task(task, status) {
             self.scope.add_task(task);
         }

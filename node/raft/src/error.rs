@@ -181,6 +181,30 @@ pub enum ReadError {
     Stopped(String),
 }
 
+/// There was no leader to ask.
+pub(crate) enum Leaderless {
+    TooLong,
+    Stopped(String),
+}
+
+impl From<Leaderless> for ProposeError {
+    fn from(none: Leaderless) -> Self {
+        match none {
+            Leaderless::TooLong => Self::NoLeader,
+            Leaderless::Stopped(reason) => Self::Stopped(reason),
+        }
+    }
+}
+
+impl From<Leaderless> for ReadError {
+    fn from(none: Leaderless) -> Self {
+        match none {
+            Leaderless::TooLong => Self::NoLeader,
+            Leaderless::Stopped(reason) => Self::Stopped(reason),
+        }
+    }
+}
+
 /// The set of managers was not changed, unless the variant says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MembershipError {

@@ -3,21 +3,28 @@
 use std::time::Duration;
 
 use covey_state::Id;
-use openraft::{Instant, RaftMetrics, ServerState, async_runtime::watch::WatchReceiver};
+use openraft::{ChangeMembers, Instant, RaftMetrics, ServerState, async_runtime::watch::WatchReceiver};
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use crate::{
     error::Failure,
     raft::Core,
     settings::Timing,
-    types::{Member, Types},
+    types::{Member, Place, Types},
 };
 
 /// A leader that no majority has answered for this many of the longest election timeouts does not count as one.
 const SILENT_ELECTIONS: u32 = 5;
+/// How often a new leader tries to finish a change of members.
+const FINISH_ATTEMPTS: u32 = 50;
+/// Time between two of these attempts.
+const FINISH_RETRY: Duration = Duration::from_millis(100);
+
+/// Why a log has stopped that nothing went wrong with.
+pub(crate) const SHUT_DOWN: &str = "it was shut down";
 
 /// Who leads, as far as this manager knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +46,13 @@ pub(crate) struct Health {
     pub(crate) stopped: Option<String>,
 }
 
-pub(crate) type Metrics = RaftMetrics<Types>;
+impl Health {
+    fn stopped(reason: String) -> Self {
+        Self { leadership: Leadership::default(), stopped: Some(reason) }
+    }
+}
+
+type Metrics = RaftMetrics<Types>;
 
 fn leadership(metrics: &Metrics, timing: Timing) -> Leadership {
     let leader = metrics.current_leader.map(|leader| leader.0);
@@ -58,38 +71,37 @@ fn leadership(metrics: &Metrics, timing: Timing) -> Leadership {
     Leadership { leader: leader.filter(|_| am_leader), term, am_leader }
 }
 
-/// Keeps `health` true until the log stops.
-pub(crate) async fn observe(core: Core, timing: Timing, failure: Failure, health: watch::Sender<Health>) {
+fn health(metrics: &Metrics, timing: Timing, failure: &Failure) -> Health {
+    match &metrics.running_state {
+        Ok(()) => Health { leadership: leadership(metrics, timing), stopped: None },
+        Err(fatal) => Health::stopped(failure.reason().unwrap_or_else(|| fatal.to_string())),
+    }
+}
+
+/// Keeps `watched` true until the log stops.
+pub(crate) async fn observe(core: Core, timing: Timing, failure: Failure, watched: watch::Sender<Health>) {
     let mut metrics = core.metrics();
     // A leader that hears nothing any more sees no metrics change either.
-    let mut ticks = interval(timing.election_max.max(Duration::from_millis(1)));
+    let mut ticks = interval(timing.election_max);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let (now, joint) = {
             let metrics = metrics.borrow_watched();
-            let stopped = metrics.running_state.as_ref().err();
-            let stopped = stopped.map(|fatal| failure.reason().unwrap_or_else(|| fatal.to_string()));
-            let leadership = match stopped {
-                Some(_) => Leadership::default(),
-                None => leadership(&metrics, timing),
-            };
-            (Health { leadership, stopped }, is_joint(&metrics))
+            (health(&metrics, timing, &failure), is_joint(&metrics))
         };
-        let over = now.stopped.is_some();
-        let mut elected = false;
-        health.send_if_modified(|last| {
-            elected = now.leadership.am_leader && !last.leadership.am_leader;
-            std::mem::replace(last, now.clone()) != now
-        });
-        if over {
+        let before = watched.borrow().clone();
+        if now != before {
+            watched.send_replace(now.clone());
+        }
+        if now.stopped.is_some() {
             return;
         }
-        if elected && joint {
-            finish_change(core.clone());
+        if joint && now.leadership.am_leader && !before.leadership.am_leader {
+            tokio::spawn(finish_change(core.clone()));
         }
         tokio::select! {
             changed = metrics.changed() => if changed.is_err() {
-                health.send_modify(|last| *last = Health { leadership: Leadership::default(), stopped: Some("it was shut down".to_owned()) });
+                watched.send_replace(Health::stopped(SHUT_DOWN.to_owned()));
                 return;
             },
             _ = ticks.tick() => {}
@@ -97,17 +109,22 @@ pub(crate) async fn observe(core: Core, timing: Timing, failure: Failure, health
     }
 }
 
-pub(crate) fn is_joint(metrics: &Metrics) -> bool {
+/// A change of members is between its two steps.
+fn is_joint(metrics: &Metrics) -> bool {
     metrics.membership_config.get_joint_config().len() > 1
 }
 
 /// The leader before died between the two steps of a change of members: until the second one, both the old and the
 /// new majority have to agree to everything.
-fn finish_change(core: Core) {
-    tokio::spawn(async move {
-        let no_change = openraft::ChangeMembers::<Member, _>::AddVoterIds([].into());
-        if let Err(error) = core.change_membership(no_change, false).await {
-            tracing::warn!(%error, "the change of managers that the last leader began is not finished");
+async fn finish_change(core: Core) {
+    for _ in 0..FINISH_ATTEMPTS {
+        // Nothing is changed before this leader's first entry is committed.
+        sleep(FINISH_RETRY).await;
+        let no_change = ChangeMembers::<Member, Place>::AddVoterIds([].into());
+        match core.change_membership(no_change, false).await {
+            Ok(_) => return,
+            Err(error) => tracing::debug!(%error, "the last leader's change of managers is not finished yet"),
         }
-    });
+    }
+    tracing::warn!("the change of managers that the last leader began is not finished");
 }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::{
     VOTERS_MAX,
     error::MembershipError,
+    leadership::SHUT_DOWN,
     network::Transport,
     raft::Raft,
     types::{LogId, Member, Place},
@@ -159,12 +160,14 @@ impl<T: Transport> Raft<T> {
             return;
         }
         let me = Member(self.0.settings.node);
+        let contacts = self.contacts();
         let successor = {
             let metrics = self.0.core.metrics();
             let metrics = metrics.borrow_watched();
             let voters: BTreeSet<Member> = metrics.membership_config.voter_ids().collect();
             let others = metrics.replication.iter().flatten();
-            let others = others.filter(|(id, _)| **id != me && voters.contains(id));
+            let reachable = |id: &Member| contacts.get(&id.0).is_some_and(|ago| *ago < TRANSFER_MAX);
+            let others = others.filter(|(id, _)| **id != me && voters.contains(id) && reachable(id));
             others.max_by_key(|(_, matched)| **matched).map(|(id, _)| id.0)
         };
         if let Some(successor) = successor
@@ -190,7 +193,7 @@ impl<T: Transport> Raft<T> {
             }
             match timeout_at(until, metrics.changed()).await {
                 Err(_) => return Err(MembershipError::Behind(id.0)),
-                Ok(Err(_)) => return Err(MembershipError::Stopped("it was shut down".to_owned())),
+                Ok(Err(_)) => return Err(MembershipError::Stopped(SHUT_DOWN.to_owned())),
                 Ok(Ok(())) => {}
             }
         }

@@ -1,7 +1,5 @@
 //! What managers say to each other about the log.
 
-use std::fmt;
-
 use bytes::Bytes;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
@@ -72,28 +70,14 @@ pub(crate) enum Reply {
 }
 
 /// Why an answer cannot be used.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Unusable {
-    Malformed(covey_wire::DecodeError),
+    #[error("an answer cannot be read")]
+    Malformed(#[from] covey_wire::DecodeError),
+    #[error("a manager refused: {0}")]
     Refused(String),
-    /// It answers another question.
+    #[error("a manager answered another question")]
     Other,
-}
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(error) => write!(f, "answer of a manager: {error}"),
-            Self::Refused(reason) => write!(f, "refused by a manager: {reason}"),
-            Self::Other => f.write_str("a manager answered another question"),
-        }
-    }
-}
-
-impl std::error::Error for Unusable {}
-
-pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, covey_wire::EncodeError> {
-    covey_wire::encode(message)
 }
 
 pub(crate) fn decode_request(bytes: &[u8]) -> Result<Request, covey_wire::DecodeError> {
@@ -101,9 +85,8 @@ pub(crate) fn decode_request(bytes: &[u8]) -> Result<Request, covey_wire::Decode
 }
 
 pub(crate) fn decode_reply(bytes: &[u8]) -> Result<Reply, Unusable> {
-    match covey_wire::decode::<_, MESSAGE_BYTES_MAX>(bytes) {
-        Ok(Reply::Refused(reason)) => Err(Unusable::Refused(reason)),
-        Ok(reply) => Ok(reply),
-        Err(error) => Err(Unusable::Malformed(error)),
+    match covey_wire::decode::<_, MESSAGE_BYTES_MAX>(bytes)? {
+        Reply::Refused(reason) => Err(Unusable::Refused(reason)),
+        reply => Ok(reply),
     }
 }

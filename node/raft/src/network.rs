@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::{
     error::TransportError,
-    message::{Reply, Request, SnapshotPart, Unusable, decode_reply, encode},
+    message::{Reply, Request, SnapshotPart, Unusable, decode_reply},
     snapshot::PART_BYTES,
     types::{Member, Place, Snapshot, Types, Vote},
 };
@@ -65,7 +65,8 @@ pub(crate) struct Peer<T> {
 
 impl<T: Transport> Peer<T> {
     async fn call(&self, request: &Request, wait: Duration) -> Result<Reply, RPCError<Types>> {
-        let request = encode(request).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        let request =
+            covey_wire::encode(request).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         match timeout(wait, self.transport.call(self.id, self.address, request)).await {
             Ok(Ok(reply)) => decode_reply(&reply).map_err(unusable),
             Ok(Err(error @ TransportError::Unreachable(_))) => {

@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{
     PROPOSAL_BYTES_MAX,
-    error::{ProposeError, TransportError},
+    error::{Leaderless, ProposeError, TransportError},
     feed::Applied,
-    leadership::Leadership,
-    message::{Reply, Request, decode_reply, encode},
+    leadership::{Leadership, SHUT_DOWN},
+    message::{Reply, Request, decode_reply},
     network::Transport,
     raft::Raft,
     types::Write,
@@ -70,17 +70,17 @@ impl<T: Transport> Raft<T> {
     }
 
     /// Waits for a leader.
-    pub(crate) async fn leader(&self, until: Instant) -> Result<Leadership, ProposeError> {
+    pub(crate) async fn leader(&self, until: Instant) -> Result<Leadership, Leaderless> {
         let mut health = self.0.health.clone();
         let known = health.wait_for(|health| health.stopped.is_some() || health.leadership.leader.is_some());
         if Instant::now() >= until {
-            return Err(ProposeError::NoLeader);
+            return Err(Leaderless::TooLong);
         }
         match timeout_at(until, known).await {
-            Err(_) => Err(ProposeError::NoLeader),
-            Ok(Err(_)) => Err(ProposeError::Stopped("it was shut down".to_owned())),
+            Err(_) => Err(Leaderless::TooLong),
+            Ok(Err(_)) => Err(Leaderless::Stopped(SHUT_DOWN.to_owned())),
             Ok(Ok(health)) => match &health.stopped {
-                Some(reason) => Err(ProposeError::Stopped(reason.clone())),
+                Some(reason) => Err(Leaderless::Stopped(reason.clone())),
                 None => Ok(health.leadership),
             },
         }
@@ -102,7 +102,7 @@ impl<T: Transport> Raft<T> {
         matches!(timeout_at(until, applied).await, Ok(Ok(_)))
     }
 
-    /// For a manager that has no leader's rights: the leader's share of [`Raft::propose`].
+    /// For another manager: the leader's share of [`Raft::propose`].
     pub(crate) async fn propose_forwarded(&self, bytes: Bytes) -> Reply {
         if let Err(error) = crate::machine::decode_proposal(&bytes) {
             // What this leader cannot read, it could not apply either.
@@ -154,7 +154,8 @@ impl<T: Transport> Raft<T> {
         let leader = leader.leader.ok_or_else(|| unreachable("nobody leads"))?;
         let address =
             self.address_of(leader).ok_or_else(|| unreachable("the leader's address is unknown"))?;
-        let request = encode(request).map_err(|error| TransportError::Unreachable(error.to_string()))?;
+        let request =
+            covey_wire::encode(request).map_err(|error| TransportError::Unreachable(error.to_string()))?;
         let reply = timeout_at(until, self.0.transport.call(leader, address, request))
             .await
             .map_err(|_| TransportError::Unanswered("it took too long".to_owned()))??;

@@ -1,6 +1,7 @@
 //! One manager's log, from opening to closing.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{
         Arc,
@@ -23,7 +24,7 @@ use crate::{
     directory::{Directory, Identity},
     error::{Failure, InitializeError, OpenError},
     feed::{CHANGES_MAX, Change, Changes},
-    leadership::{Health, Leadership, observe},
+    leadership::{Health, Leadership, SHUT_DOWN, observe},
     log::LogStore,
     machine::{Machine, Published},
     network::{Network, Transport},
@@ -164,7 +165,7 @@ impl<T: Transport> Raft<T> {
     /// [`InitializeError::Already`] where the log has seen a cluster: it is as it was.
     pub async fn initialize(&self) -> Result<(), InitializeError> {
         let me = (Member(self.0.settings.node), Place { address: self.0.settings.address });
-        match self.0.core.initialize(std::collections::BTreeMap::from([me])).await {
+        match self.0.core.initialize(BTreeMap::from([me])).await {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(NotInitialized::NotAllowed(_) | NotInitialized::NotInMembers(_))) => {
                 Err(InitializeError::Already)
@@ -218,7 +219,7 @@ impl<T: Transport> Raft<T> {
         let mut health = self.0.health.clone();
         match health.wait_for(|health| health.stopped.is_some()).await {
             Ok(health) => health.stopped.clone().unwrap_or_default(),
-            Err(_) => "it was shut down".to_owned(),
+            Err(_) => SHUT_DOWN.to_owned(),
         }
     }
 

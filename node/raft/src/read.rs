@@ -8,7 +8,7 @@ use openraft::{
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    error::{ProposeError, ReadError},
+    error::ReadError,
     message::{Reply, Request},
     network::Transport,
     raft::Raft,
@@ -24,10 +24,7 @@ impl<T: Transport> Raft<T> {
     pub async fn read(&self) -> Result<Store, ReadError> {
         let until = self.deadline();
         loop {
-            let leader = self.leader(until).await.map_err(|error| match error {
-                ProposeError::Stopped(reason) => ReadError::Stopped(reason),
-                _ => ReadError::NoLeader,
-            })?;
+            let leader = self.leader(until).await?;
             let index = if leader.am_leader {
                 self.read_index(until).await?
             } else {

@@ -6,7 +6,7 @@ use openraft::{async_runtime::watch::WatchReceiver, errors::Fatal, raft::Snapsho
 
 use crate::{
     SNAPSHOT_BYTES_MAX,
-    message::{Reply, Request, SnapshotPart, decode_request, encode},
+    message::{Reply, Request, SnapshotPart, decode_request},
     network::Transport,
     raft::Raft,
     types::{Member, Snapshot, SnapshotMeta, Types, Vote},
@@ -56,7 +56,7 @@ impl<T: Transport> Raft<T> {
             Ok(request) => self.answer(request).await,
             Err(error) => Reply::Refused(error.to_string()),
         };
-        encode(&reply).unwrap_or_default()
+        covey_wire::encode(&reply).unwrap_or_default()
     }
 
     async fn answer(&self, request: Request) -> Reply {

@@ -225,15 +225,17 @@ impl Catalog {
         Ok(())
     }
 
-    /// Gives an image a name. Returns whether the name pointed elsewhere before.
+    /// Gives an image a name; a deleted one is the user's again. Returns whether the name pointed elsewhere before.
     pub fn name(&mut self, reference: &Reference, id: Digest) -> Result<bool, StoreError> {
         let name = reference.canonical();
-        let map = |references: &mut References| match reference.digest() {
-            Some(_) => references.digests.insert(name.clone(), id),
-            None => references.tags.insert(name.clone(), id),
-        };
         let mut before = None;
-        self.change(|references| before = map(references))?;
+        self.change(|references| {
+            references.hidden.remove(&id);
+            before = match reference.digest() {
+                Some(_) => references.digests.insert(name, id),
+                None => references.tags.insert(name, id),
+            };
+        })?;
         Ok(before != Some(id))
     }
 

@@ -107,22 +107,6 @@ async fn a_directory_that_a_layer_only_implies_is_like_the_one_below() {
 
 /// CTR-02
 #[tokio::test]
-async fn the_longest_stack_of_layers_fits_into_mount_options() {
-    let fixture = Fixture::new();
-    let layers: Vec<_> = (0..127).map(|n| Tar::default().file(&format!("f{n}"), "").end()).collect();
-    fixture.store.load(&docker_archive(&layers, json!({}), &["tall"])[..], silent()).await.unwrap();
-    let rootfs = fixture.store.rootfs("tall").await.unwrap();
-    assert_eq!(rootfs.lower.len(), 127);
-    assert!(rootfs.lower.join(":").len() < 3000);
-    assert!(rootfs.layers_dir.join(&rootfs.lower[0]).join("f126").exists(), "topmost first");
-    let more: Vec<_> = layers.iter().cloned().chain([Tar::default().end()]).collect();
-    let error =
-        fixture.store.load(&docker_archive(&more, json!({}), &["taller"])[..], silent()).await.unwrap_err();
-    assert!(error.to_string().contains("at most 127"), "{error}");
-}
-
-/// CTR-02
-#[tokio::test]
 async fn an_image_without_layers_still_has_something_to_stand_on() {
     let fixture = Fixture::new();
     fixture

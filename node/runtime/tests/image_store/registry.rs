@@ -162,7 +162,7 @@ async fn a_layer_with_the_wrong_content_is_refused_and_leaves_nothing() {
     *bad.last_mut().unwrap() ^= 1;
     fs::write(registry.blob(top), bad).unwrap();
     let error = chain(&fixture.store.pull(&reference, None, silent()).await.unwrap_err());
-    assert!(error.contains(&top.short()), "{error}");
+    assert!(error.contains(&format!("layer {top} has the wrong content: its digest is")), "{error}");
     assert!(fixture.store.list().await.is_empty() && fixture.leftovers().is_empty());
     assert_eq!(fixture.layer_dirs().len(), 1, "the layer below was right and stays for the next try");
     fs::write(registry.blob(top), good).unwrap();
@@ -243,10 +243,10 @@ async fn a_registry_that_lies_is_found_out() {
     let path = format!("/v2/x/blobs/{}", Digest::of(&layer));
     answers.insert(path.clone(), (200, other));
     let error = pull_error(answers.clone()).await;
-    assert!(error.contains(&Digest::of(&layer).short()), "{error}");
+    assert!(error.contains("has the wrong content: its digest is"), "{error}");
     answers.insert(path, (200, [layer.clone(), vec![0; 512]].concat()));
     let error = pull_error(answers).await;
-    assert!(error.contains(&Digest::of(&layer).short()), "{error}");
+    assert!(error.contains(&format!("bytes instead of {}", layer.len())), "{error}");
 
     let error = pull_error(image(&layer, layer.clone(), "windows")).await;
     assert_eq!(error, "image operating system \"windows\" cannot be used on this platform: it is linux");

@@ -103,6 +103,10 @@ async fn layers_stay_under_a_container_whose_image_was_deleted() {
     assert_eq!(removed, [Removal::Untagged("a:1".into()), Removal::Deleted(id)]);
     assert!(fixture.store.list().await.is_empty());
     assert_eq!(fixture.store.rootfs(&id.to_string()).await.unwrap().lower.len(), 1);
+    // Whoever names it again has it again.
+    fixture.store.tag(&id.to_string(), &"again".parse().unwrap()).await.unwrap();
+    assert_eq!(fixture.store.list().await[0].tags, ["again:latest"]);
+    fixture.store.remove(&id.short(), true, stopped).await.unwrap();
     // After a restart the container is adopted before anything is swept.
     let again = open(fixture.dir.path()).unwrap();
     again.hold(&id.to_string(), "container").await.unwrap();

@@ -73,13 +73,20 @@ async fn the_stacked_layers_are_what_umoci_unpacks() {
 
 /// CTR-02
 #[tokio::test]
-async fn the_kernel_takes_the_longest_stack() {
+async fn the_longest_stack_of_layers_fits_into_mount_options() {
     let fixture = Fixture::new();
-    let layers: Vec<_> = (0..127).map(|n| Tar::default().file(&format!("f{n}"), "").end()).collect();
-    fixture.store.load(&docker_archive(&layers, json!({}), &["tall"])[..], silent()).await.unwrap();
+    let layers: Vec<_> = (0..128).map(|n| Tar::default().file(&format!("f{n}"), "").end()).collect();
+    let load =
+        async |layers| fixture.store.load(&docker_archive(layers, json!({}), &["tall"])[..], silent()).await;
+    let error = load(&layers).await.unwrap_err();
+    assert!(error.to_string().contains("at most 127"), "{error}");
+    load(&layers[..127]).await.unwrap();
+    let rootfs = fixture.store.rootfs("tall").await.unwrap();
+    assert_eq!(rootfs.lower.len(), 127);
+    assert!(rootfs.lower.join(":").len() < 3000);
+    assert!(rootfs.layers_dir.join(&rootfs.lower[0]).join("f126").exists(), "topmost first");
     let at = fixture.dir.path().join("at");
     fs::create_dir(&at).unwrap();
-    let rootfs = fixture.store.rootfs("tall").await.unwrap();
     let Some(files) = stacked(&rootfs, &at, || fs::read_dir(&at).unwrap().count()) else { return };
     assert_eq!(files, 127);
 }

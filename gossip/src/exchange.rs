@@ -20,7 +20,7 @@ use crate::{
         MEMBERS_PER_MESSAGE_MAX, MESSAGE_BYTES_MAX, ROWS_PER_DIGEST_MAX, TOPICS_PER_DIGEST_MAX, WANTS_MAX,
     },
     digest::{Buckets, Sums},
-    member::{Liveness, Members},
+    member::{Members, Peer},
     message::{self, Differences, Digest, Name, Repair, TopicDifferences, Wants},
     row::{Signed, Version},
     rows::Rows,
@@ -112,7 +112,7 @@ fn members_in(
     from: u32,
     swim: &Swim,
     more: &mut bool,
-) -> (Vec<foca::Member<crate::member::Peer>>, Buckets) {
+) -> (Vec<foca::Member<Peer>>, Buckets) {
     let me = foca::Member::alive(swim.me().clone());
     let tellable = |member: &&foca::Member<_>| swim::is_live(member) || member.id().left;
     let (mut told, mut complete) = (Vec::new(), Buckets::default());
@@ -234,8 +234,5 @@ pub(crate) fn partner(rows: &Rows, members: &Members, rng: &mut impl Rng) -> Opt
 
 /// A live subscriber of a topic.
 pub(crate) fn subscriber(topic: &Topic, rows: &Rows, members: &Members, rng: &mut impl Rng) -> Option<Id> {
-    rows.subscribers
-        .of(topic)
-        .filter(|id| members.get(*id).is_some_and(|known| known.liveness == Liveness::Alive))
-        .choose(rng)
+    rows.subscribers.of(topic).filter(|id| members.is_live(*id)).choose(rng)
 }

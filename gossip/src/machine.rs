@@ -28,6 +28,9 @@ use crate::{
     topic::Topic,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Seeds that are asked at once.
 const SEEDS_AT_ONCE: usize = 3;
 /// One round in so many goes to a seed that is not a live member, if there is one.
@@ -271,7 +274,7 @@ impl Gossip {
 
     /// The next thing to be done. Rows that were written since the last time are signed and sent together.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if self.outputs.is_empty() && !self.has_left && self.rows.own.is_dirty() {
+        if self.outputs.is_empty() && !self.has_left {
             self.flush();
         }
         self.outputs.pop_front()
@@ -448,6 +451,9 @@ impl Gossip {
 
     /// Signs what this node has to say, and sends it on its way.
     fn flush(&mut self) {
+        if !self.rows.own.is_dirty() {
+            return;
+        }
         let mut fresh = Vec::new();
         for (batch, signed) in self.rows.own.flush(self.incarnation()) {
             fresh.push((batch.topic.clone(), signed.clone()));
@@ -483,8 +489,7 @@ impl Gossip {
     fn ask_seeds(&mut self) {
         let strangers = self.seeds.iter().filter(|(id, _)| !self.members.is_live(*id));
         for (to, address) in strangers.copied().sample(&mut self.rng, SEEDS_AT_ONCE) {
-            let bytes = exchange::digest(to, &self.rows, &self.swim, &mut self.rng).into();
-            self.send(Output::Request { to, address, bytes });
+            self.compare_with(to, address);
         }
     }
 
@@ -499,7 +504,13 @@ impl Gossip {
     }
 
     fn ask(&mut self, to: Id) {
-        let Some(address) = self.members.get(to).map(|known| known.peer.address) else { return };
+        if let Some(address) = self.members.get(to).map(|known| known.peer.address) {
+            self.compare_with(to, address);
+        }
+    }
+
+    fn compare_with(&mut self, to: Id, address: SocketAddr) {
+        self.flush();
         let bytes = exchange::digest(to, &self.rows, &self.swim, &mut self.rng).into();
         self.send(Output::Request { to, address, bytes });
     }
@@ -565,7 +576,7 @@ impl Gossip {
 
     /// This node must go on in a later life than `over`: once that is on disk.
     fn raise(&mut self, over: u64) {
-        let incarnation = over.max(self.incarnation()).saturating_add(1);
+        let Some(incarnation) = over.max(self.incarnation()).checked_add(1) else { return };
         if self.has_left || self.pending.is_some_and(|pending| pending >= incarnation) {
             return;
         }

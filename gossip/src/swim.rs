@@ -6,6 +6,8 @@
 
 mod codec;
 mod identity;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -38,6 +40,8 @@ const INDIRECT: usize = 3;
 const DOUBTS_FROM: usize = 3;
 /// …and is so many times as patient.
 const DOUBT: u32 = 3;
+/// Members told of in one list up to which each is passed on as news; longer lists are old knowledge for most.
+const NEWS_MAX: usize = 16;
 /// Expected attempts a period, of all nodes together, to reach each member that is down.
 const REVIVERS: u32 = 3;
 
@@ -160,6 +164,7 @@ impl Swim {
         let known: BTreeMap<Id, bool> =
             self.foca.iter_membership_state().map(|member| (member.id().id, is_live(member))).collect();
         let me = self.me().id;
+        let passed_on = news.len() <= NEWS_MAX;
         let news = news.into_iter().filter(|member| match known.get(&member.id().id) {
             // Whom this node has forgotten, or never knew, need not be remembered as dead.
             _ if member.id().id == me => true,
@@ -170,7 +175,7 @@ impl Swim {
                 taken
             }
         });
-        let result = self.foca.apply_many(news, true, &mut self.effects);
+        let result = self.foca.apply_many(news, passed_on, &mut self.effects);
         log(result);
         self.settle(now);
     }

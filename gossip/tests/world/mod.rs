@@ -4,6 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
     net::SocketAddr,
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -19,8 +20,10 @@ use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 pub const MS: Duration = Duration::from_millis(1);
 pub const SECOND: Duration = Duration::from_secs(1);
 
-/// One way between two nodes.
-const DELAY: std::ops::Range<Duration> = Duration::from_micros(200)..Duration::from_micros(1500);
+/// One way between two nodes of a LAN.
+const LAN: Range<Duration> = Duration::from_micros(200)..Duration::from_micros(1500);
+/// The same across the world.
+pub const WORLD: Range<Duration> = Duration::from_millis(10)..Duration::from_millis(200);
 /// What a stream waits for when a packet of it is lost.
 const RETRANSMISSION: Duration = Duration::from_millis(60);
 const FSYNC: Duration = Duration::from_millis(5);
@@ -96,6 +99,7 @@ pub struct World {
     pub now: Instant,
     pub nodes: Vec<Node>,
     pub loss: f64,
+    delay: Range<Duration>,
     config: Config,
     index: BTreeMap<Id, usize>,
     /// The keys of those who were introduced.
@@ -108,7 +112,7 @@ pub struct World {
 }
 
 /// Runs a test once for each seed, or for the one in the environment.
-pub fn with_seeds(test: &'static str, seeds: std::ops::Range<u64>, run: impl Fn(u64, &'static str)) {
+pub fn with_seeds(test: &'static str, seeds: Range<u64>, run: impl Fn(u64, &'static str)) {
     match std::env::var("COVEY_SEED") {
         Ok(seed) => run(seed.parse().expect("COVEY_SEED is a number"), test),
         Err(_) => seeds.for_each(|seed| run(seed, test)),
@@ -129,11 +133,12 @@ impl World {
         clippy::disallowed_methods,
         reason = "time has no zero, and virtual time needs an instant to count from"
     )]
-    pub fn new(test: &'static str, seed: u64, config: Config) -> Self {
+    fn new(test: &'static str, seed: u64, config: Config) -> Self {
         Self {
             now: Instant::now(),
             nodes: Vec::new(),
             loss: 0.0,
+            delay: LAN,
             config,
             index: BTreeMap::new(),
             owners: BTreeMap::new(),
@@ -147,11 +152,23 @@ impl World {
 
     /// A world of `count` nodes that all joined by the first three, have met.
     pub fn grown(test: &'static str, seed: u64, count: usize) -> Self {
-        let mut world = Self::new(test, seed, Config::lan());
+        Self::grown_with(test, seed, count, Config::lan(), LAN)
+    }
+
+    /// The same with other patience and distances.
+    pub fn grown_with(
+        test: &'static str,
+        seed: u64,
+        count: usize,
+        config: Config,
+        delay: Range<Duration>,
+    ) -> Self {
+        let mut world = Self::new(test, seed, config);
+        world.delay = delay;
         for _ in 0..count {
             world.add();
         }
-        world.run_until(30 * SECOND, "everybody to meet", Self::all_see_all);
+        world.run_until(60 * SECOND, "everybody to meet", Self::all_see_all);
         world
     }
 
@@ -170,25 +187,18 @@ impl World {
             on_disk: 1,
             wakes_at: None,
         });
-        for (known, other) in self.nodes.iter_mut().enumerate() {
-            other.gossip.learn_owner(self.now, id(node), signer(node).verifying_key().as_bytes(), rights());
-            let _ = known;
-        }
-        for other in 0..node {
-            self.nodes[node].gossip.learn_owner(
-                self.now,
-                id(other),
-                signer(other).verifying_key().as_bytes(),
-                rights(),
-            );
-        }
         self.join(node);
         node
     }
 
     /// Tells everybody whose signature counts for `owner`.
     pub fn introduce(&mut self, owner: usize) {
-        let key = signer(owner).verifying_key().to_bytes();
+        self.introduce_with_key_of(owner, owner);
+    }
+
+    /// The same, with the key of another.
+    pub fn introduce_with_key_of(&mut self, owner: usize, signing: usize) {
+        let key = signer(signing).verifying_key().to_bytes();
         self.owners.insert(owner, key);
         (0..self.nodes.len()).for_each(|node| self.learn(node, owner, &key));
     }
@@ -328,7 +338,7 @@ impl World {
     fn send(&mut self, from: usize, to: Id, bytes: usize, what: What) {
         self.nodes[from].sent_bytes += bytes;
         let Some(to) = self.index.get(&to).copied() else { return };
-        let mut at = self.now + self.rng.random_range(DELAY);
+        let mut at = self.now + self.rng.random_range(self.delay.clone());
         if !matches!(what, What::Datagram(..)) {
             while self.rng.random_bool(self.loss) {
                 at += RETRANSMISSION;
@@ -400,7 +410,7 @@ impl World {
         let start = self.now;
         while !is_true(self) {
             assert!(self.now - start < limit, "waited {limit:?} for {what}");
-            self.run_for(50 * MS);
+            self.run_for(100 * MS);
         }
         self.now - start
     }

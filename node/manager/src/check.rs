@@ -8,7 +8,7 @@ use covey_state::{
     task::{DesiredState, Task},
 };
 
-use crate::{draft::Draft, slot::is_active};
+use crate::slot::is_active;
 
 /// A plan would break an invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +41,12 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Compares the store with what the plan makes of it.
-pub(crate) fn check(before: &Store, draft: &Draft<'_>) -> Result<(), Violation> {
-    let touched: BTreeSet<Id> = draft.commands().iter().filter_map(task_of).collect();
+/// Compares the store with what a plan makes of it.
+pub(crate) fn check(before: &Store, after: &Store, commands: &[Command]) -> Result<(), Violation> {
+    let touched: BTreeSet<Id> = commands.iter().filter_map(task_of).collect();
     let mut slots = BTreeSet::new();
     for id in touched {
-        let Some(new) = draft.store.task(id) else { continue };
+        let Some(new) = after.task(id) else { continue };
         if let Some(old) = before.task(id) {
             check_task(old, new)?;
         }
@@ -55,7 +55,7 @@ pub(crate) fn check(before: &Store, draft: &Draft<'_>) -> Result<(), Violation> 
         }
     }
     for (service, slot) in slots {
-        if draft.store.tasks_of_slot(service, slot).filter(|task| is_wanted_running(task)).count() > 1 {
+        if after.tasks_of_slot(service, slot).filter(|task| is_wanted_running(task)).count() > 1 {
             return Err(Violation::Doubled { service, slot });
         }
     }
@@ -89,5 +89,79 @@ fn task_of(command: &Command) -> Option<Id> {
         | Command::FinishTask { id, .. }
         | Command::RemoveTask { id } => Some(*id),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use covey_state::{
+        command::Proposal,
+        service::{Mode, ServiceSpec, TaskSpec, UpdateConfig},
+        task::TaskState,
+        time::Stamp,
+    };
+
+    use super::*;
+
+    const SERVICE: Id = Id::new(1);
+
+    fn apply(store: &mut Store, commands: &[Command]) {
+        let proposal = Proposal { planned_at: None, commands: commands.to_vec() };
+        store.apply(store.last_changed() + 1, Stamp(1), &proposal).unwrap();
+    }
+
+    fn create(task: u128, desired: DesiredState) -> Command {
+        Command::CreateTask { id: Id::new(task), service: SERVICE, slot: 1, desired, not_before: None }
+    }
+
+    fn store() -> Store {
+        let mut task = TaskSpec::default();
+        "web:1".clone_into(&mut task.container.image);
+        let spec = ServiceSpec {
+            name: "web".to_owned(),
+            labels: BTreeMap::new(),
+            task,
+            mode: Mode::Replicated { replicas: 1 },
+            update: UpdateConfig::default(),
+            rollback: UpdateConfig::default(),
+        };
+        let mut store = Store::default();
+        apply(&mut store, &[Command::CreateService { id: SERVICE, spec }]);
+        store
+    }
+
+    /// TSK-12: a replacement may wait beside the old task, never run beside it.
+    #[test]
+    fn two_tasks_wanted_running_in_one_slot_are_found() {
+        let before = store();
+        for (second, result) in [
+            (DesiredState::Ready, Ok(())),
+            (DesiredState::Running, Err(Violation::Doubled { service: SERVICE, slot: 1 })),
+        ] {
+            let commands = [create(7, DesiredState::Running), create(8, second)];
+            let mut after = before.clone();
+            apply(&mut after, &commands);
+            assert_eq!(check(&before, &after, &commands), result);
+        }
+    }
+
+    /// TSK-03, TSK-04
+    #[test]
+    fn a_task_that_moves_or_goes_back_or_becomes_another_is_found() {
+        let mut before = store();
+        let stop = Command::SetTaskDesired { id: Id::new(7), desired: DesiredState::Shutdown };
+        apply(&mut before, &[create(7, DesiredState::Running), stop]);
+        let mut old = (**before.task(Id::new(7)).unwrap()).clone();
+        old.node = Some(Id::new(3));
+        old.status.state = TaskState::Assigned;
+        assert_eq!(check_task(&old, &old), Ok(()));
+        let moved = Task { node: Some(Id::new(4)), ..old.clone() };
+        assert_eq!(check_task(&old, &moved), Err(Violation::Moved(old.id)));
+        let revived = Task { desired: DesiredState::Running, ..old.clone() };
+        assert_eq!(check_task(&old, &revived), Err(Violation::Revived(old.id)));
+        let altered = Task { slot: 2, ..old.clone() };
+        assert_eq!(check_task(&old, &altered), Err(Violation::Altered(old.id)));
     }
 }

@@ -24,20 +24,7 @@ const BILLIONTHS: u128 = 1_000_000_000;
 pub(super) fn plan(draft: &mut Draft<'_>, service: &Service) {
     let slots = slots(&draft.store, service.id);
     let mut due = due(draft, service, &slots);
-    let started_at = match &service.update_status {
-        // The user's turn: any update of the service clears the status.
-        Some(status) if status.state == UpdateState::Paused => return,
-        Some(status) if status.state == UpdateState::Updating => status.started_at,
-        _ if due.is_empty() => return,
-        _ => {
-            let started_at = draft.now;
-            if !set_status(draft, service.id, UpdateState::Updating, started_at, "update in progress".into())
-            {
-                return;
-            }
-            started_at
-        }
-    };
+    let Some(started_at) = begin(draft, service, due.is_empty()) else { return };
     let update = Update { service, started_at };
     if let Some(failed) = update.intolerable_failure(draft, &slots) {
         let message = format!("update paused due to failure or early termination of task {failed}");
@@ -58,6 +45,21 @@ pub(super) fn plan(draft: &mut Draft<'_>, service: &Service) {
     due.truncate(room);
     for slot in due {
         replace(draft, service, slot);
+    }
+}
+
+/// When the update began that is to go on now; begins it where something is due.
+fn begin(draft: &mut Draft<'_>, service: &Service, nothing_due: bool) -> Option<Stamp> {
+    match &service.update_status {
+        // It is the user's turn: any update of the service clears the status.
+        Some(status) if status.state == UpdateState::Paused => None,
+        Some(status) if status.state == UpdateState::Updating => Some(status.started_at),
+        _ if nothing_due => None,
+        _ => {
+            let now = draft.now;
+            set_status(draft, service.id, UpdateState::Updating, now, "update in progress".into())
+                .then_some(now)
+        }
     }
 }
 

@@ -9,7 +9,10 @@ use covey_state::{
     task::{DesiredState, TaskState},
 };
 
-use crate::world::{World, service, status};
+use crate::{
+    host::status,
+    world::{World, service},
+};
 
 /// A service with tasks on one node that nobody dispatched yet.
 fn scene(replicas: u64) -> (World, Id, Id) {
@@ -118,8 +121,13 @@ fn many_changes_are_told_in_several_sets() {
     dispatcher.handle_connected(&world.store, node);
     dispatcher.handle_connected(&world.store, other);
     let mut commands = Vec::new();
-    for task in world.tasks(web) {
+    for (number, task) in world.tasks(web).into_iter().enumerate() {
         commands.push(Command::SetTaskDesired { id: task.id, desired: DesiredState::Remove });
+        if number < 100 {
+            let status = status(world.now, TaskState::Shutdown, "");
+            commands.push(Command::FinishTask { id: task.id, status });
+            commands.push(Command::RemoveTask { id: task.id });
+        }
     }
     // One more node's worth of tasks, so that one set is not enough.
     for number in 1..=100 {
@@ -138,11 +146,11 @@ fn many_changes_are_told_in_several_sets() {
     let mut told = 0;
     let mut last = sequence(1);
     for output in &outputs {
-        let AssignmentSet::Changes { base, generation, update, .. } = &output.set else { panic!() };
-        assert!(output.node == node && update.len() <= CHANGES_PER_SET_MAX);
+        let AssignmentSet::Changes { base, generation, update, remove } = &output.set else { panic!() };
+        assert!(output.node == node && update.len() + remove.len() <= CHANGES_PER_SET_MAX);
         assert_eq!(*base, last);
         last = *generation;
-        told += update.len();
+        told += update.len() + remove.len();
     }
     assert_eq!((outputs.len(), told), (2, 350));
 }

@@ -4,6 +4,7 @@
 
 mod convergence;
 mod dispatching;
+mod host;
 mod hosts;
 mod membership;
 mod placement;

@@ -145,7 +145,7 @@ fn an_end_is_written_down_once() {
     world.settle();
     let task = world.tasks(web)[0].clone();
     assert_eq!(task.status.state, TaskState::Complete);
-    world.report(task.id, crate::world::status(world.now, TaskState::Failed, "late"));
+    world.report(task.id, crate::host::status(world.now, TaskState::Failed, "late"));
     world.settle();
     assert_eq!(world.tasks(web)[0], task);
 }

@@ -10,7 +10,7 @@ use covey_manager::{
 };
 use covey_state::{
     Id, Store,
-    assignment::{Assignment, AssignmentSet, Generation},
+    assignment::AssignmentSet,
     cluster::{Authority, ClusterSpec, JoinSecrets},
     command::{Command, Proposal},
     container::Amount,
@@ -22,52 +22,14 @@ use covey_state::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
+use crate::host::{Host, Running, status};
+
 /// Plans in a row at one moment, at most: a cluster that needs more does not settle.
 const PLANS_MAX: usize = 2_000;
 
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const CPU: u64 = 1_000_000_000;
 pub const MIB: u64 = 1 << 20;
-
-/// What a task's image makes of it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Behaviour {
-    /// It runs until it is stopped.
-    Runs,
-    /// It ends with an error as soon as it runs.
-    Crashes,
-    /// It ends with exit code 0 as soon as it runs.
-    Exits,
-    /// Its node cannot take it.
-    Rejected,
-}
-
-fn behaviour(image: &str) -> Behaviour {
-    match image.split(':').next() {
-        Some("crash") => Behaviour::Crashes,
-        Some("exit") => Behaviour::Exits,
-        Some("missing") => Behaviour::Rejected,
-        _ => Behaviour::Runs,
-    }
-}
-
-/// A host with its agent.
-#[derive(Default)]
-struct Host {
-    up: bool,
-    linked: bool,
-    /// It cannot prepare anything.
-    broken: bool,
-    generation: Generation,
-    tasks: BTreeMap<Id, Running>,
-}
-
-struct Running {
-    assignment: Assignment,
-    status: TaskStatus,
-    /// When it has stopped, once it was asked to.
-    stops_at: Option<Stamp>,
-}
 
 pub struct World {
     pub store: Store,
@@ -446,44 +408,6 @@ impl World {
         shape.sort_unstable_by(|a, b| b.cmp(a));
         shape
     }
-}
-
-impl Running {
-    fn step(&mut self, now: Stamp, stop_time: Duration, broken: bool) -> bool {
-        let Some(next) = self.next(now, stop_time, broken) else { return false };
-        self.status = status(now, next, next.as_str());
-        true
-    }
-
-    fn next(&mut self, now: Stamp, stop_time: Duration, broken: bool) -> Option<TaskState> {
-        let state = self.status.state;
-        let behaviour = behaviour(&self.assignment.spec.container.image);
-        if state.is_terminal() {
-            return None;
-        }
-        if self.assignment.desired >= DesiredState::Shutdown {
-            let stops_at = *self.stops_at.get_or_insert(now + stop_time);
-            let stopped = stops_at <= now || state != TaskState::Running;
-            if stopped {
-                self.stops_at = None;
-            }
-            return stopped.then_some(TaskState::Shutdown);
-        }
-        match state {
-            TaskState::Accepted => Some(TaskState::Preparing),
-            TaskState::Preparing if broken || behaviour == Behaviour::Rejected => Some(TaskState::Rejected),
-            TaskState::Preparing => Some(TaskState::Ready),
-            TaskState::Ready if self.assignment.desired == DesiredState::Running => Some(TaskState::Starting),
-            TaskState::Starting => Some(TaskState::Running),
-            TaskState::Running if behaviour == Behaviour::Crashes => Some(TaskState::Failed),
-            TaskState::Running if behaviour == Behaviour::Exits => Some(TaskState::Complete),
-            _ => None,
-        }
-    }
-}
-
-pub fn status(at: Stamp, state: TaskState, message: &str) -> TaskStatus {
-    TaskStatus { attempt: 1, state, at, message: message.to_owned(), error: String::new(), container: None }
 }
 
 /// A service that runs `image` so many times.

@@ -162,6 +162,8 @@ impl Runtime {
                 .stderr(Stdio::piped());
             let (from, to) = sys::pipe().map_err(io)?;
             let mut helper = spawn_with_report(&inner, command, to).map_err(io)?;
+            // Waiting for the helper would close it.
+            let stdin = helper.stdin.take();
             let mut report = String::new();
             fs::File::from(from).take(REPORT_MAX).read_to_string(&mut report).map_err(io)?;
             helper.wait().map_err(io)?;
@@ -178,15 +180,14 @@ impl Runtime {
                 return Err(ExecError::Failed { code, text });
             }
             match (pid, pidfd) {
-                (Some(pid), Some(pidfd)) => Ok((pid, pidfd, helper)),
+                (Some(pid), Some(pidfd)) => Ok((pid, pidfd, stdin, helper)),
                 _ => Err(ExecError::NotRunning(id.clone())),
             }
         });
-        let (pid, pidfd, mut helper) = started.await?;
+        let (pid, pidfd, stdin, mut helper) = started.await?;
         let id = &slot.record.id;
         let io = |source| ExecError::Io { id: id.clone(), source };
-        let stdin =
-            helper.stdin.take().map(|s| pipe::Sender::from_owned_fd(s.into())).transpose().map_err(io)?;
+        let stdin = stdin.map(|s| pipe::Sender::from_owned_fd(s.into())).transpose().map_err(io)?;
         let out = helper.stdout.take().map(|s| output(s.into(), Output::Stdout)).transpose().map_err(io)?;
         let err = helper.stderr.take().map(|s| output(s.into(), Output::Stderr)).transpose().map_err(io)?;
         let streams = [out, err].into_iter().flatten();

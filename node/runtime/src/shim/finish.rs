@@ -245,10 +245,13 @@ fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io::Res
 
 /// Every signal as a new program expects it: nothing ignored (our own start-up ignores SIGPIPE), nothing blocked.
 fn reset_signals() {
-    // SAFETY: default dispositions need no memory; signals that cannot be set are left alone.
+    // Two signals belong to the C library, which refuses to touch them but may have us born with them ignored; so the
+    // kernel is asked. All zeroes is the default disposition, whatever the architecture's order of fields.
+    let default = [0_u64; 4];
+    // SAFETY: the kernel reads a struct that is no longer than this; signals that cannot be set are left alone.
     unsafe {
         for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

@@ -82,7 +82,10 @@ fn by_name(text: &str, passwd: &str, group: &str) -> Result<Identity, Failure> {
     for extra in parts.filter(|extra| !extra.is_empty()) {
         groups.push(group_id(extra, group)?);
     }
-    groups.dedup();
+    // Among the additional ones too: a process that changes its primary group must not shake off what that forbids.
+    groups.insert(0, gid);
+    let mut seen = std::collections::BTreeSet::new();
+    groups.retain(|group| seen.insert(*group));
     Ok(Identity { uid, gid, groups, home: home(uid, passwd) })
 }
 
@@ -117,13 +120,13 @@ mod tests {
     /// SVC-13
     #[test]
     fn names_and_numbers_are_found_as_docker_finds_them() {
-        assert_eq!(who(""), Ok((0, 0, vec![], "/root".into())));
-        assert_eq!(who("bob"), Ok((1000, 100, vec![10, 29], "/home/bob".into())));
-        assert_eq!(who("1000"), Ok((1000, 100, vec![10, 29], "/home/bob".into())));
-        assert_eq!(who("bob:wheel"), Ok((1000, 10, vec![], "/home/bob".into())));
-        assert_eq!(who("bob:,wheel,4000"), Ok((1000, 100, vec![10, 29, 10, 4000], "/home/bob".into())));
-        assert_eq!(who("4711:4712"), Ok((4711, 4712, vec![], "/".into())));
-        assert_eq!(who("1234"), Ok((7, 8, vec![], "/odd".into())), "a name wins over a number");
+        assert_eq!(who(""), Ok((0, 0, vec![0], "/root".into())));
+        assert_eq!(who("bob"), Ok((1000, 100, vec![100, 10, 29], "/home/bob".into())));
+        assert_eq!(who("1000"), Ok((1000, 100, vec![100, 10, 29], "/home/bob".into())));
+        assert_eq!(who("bob:wheel"), Ok((1000, 10, vec![10], "/home/bob".into())));
+        assert_eq!(who("bob:,wheel,4000"), Ok((1000, 100, vec![100, 10, 29, 4000], "/home/bob".into())));
+        assert_eq!(who("4711:4712"), Ok((4711, 4712, vec![4712], "/".into())));
+        assert_eq!(who("1234"), Ok((7, 8, vec![8], "/odd".into())), "a name wins over a number");
         assert_eq!(
             who("mallory"),
             Err("unable to find user mallory: no matching entries in passwd file".into())

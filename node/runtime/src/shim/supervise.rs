@@ -61,7 +61,7 @@ impl Shim<'_> {
         let signals = block_signals()?;
         let (out, stdout) = sys::pipe()?;
         let (err, stderr) = sys::pipe()?;
-        let (mut keeper, stdin) = self.stdin(null)?;
+        let (mut keeper, stdin) = self.stdin()?;
         let log = Logger::open(self.data)?;
         let Some(init) = self.build(Stdio { stdin, stdout, stderr }, ready.as_fd())? else {
             return self.end(128);
@@ -74,10 +74,10 @@ impl Shim<'_> {
     }
 
     /// The container's standard input, and what keeps it open while nobody writes to it.
-    fn stdin(&self, null: File) -> io::Result<(Option<File>, OwnedFd)> {
+    fn stdin(&self) -> io::Result<(Option<File>, OwnedFd)> {
         let path = self.exec.join(layout::STDIN);
         if !path.exists() {
-            return Ok((None, null.into()));
+            return Ok((None, File::open("/dev/null")?.into()));
         }
         let keeper = File::options().read(true).write(true).open(&path)?;
         Ok((Some(keeper), File::open(&path)?.into()))

@@ -17,7 +17,7 @@ enum Happening {
     Drain(usize),
     Activate(usize),
     Scale(usize, u64),
-    Update(usize),
+    Update(usize, &'static str),
     Fail(usize, usize),
     ChangeLeader,
     Wait(u32),
@@ -25,6 +25,7 @@ enum Happening {
 
 const NODES: usize = 4;
 const SERVICES: usize = 2;
+const IMAGES: &[&str] = &["web:1", "web:2", "crash:1", "exit:1", "missing:1"];
 
 fn happening() -> impl Strategy<Value = Happening> {
     use Happening::*;
@@ -36,7 +37,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         (0..NODES).prop_map(Drain),
         (0..NODES).prop_map(Activate),
         (0..SERVICES, 0..12_u64).prop_map(|(service, to)| Scale(service, to)),
-        (0..SERVICES).prop_map(Update),
+        (0..SERVICES, prop::sample::select(IMAGES)).prop_map(|(service, image)| Update(service, image)),
         (0..SERVICES, 0..12_usize).prop_map(|(service, task)| Fail(service, task)),
         Just(ChangeLeader),
         (0..20_u32).prop_map(Wait),
@@ -68,9 +69,9 @@ proptest! {
                 Happening::Drain(node) => world.set_availability(nodes[node], Availability::Drain),
                 Happening::Activate(node) => world.set_availability(nodes[node], Availability::Active),
                 Happening::Scale(service, to) => world.scale(services[service], to),
-                Happening::Update(service) => {
-                    world.update(services[service], |spec| spec.task.force_update += 1);
-                }
+                Happening::Update(service, image) => world.update(services[service], |spec| {
+                    image.clone_into(&mut spec.task.container.image);
+                }),
                 Happening::Fail(service, task) => {
                     let running = world.running(services[service]);
                     if let Some(task) = running.get(task) {
@@ -90,9 +91,8 @@ proptest! {
             world.start(*node);
             world.set_availability(*node, Availability::Active);
         }
-        // A failure may have paused an update: the user resumes it.
         for service in services {
-            world.update(service, |_| {});
+            world.update(service, |spec| "web:9".clone_into(&mut spec.task.container.image));
         }
         world.advance(SECOND * 120);
         for service in services {

@@ -139,6 +139,7 @@ impl Directory {
     pub(crate) fn destroy(&self) -> Result<(), OpenError> {
         for file in [self.identity(), self.key(), self.log(), self.snapshot()] {
             remove_if_there(&file)?;
+            remove_if_there(&unfinished(&file))?;
         }
         match fs::remove_dir(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(OpenError::io(&self.0, error)),
@@ -148,7 +149,7 @@ impl Directory {
 
     /// Writes a file so that after a crash it is there whole or not at all.
     fn write_whole(&self, path: &Path, content: &[u8]) -> Result<(), OpenError> {
-        let part = path.with_extension("part");
+        let part = unfinished(path);
         let write = || {
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
@@ -159,6 +160,11 @@ impl Directory {
         };
         write().map_err(|error| OpenError::io(path, error))
     }
+}
+
+/// Where a file is written before it gets its name.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("part")
 }
 
 fn remove_if_there(path: &Path) -> Result<(), OpenError> {

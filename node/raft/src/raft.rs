@@ -140,6 +140,13 @@ impl<T: Transport> Raft<T> {
         let core = Core::new(Member(settings.node), config, Network(transport.clone()), files.log, machine)
             .await
             .map_err(|error| OpenError::Start(error.to_string()))?;
+        let me = Member(settings.node);
+        let alone =
+            core.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([me]));
+        if alone.await.unwrap_or(false) {
+            // Nobody else could lead: there is no reason to wait for a heartbeat. Where this fails, the timer elects.
+            let _ = core.trigger().elect(false).await;
+        }
         let (health_sender, health) = watch::channel(Health::default());
         let observer =
             tokio::spawn(observe(core.clone(), settings.timing, files.failure.clone(), health_sender));

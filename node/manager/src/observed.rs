@@ -69,23 +69,24 @@ impl Observed {
     /// SWIM changed its mind on a node. True if that is news: plan with [`crate::Scope::add_node`].
     pub fn handle_liveness(&mut self, node: Id, liveness: Liveness) -> bool {
         let view = self.nodes.entry(node).or_default();
-        let known = matches!((view.liveness, liveness), (Some(Liveness::Down { .. }), Liveness::Down { .. }));
-        let news = !known && view.liveness != Some(liveness);
-        if news {
-            view.liveness = Some(liveness);
-        }
-        news
+        let seen = match (view.liveness, liveness) {
+            (Some(down @ Liveness::Down { .. }), Liveness::Down { .. }) => down,
+            _ => liveness,
+        };
+        view.liveness.replace(seen) != Some(seen)
     }
 
     /// A node called, or its session broke. True if that is news: plan with [`crate::Scope::add_node`].
+    ///
+    /// A session that never came about was missing from the beginning: a first call that fails starts no new grace.
     pub fn handle_session(&mut self, node: Id, session: Session) -> bool {
         let view = self.nodes.entry(node).or_default();
-        let known = matches!((view.session, session), (Some(Session::Gone { .. }), Session::Gone { .. }));
-        let news = !known && view.session != Some(session);
-        if news {
-            view.session = Some(session);
-        }
-        news
+        let seen = match (view.session, session) {
+            (Some(gone @ Session::Gone { .. }), Session::Gone { .. }) => gone,
+            (None, Session::Gone { .. }) => Session::Gone { since: self.leader_since },
+            _ => session,
+        };
+        view.session.replace(seen) != Some(seen)
     }
 
     /// A row of topic `tasks`. True if it is news: plan with [`crate::Scope::add_task`].
@@ -186,6 +187,7 @@ mod tests {
     fn a_loss_is_news_once() {
         let node = Id::new(2);
         let mut observed = Observed::new(Stamp(0));
+        assert!(observed.handle_session(node, Session::Connected));
         assert!(observed.handle_liveness(node, Liveness::Down { since: Stamp(3) }));
         assert!(!observed.handle_liveness(node, Liveness::Down { since: Stamp(4) }));
         assert!(observed.handle_session(node, Session::Gone { since: Stamp(3) }));

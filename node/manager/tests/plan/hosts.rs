@@ -233,6 +233,21 @@ fn a_new_leader_moves_only_what_is_lost() {
     assert_eq!(world.store.last_changed(), known, "all is as it should be");
 }
 
+/// The first call of a new leader may fail late: the session was missing before.
+#[test]
+fn a_first_call_that_fails_starts_no_new_grace() {
+    let (mut world, nodes) = World::with_nodes(3);
+    let web = world.create(service("web", "web:1", 3));
+    world.settle();
+    world.kill(nodes[0]);
+    world.change_leader(2);
+    world.advance(SECOND * 9 / 10);
+    assert_eq!(world.running(web).len(), 2);
+    world.hang_up(nodes[0]);
+    world.advance(SECOND / 5);
+    assert_eq!(world.running(web).len(), 3);
+}
+
 /// A drained host that dies while its tasks stop does not hold up their replacements.
 #[test]
 fn a_drained_host_that_dies_is_not_waited_for() {

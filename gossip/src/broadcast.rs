@@ -115,7 +115,7 @@ mod tests {
             subscribers.replace(Id::new(id), [tasks.clone()].into());
         }
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
-        let fresh = vec![signed(&tasks, 0, 1), signed(&Topic::nodes(), 0, 1)];
+        let fresh = [signed(&tasks, 0, 1), signed(&Topic::nodes(), 0, 1)];
         let pushes = plan(fresh[..1].to_vec(), &members, &subscribers, 3, &[Id::new(2)], &mut rng);
         assert_eq!(pushes.iter().map(|(peer, _)| peer.id).collect::<Vec<_>>(), [Id::new(1), Id::new(3)]);
         let pushes = plan(fresh[1..].to_vec(), &members, &subscribers, 3, &[Id::new(2)], &mut rng);

@@ -3,7 +3,8 @@
 //! ```text
 //! asking ── Digest ──────► replying     sums of members and of each topic, 32 a piece
 //!        ◄─ Differences ──              names of all that the replier has where sums differ
-//!        ── Repair (push) ►             what the replier turned out to lack
+//!        ── Repair (push) ►             what the replier turned out to lack; what of it is the asking
+//!        ── Rows (fresh push) ►         node's own is passed on like any fresh row
 //!        ── Wants ───────►              names of what the asking node lacks
 //!        ◄─ Rows ────────
 //! ```
@@ -37,6 +38,8 @@ pub(crate) struct Remedy {
     pub wants: Wants,
     /// What it sends to the replier.
     pub repair: Repair,
+    /// The same of its own batches: whoever lacks these from their owner itself is likely not the only one.
+    pub fresh: Vec<Signed>,
 }
 
 /// The first message, for `to`: all that this node knows, in sums.
@@ -172,7 +175,12 @@ pub(crate) fn compare(told: &Differences, rows: &Rows, swim: &Swim, members: &Me
     }
     names.truncate(WANTS_MAX);
     lacking.extend(told.wants.iter().filter(|name| name.owner == swim.me().id).cloned());
-    Remedy { wants: Wants { names }, repair: repair(told, lacking, rows, swim) }
+    let (own, others): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|name| name.owner == swim.me().id);
+    Remedy {
+        wants: Wants { names },
+        repair: repair(told, &others, rows, swim),
+        fresh: fill(own.iter(), MESSAGE_BYTES_MAX, rows),
+    }
 }
 
 /// Batches that are here, and not there or older there, in the buckets of which the replier named all.
@@ -188,7 +196,7 @@ fn lacking_there(told: &TopicDifferences, rows: &Rows) -> Vec<Name> {
     .collect()
 }
 
-fn repair(told: &Differences, lacking: Vec<Name>, rows: &Rows, swim: &Swim) -> Repair {
+fn repair(told: &Differences, lacking: &[Name], rows: &Rows, swim: &Swim) -> Repair {
     let theirs: BTreeMap<Id, u64> =
         told.members.iter().map(|member| (member.id().id, member.id().incarnation)).collect();
     let members: Vec<_> = swim

@@ -415,6 +415,10 @@ impl Gossip {
             let bytes = message::write(message::REPAIR, &remedy.repair).into();
             self.send(Output::Push { to, address, bytes });
         }
+        if !remedy.fresh.is_empty() {
+            let bytes = message::write(message::FRESH, &message::Rows { batches: remedy.fresh }).into();
+            self.send(Output::Push { to, address, bytes });
+        }
         if !remedy.wants.names.is_empty() {
             let bytes = message::write(message::WANTS, &remedy.wants).into();
             self.send(Output::Request { to, address, bytes });
@@ -566,10 +570,12 @@ impl Gossip {
     }
 
     fn tell(&mut self, changed: Vec<Changed>) {
-        if self.rows.note_subscriptions(&changed) {
+        let readers = self.rows.note_subscriptions(&changed);
+        if readers.of_ours {
             let within = self.config.sync_period.mul_f64(self.rng.random_range(0.02..1.0));
             self.check_soon(within);
         }
+        readers.fellows.into_iter().for_each(|fellow| self.ask(fellow));
         let rows = changed.into_iter().map(|Changed { owner, topic, key }| Output::Row { owner, topic, key });
         self.outputs.extend(rows);
     }

@@ -43,6 +43,15 @@ pub(crate) enum Verdict {
     Overtaken(u64),
 }
 
+/// What changed subscriptions mean for this node.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct NewReaders {
+    /// A topic that this node writes to has a new subscriber.
+    pub of_ours: bool,
+    /// The first ones known that share a subscription with this node: they have what it lacks.
+    pub fellows: BTreeSet<Id>,
+}
+
 impl Rows {
     pub fn new(me: Id, own: Own) -> Self {
         Self {
@@ -153,20 +162,21 @@ impl Rows {
         Verdict::Taken(batch.topic.clone(), self.table.put(batch, signed.clone()))
     }
 
-    /// Looks through changed rows for what nodes subscribe to. Tells whether a topic that this node writes to has a
-    /// new subscriber.
-    pub fn note_subscriptions(&mut self, changed: &[Changed]) -> bool {
-        let mut new = false;
-        for Changed { owner, .. } in changed
-            .iter()
-            .filter(|row| row.topic.as_str() == NODES && &*row.key == SUBSCRIPTIONS && row.owner != self.me)
-        {
-            let row = self.table.shelf(NODES).and_then(|shelf| shelf.row(*owner, SUBSCRIPTIONS));
-            let told =
+    /// Looks through changed rows for what nodes subscribe to.
+    pub fn note_subscriptions(&mut self, changed: &[Changed]) -> NewReaders {
+        let mut new = NewReaders::default();
+        let told = changed.iter().filter(|row| row.topic.as_str() == NODES && &*row.key == SUBSCRIPTIONS);
+        for owner in told.map(|row| row.owner).filter(|owner| *owner != self.me) {
+            let row = self.table.shelf(NODES).and_then(|shelf| shelf.row(owner, SUBSCRIPTIONS));
+            let topics =
                 row.and_then(|(_, cell)| covey_wire::decode::<BTreeSet<Topic>, 8192>(&cell.payload).ok());
-            let told = told.unwrap_or_default().into_iter().take(SUBSCRIPTIONS_MAX).collect();
-            let added = self.subscribers.replace(*owner, told);
-            new |= self.own.topics().any(|topic| added.contains(topic));
+            let topics = topics.unwrap_or_default().into_iter().take(SUBSCRIPTIONS_MAX).collect();
+            let added = self.subscribers.replace(owner, topics);
+            new.of_ours |= self.own.topics().any(|topic| added.contains(topic));
+            let shared = added.intersection(&self.subscribed);
+            if shared.into_iter().any(|topic| self.subscribers.of(topic).count() == 1) {
+                new.fellows.insert(owner);
+            }
         }
         new
     }

@@ -14,6 +14,7 @@ use proptest::{
     test_runner::{Config as Runs, RngSeed, TestRunner},
 };
 
+const PROPER: &str = "a machine takes what another sends";
 const ME: Id = Id::new(1);
 const OTHER: Id = Id::new(2);
 
@@ -30,10 +31,10 @@ fn machine(now: Instant, id: Id) -> Gossip {
         let key = SigningKey::from_bytes(&[owner.bits() as u8; 32]).verifying_key();
         assert!(gossip.learn_owner(now, owner, key.as_bytes(), Rights::All));
     }
-    let topic: Topic = "tasks".parse().unwrap();
-    gossip.subscribe(now, &topic).unwrap();
-    gossip.set_row(&topic, "key", Bytes::from_static(b"payload")).unwrap();
-    gossip.set_row(&Topic::nodes(), "load", Bytes::from_static(b"low")).unwrap();
+    let topic: Topic = "tasks".parse().expect("a topic");
+    gossip.subscribe(now, &topic).expect(PROPER);
+    gossip.set_row(&topic, "key", Bytes::from_static(b"payload")).expect(PROPER);
+    gossip.set_row(&Topic::nodes(), "load", Bytes::from_static(b"low")).expect(PROPER);
     gossip
 }
 
@@ -50,16 +51,16 @@ fn genuine() -> Vec<(u8, Bytes)> {
             while let Some(output) = both[from].poll_output() {
                 match output {
                     Output::Datagram { bytes, .. } => {
-                        both[to].handle_datagram(now, id, &bytes).unwrap();
+                        both[to].handle_datagram(now, id, &bytes).expect(PROPER);
                         said.push((0, bytes));
                     }
                     Output::Push { bytes, .. } => {
-                        both[to].handle_push(now, id, &bytes).unwrap();
+                        both[to].handle_push(now, id, &bytes).expect(PROPER);
                         said.push((1, bytes));
                     }
                     Output::Request { to: other, bytes, .. } => {
-                        let reply = both[to].handle_request(now, id, &bytes).unwrap();
-                        both[from].handle_reply(now, other, &reply).unwrap();
+                        let reply = both[to].handle_request(now, id, &bytes).expect(PROPER);
+                        both[from].handle_reply(now, other, &reply).expect(PROPER);
                         said.extend([(2, bytes), (3, reply.into())]);
                     }
                     _ => {}

@@ -13,14 +13,14 @@ const FEW: usize = 40;
 const MANAGERS: [usize; 3] = [0, 1, 2];
 
 fn tasks() -> Topic {
-    "tasks".parse().unwrap()
+    "tasks".parse().expect("a topic")
 }
 
 fn managers_subscribe(world: &mut World) {
     for manager in MANAGERS {
         world.introduce(manager);
         let now = world.now;
-        world.with(manager, |gossip| gossip.subscribe(now, &tasks()).unwrap());
+        world.with(manager, |gossip| gossip.subscribe(now, &tasks()).expect("few topics"));
     }
 }
 
@@ -150,7 +150,7 @@ fn rows_reach_their_subscribers_and_nobody_else() {
         assert!(took <= 200 * MS, "a pushed row took {took:?}");
 
         let now = world.now;
-        world.with(9, |gossip| gossip.subscribe(now, &tasks()).unwrap());
+        world.with(9, |gossip| gossip.subscribe(now, &tasks()).expect("few topics"));
         world.run_until(5 * SECOND, "a late subscriber", |world| {
             world.all_read(&[9], 5, "tasks", "task", Some("done"))
                 && world.all_read(&[9], 7, "tasks", "task", Some("running"))
@@ -281,7 +281,7 @@ fn a_killed_node_that_comes_back_shows_its_rows_again() {
         world.run_until(20 * SECOND, "the death", |world| world.all_see(1, Liveness::Down));
         world.restart(1);
         let now = world.now;
-        world.with(1, |gossip| gossip.subscribe(now, &tasks()).unwrap());
+        world.with(1, |gossip| gossip.subscribe(now, &tasks()).expect("few topics"));
         let took = world.run_until(20 * SECOND, "the return", |world| {
             world.all_see_all() && world.all_read(&MANAGERS, 20, "tasks", "task", Some("running"))
         });

@@ -28,6 +28,8 @@ pub const WORLD: Range<Duration> = Duration::from_millis(10)..Duration::from_mil
 const RETRANSMISSION: Duration = Duration::from_millis(60);
 const FSYNC: Duration = Duration::from_millis(5);
 
+const PROPER: &str = "machines send only what they understand";
+
 pub fn id(node: usize) -> Id {
     // Spread over the whole range, as real ones are.
     Id::new((node as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
@@ -294,7 +296,8 @@ impl World {
     }
 
     pub fn set_row(&mut self, node: usize, topic: &Topic, key: &str, payload: &'static str) {
-        self.with(node, |gossip| gossip.set_row(topic, key, Bytes::from_static(payload.as_bytes())).unwrap());
+        self.with(node, |gossip| gossip.set_row(topic, key, Bytes::from_static(payload.as_bytes())))
+            .expect("a row within its bounds");
     }
 
     fn queue(&mut self, at: Instant, node: usize, what: What) {
@@ -364,18 +367,19 @@ impl World {
         let now = self.now;
         match what {
             What::Datagram(from, bytes) if self.reaches(from, node) => {
-                self.with(node, |gossip| gossip.handle_datagram(now, id(from), &bytes)).unwrap();
+                self.with(node, |gossip| gossip.handle_datagram(now, id(from), &bytes)).expect(PROPER);
             }
             What::Push(from, bytes) if self.reaches(from, node) => {
-                self.with(node, |gossip| gossip.handle_push(now, id(from), &bytes)).unwrap();
+                self.with(node, |gossip| gossip.handle_push(now, id(from), &bytes)).expect(PROPER);
             }
             What::Request(from, bytes) if self.reaches(from, node) => {
-                let reply = self.with(node, |gossip| gossip.handle_request(now, id(from), &bytes)).unwrap();
+                let reply =
+                    self.with(node, |gossip| gossip.handle_request(now, id(from), &bytes)).expect(PROPER);
                 assert!(reply.len() <= MESSAGE_BYTES_MAX, "a reply of {} bytes", reply.len());
                 self.send(node, id(from), reply.len(), What::Reply(node, reply));
             }
             What::Reply(from, bytes) if self.reaches(from, node) => {
-                self.with(node, |gossip| gossip.handle_reply(now, id(from), &bytes)).unwrap();
+                self.with(node, |gossip| gossip.handle_reply(now, id(from), &bytes)).expect(PROPER);
             }
             What::Persisted(incarnation) => {
                 self.nodes[node].on_disk = incarnation;
@@ -465,5 +469,5 @@ impl World {
 }
 
 fn rights() -> Rights {
-    Rights::Only(["tasks", "network"].map(|topic| topic.parse().unwrap()).into())
+    Rights::Only(["tasks", "network"].map(|topic| topic.parse().expect("a topic")).into())
 }

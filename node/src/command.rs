@@ -1,0 +1,216 @@
+//! The command line: one file per noun or verb. All but `daemon` are pure clients of the Engine API.
+
+mod age;
+mod container;
+mod events;
+mod image;
+mod info;
+mod inspect;
+mod moment;
+mod mount;
+mod node;
+mod options;
+mod overview;
+mod progress;
+mod quantity;
+mod service;
+mod swarm;
+mod table;
+mod tasks;
+mod terminal;
+mod version;
+mod words;
+
+#[cfg(test)]
+mod fake;
+
+use std::{env, io, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::{
+    client::Client,
+    config::{Config, DaemonArgs, SOCKET_DEFAULT, socket_path},
+};
+
+/// Exit code of a failed command; what is wrong was said on standard error.
+const FAILED: u8 = 1;
+
+/// Covey: a container orchestrator for many small hosts, in one binary.
+#[derive(Parser)]
+#[command(name = "covey", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// The daemon's socket [env: COVEY_HOST, then DOCKER_HOST] [default: unix:///run/covey/covey.sock]
+    #[arg(short = 'H', long, value_name = "URL")]
+    host: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon of this node
+    Daemon(DaemonArgs),
+
+    /// Make, join and leave a cluster
+    #[command(subcommand)]
+    Swarm(swarm::Command),
+    /// See and change the cluster's nodes
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Run services: as many tasks as wanted, wherever they fit
+    #[command(subcommand)]
+    Service(service::Command),
+
+    /// Run a command in a new container
+    Run(container::run::Args),
+    /// Run a command in a running container
+    Exec(container::exec::Args),
+    /// List containers
+    Ps(container::ls::Args),
+    /// Show the log of a container
+    Logs(container::logs::Args),
+    /// Start stopped containers
+    Start(container::lifecycle::StartArgs),
+    /// Stop containers
+    Stop(container::lifecycle::StopArgs),
+    /// Send a signal to containers
+    Kill(container::lifecycle::KillArgs),
+    /// Wait until containers end, then print their exit codes
+    Wait(container::lifecycle::WaitArgs),
+    /// Remove containers
+    Rm(container::lifecycle::RemoveArgs),
+    /// All of the above, and more, under one noun
+    #[command(subcommand)]
+    Container(container::Command),
+
+    /// Fetch an image from a registry
+    Pull(image::pull::Args),
+    /// Take the images of an archive
+    Load(image::load::LoadArgs),
+    /// Make an image out of an archive of files
+    Import(image::load::ImportArgs),
+    /// List images
+    Images(image::ls::Args),
+    /// Give an image one more name
+    Tag(image::names::TagArgs),
+    /// Remove images
+    Rmi(image::names::RemoveArgs),
+    /// All of the above, and more, under one noun
+    #[command(subcommand)]
+    Image(image::Command),
+
+    /// Show what is known of containers, images, services, nodes and tasks
+    Inspect(inspect::Args),
+    /// Show what happens, as it happens
+    Events(events::Args),
+    /// Show the daemon, its machine and its cluster
+    Info,
+    /// Show the versions of client and daemon
+    Version,
+}
+
+/// What a command ends with where it has said all that there is to say.
+#[derive(Debug, thiserror::Error)]
+#[error("exit code {0}")]
+struct Exit(u8);
+
+impl Exit {
+    /// The exit code of a process in a container as that of this one.
+    fn of(code: i32) -> Self {
+        Self(u8::try_from(code).unwrap_or(u8::MAX))
+    }
+}
+
+/// Reads the command line and does what it says: the whole program but for the shim.
+pub fn main() -> ExitCode {
+    let matches = overview::add(Cli::command()).get_matches();
+    let done = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => run(cli),
+        Err(error) => error.exit(),
+    };
+    done.map_or_else(|error| report(&error), |()| ExitCode::SUCCESS)
+}
+
+fn run(cli: Cli) -> Result<()> {
+    if let Command::Daemon(args) = cli.command {
+        if cli.host.is_some() {
+            bail!("say where the daemon listens after its name: covey daemon -H URL");
+        }
+        return crate::run::daemon(Config::load(args)?);
+    }
+    let client = Client::new(socket_path(&host(cli.host))?);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let done = runtime.block_on(dispatch(cli.command, &client));
+    // A read of standard input may still be under way in a thread of the runtime: nobody waits for it.
+    runtime.shutdown_background();
+    done
+}
+
+/// Where the daemon is, as the options and the environment say.
+fn host(option: Option<String>) -> String {
+    let set = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    option
+        .or_else(|| set("COVEY_HOST"))
+        .or_else(|| set("DOCKER_HOST"))
+        .unwrap_or_else(|| format!("unix://{SOCKET_DEFAULT}"))
+}
+
+async fn dispatch(command: Command, client: &Client) -> Result<()> {
+    match command {
+        Command::Daemon(_) => Ok(()),
+        Command::Swarm(command) => swarm::run(command, client).await,
+        Command::Node(command) => node::run(command, client).await,
+        Command::Service(command) => service::run(command, client).await,
+        Command::Run(args) => container::run::run(args, client).await,
+        Command::Exec(args) => container::exec::run(args, client).await,
+        Command::Ps(args) => container::ls::run(args, client).await,
+        Command::Logs(args) => container::logs::run(args, client).await,
+        Command::Start(args) => container::lifecycle::start(args, client).await,
+        Command::Stop(args) => container::lifecycle::stop(args, client).await,
+        Command::Kill(args) => container::lifecycle::kill(args, client).await,
+        Command::Wait(args) => container::lifecycle::wait(args, client).await,
+        Command::Rm(args) => container::lifecycle::remove(args, client).await,
+        Command::Container(command) => container::run_noun(command, client).await,
+        Command::Pull(args) => image::pull::run(args, client).await,
+        Command::Load(args) => image::load::load(args, client).await,
+        Command::Import(args) => image::load::import(args, client).await,
+        Command::Images(args) => image::ls::run(args, client).await,
+        Command::Tag(args) => image::names::tag(args, client).await,
+        Command::Rmi(args) => image::names::remove(args, client).await,
+        Command::Image(command) => image::run(command, client).await,
+        Command::Inspect(args) => inspect::run(args, client).await,
+        Command::Events(args) => events::run(args, client).await,
+        Command::Info => info::run(client).await,
+        Command::Version => version::run(client).await,
+    }
+}
+
+/// Says what went wrong, in one line, and gives the exit code.
+fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(Exit(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
+    // The reader of a pipe has seen enough.
+    let closed = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if !error.chain().any(closed) {
+        terminal::complain(&format!("{error:#}"));
+    }
+    ExitCode::from(FAILED)
+}
+
+/// Does `work` for each name and goes on after an error; the command fails if one of them did.
+async fn each(names: &[String], mut work: impl AsyncFnMut(&str) -> Result<()>) -> Result<()> {
+    let mut failed = false;
+    for name in names {
+        if let Err(error) = work(name).await {
+            report(&error);
+            failed = true;
+        }
+    }
+    if failed { Err(Exit(FAILED).into()) } else { Ok(()) }
+}

@@ -1,0 +1,78 @@
+//! `inspect`: whatever bears the name, as JSON.
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::{Exit, FAILED, terminal};
+use crate::client::{self, Client, ClientError, Target};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only this kind: container, image, node, service or task
+    #[arg(long = "type", value_name = "KIND", value_parser = KINDS.map(|(kind, _, _)| kind))]
+    kind: Option<String>,
+    /// Names or ids
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+/// Kinds in the order in which they are tried, with the path around the name.
+const KINDS: [(&str, &str, Option<&str>); 5] = [
+    ("container", "containers", Some("json")),
+    ("image", "images", Some("json")),
+    ("node", "nodes", None),
+    ("service", "services", None),
+    ("task", "tasks", None),
+];
+
+pub async fn run(args: Args, client: &Client) -> Result<()> {
+    print("object", &args.names, async |name| find(args.kind.as_deref(), name, client).await).await
+}
+
+async fn find(kind: Option<&str>, name: &str, client: &Client) -> client::Result<Value> {
+    let mut missing = None;
+    for (_, noun, last) in KINDS.iter().filter(|(known, _, _)| kind.is_none_or(|kind| kind == *known)) {
+        let parts: Vec<_> = [noun, name].into_iter().chain(*last).collect();
+        match client.get(Target::new(&parts)).await {
+            Ok(found) => return Ok(found),
+            Err(error) if error.is_not_found() => missing = missing.or(Some(error)),
+            // A node that is no manager knows no objects of the cluster: as if there were none.
+            Err(ClientError::Refused { status: 503, .. }) if kind.is_none() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(missing.unwrap_or(ClientError::Refused { status: 404, message: format!("no such object: {name}") }))
+}
+
+/// Says that there is none (SVC-33).
+///
+/// # Errors
+/// Always: it is not there.
+pub fn missing(kind: &str, name: &str) -> Result<()> {
+    terminal::print_json(&[])?;
+    terminal::complain(&format!("Error: no such {kind}: {name}"));
+    Err(Exit(FAILED).into())
+}
+
+/// Prints what is found of these as one list, then what is not there (SVC-33).
+///
+/// # Errors
+/// One of them is not there, or the daemon refused.
+pub async fn print(
+    kind: &str,
+    names: &[String],
+    get: impl AsyncFn(&str) -> client::Result<Value>,
+) -> Result<()> {
+    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    for name in names {
+        match get(name).await {
+            Ok(value) => found.push(value),
+            Err(error) if error.is_not_found() => errors.push(format!("Error: no such {kind}: {name}")),
+            Err(error @ ClientError::Refused { .. }) => errors.push(error.to_string()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    terminal::print_json(&found)?;
+    errors.iter().for_each(|error| terminal::complain(error));
+    if errors.is_empty() { Ok(()) } else { Err(Exit(FAILED).into()) }
+}

@@ -1,0 +1,209 @@
+//! `service inspect --pretty` (SVC-31).
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::{
+    client::Client,
+    command::{
+        age, image, inspect, moment,
+        quantity::{duration_text, memory_text},
+        table::title_case,
+        terminal,
+    },
+};
+use time::OffsetDateTime;
+
+pub async fn run(services: &[String], client: &Client) -> Result<()> {
+    for (at, service) in services.iter().enumerate() {
+        let found: Value = match client.get(super::target(service)).await {
+            Err(error) if error.is_not_found() => return inspect::missing("service", service),
+            found => found?,
+        };
+        let gap = if at == 0 { "" } else { "\n" };
+        terminal::print(&format!("{gap}{}", text(&found, moment::now())))?;
+    }
+    Ok(())
+}
+
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, key: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{}", format!("{:<15} {value}", format!("{key}:")).trim_end());
+    }
+
+    /// A line for each value; none where there are none.
+    fn list(&mut self, key: &str, values: &Value) {
+        let texts: Vec<_> = values.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        if !texts.is_empty() {
+            self.add(key, texts.join(" "));
+        }
+    }
+
+    fn some(&mut self, key: &str, value: &Value) {
+        if let Some(text) = value.as_str().filter(|text| !text.is_empty()) {
+            self.add(key, text);
+        }
+    }
+
+    fn number(&mut self, key: &str, value: &Value, show: impl Fn(i64) -> String) {
+        if let Some(number) = value.as_i64().filter(|number| *number != 0) {
+            self.add(key, show(number));
+        }
+    }
+}
+
+fn text(service: &Value, now: OffsetDateTime) -> String {
+    let spec = &service["Spec"];
+    let task = &spec["TaskTemplate"];
+    let mut out = Lines(String::new());
+    out.some("ID", &service["ID"]);
+    out.some("Name", &spec["Name"]);
+    labels(&mut out, "Labels", &spec["Labels"]);
+    let mode = &spec["Mode"]["Replicated"];
+    out.add("Service Mode", if mode.is_object() { "Replicated" } else { "Global" });
+    if let Some(replicas) = mode["Replicas"].as_u64() {
+        out.add(" Replicas", replicas);
+    }
+    update_status(&mut out, &service["UpdateStatus"], now);
+    out.add("Placement", "");
+    out.list(" Constraints", &task["Placement"]["Constraints"]);
+    update_config(&mut out, &spec["UpdateConfig"]);
+    container(&mut out, &task["ContainerSpec"]);
+    resources(&mut out, &task["Resources"]);
+    out.some("Endpoint Mode", &service["Endpoint"]["Spec"]["Mode"]);
+    out.0
+}
+
+fn update_status(out: &mut Lines, status: &Value, now: OffsetDateTime) {
+    let Some(state) = status["State"].as_str() else { return };
+    out.add("UpdateStatus", "");
+    out.add(" State", state);
+    for (key, field) in [(" Started", "StartedAt"), (" Completed", "CompletedAt")] {
+        if let Some(at) = status[field].as_str() {
+            out.add(key, age::ago_rfc3339(at, now));
+        }
+    }
+    out.some(" Message", &status["Message"]);
+}
+
+fn update_config(out: &mut Lines, config: &Value) {
+    if !config.is_object() {
+        return;
+    }
+    out.add("UpdateConfig", "");
+    out.add(" Parallelism", config["Parallelism"].as_u64().unwrap_or(0));
+    out.number(" Delay", &config["Delay"], duration_text);
+    out.some(" On failure", &config["FailureAction"]);
+    out.number(" Monitoring Period", &config["Monitor"], duration_text);
+    out.add(" Max failure ratio", config["MaxFailureRatio"].as_f64().unwrap_or(0.0));
+    out.some(" Update order", &config["Order"]);
+}
+
+fn container(out: &mut Lines, container: &Value) {
+    out.add("ContainerSpec", "");
+    out.add(" Image", image::shown(container["Image"].as_str().unwrap_or_default()));
+    out.list(" Command", &container["Command"]);
+    out.list(" Args", &container["Args"]);
+    out.list(" Env", &container["Env"]);
+    out.some(" Dir", &container["Dir"]);
+    out.some(" User", &container["User"]);
+    out.some(" Hostname", &container["Hostname"]);
+    labels(out, " Labels", &container["Labels"]);
+    let mounts = container["Mounts"].as_array().map_or(&[][..], Vec::as_slice);
+    if !mounts.is_empty() {
+        out.add(" Mounts", "");
+    }
+    for mount in mounts {
+        let text = |key: &str| mount[key].as_str().unwrap_or_default().to_owned();
+        let read_only = if mount["ReadOnly"].as_bool() == Some(true) { ", read-only" } else { "" };
+        let source =
+            if text("Source").is_empty() { String::new() } else { format!("{} on ", text("Source")) };
+        out.add("  Target", format!("{source}{} ({}{read_only})", text("Target"), title_case(&text("Type"))));
+    }
+}
+
+fn labels(out: &mut Lines, key: &str, labels: &Value) {
+    let Some(labels) = labels.as_object().filter(|labels| !labels.is_empty()) else { return };
+    out.add(key, "");
+    let indent = if key.starts_with(' ') { "  " } else { " " };
+    for (name, value) in labels {
+        let _ = writeln!(out.0, "{indent}{name}={}", value.as_str().unwrap_or_default());
+    }
+}
+
+fn resources(out: &mut Lines, resources: &Value) {
+    let memory = |bytes: i64| memory_text(bytes.unsigned_abs());
+    out.add("Resources", "");
+    for (title, field) in [(" Reservations", "Reservations"), (" Limits", "Limits")] {
+        let group = &resources[field];
+        if group
+            .as_object()
+            .is_some_and(|fields| fields.values().any(|value| value.as_i64().unwrap_or(0) != 0))
+        {
+            out.add(title, "");
+            out.number("  CPU", &group["NanoCPUs"], cpus);
+            out.number("  Memory", &group["MemoryBytes"], memory);
+            out.number("  Pids", &group["Pids"], |number| number.to_string());
+        }
+    }
+}
+
+/// Billionths of a CPU as a number with as many decimals as it needs.
+fn cpus(nanos: i64) -> String {
+    let text = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// SVC-31
+    #[test]
+    fn a_service_is_readable() {
+        let service = json!({"ID": "s1", "Endpoint": {"Spec": {"Mode": "vip"}},
+            "UpdateStatus": {"State": "updating", "StartedAt": "1970-01-01T00:00:01Z", "Message": "update in progress"},
+            "Spec": {"Name": "web", "Labels": {"a": "1"}, "Mode": {"Replicated": {"Replicas": 3}},
+                "UpdateConfig": {"Parallelism": 2, "Delay": 10_000_000_000_i64, "FailureAction": "pause"},
+                "TaskTemplate": {"Placement": {"Constraints": ["node.role==worker"]},
+                    "ContainerSpec": {"Image": "web:1", "Args": ["ping", "-c", "3"],
+                        "Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": true}]},
+                    "Resources": {"Limits": {"NanoCPUs": 250_000_000, "MemoryBytes": 134_217_728}, "Reservations": {}}}}});
+        let expected = "\
+ID:             s1
+Name:           web
+Labels:
+ a=1
+Service Mode:   Replicated
+ Replicas:      3
+UpdateStatus:
+ State:         updating
+ Started:       44 seconds ago
+ Message:       update in progress
+Placement:
+ Constraints:   node.role==worker
+UpdateConfig:
+ Parallelism:   2
+ Delay:         10s
+ On failure:    pause
+ Max failure ratio: 0
+ContainerSpec:
+ Image:         web:1
+ Args:          ping -c 3
+ Mounts:
+  Target:       /a on /b (Bind, read-only)
+Resources:
+ Limits:
+  CPU:          0.25
+  Memory:       128MiB
+Endpoint Mode:  vip
+";
+        assert_eq!(text(&service, OffsetDateTime::from_unix_timestamp(45).unwrap()), expected);
+    }
+}

@@ -1,6 +1,6 @@
 //! What containers wrote: reading the shim's files, while they grow and rotate.
 
-mod read;
+pub(crate) mod read;
 
 use std::{
     io,

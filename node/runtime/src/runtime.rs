@@ -283,7 +283,18 @@ impl Runtime {
     /// Removes a container with everything that it left. `force` kills it first.
     pub async fn remove(&self, container: &str, force: bool) -> Result<(), OperationError> {
         let slot = self.inner.find(container)?;
-        if slot.life.borrow().state == ContainerState::Running {
+        loop {
+            {
+                // Nobody starts or buries it while we hold this.
+                let _gate = slot.gate.lock().await;
+                let life = slot.life.borrow().clone();
+                if life.removed {
+                    return Ok(());
+                }
+                if life.state != ContainerState::Running {
+                    return self.inner.forget(&slot).await;
+                }
+            }
             if !force {
                 return Err(OperationError::Running { name: slot.record.name.clone() });
             }
@@ -293,8 +304,6 @@ impl Runtime {
             }
             slot.ended().await;
         }
-        let _gate = slot.gate.lock().await;
-        self.inner.forget(&slot).await
     }
 
     /// The container's log, so that nobody needs to ask where it is.

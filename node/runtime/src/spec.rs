@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use covey_state::container::{MountKind, Resources};
@@ -12,8 +13,8 @@ use oci_spec::{
     runtime::{
         Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroup,
         LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespaceBuilder,
-        LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder,
-        Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+        LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, Mount,
+        MountBuilder, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
     },
 };
 
@@ -90,7 +91,7 @@ pub(crate) fn build(
                 .cgroups_path(places.cgroup)
                 .namespaces(namespaces(record.network, attachment)?)
                 .resources(resources(&record.resources)?)
-                .seccomp(seccomp::default_policy(&CAPABILITIES)?)
+                .seccomp(filter()?)
                 .masked_paths(MASKED.map(str::to_owned).to_vec())
                 .readonly_paths(READ_ONLY.map(str::to_owned).to_vec())
                 .sysctl(
@@ -99,6 +100,16 @@ pub(crate) fn build(
                 .build()?,
         )
         .build()
+}
+
+/// The default filter for the default capabilities: the same for all, so it is put together once.
+fn filter() -> Result<LinuxSeccomp, OciSpecError> {
+    static FILTER: OnceLock<LinuxSeccomp> = OnceLock::new();
+    if let Some(filter) = FILTER.get() {
+        return Ok(filter.clone());
+    }
+    let filter = seccomp::default_policy(&CAPABILITIES)?;
+    Ok(FILTER.get_or_init(|| filter).clone())
 }
 
 /// The map type of the spec's field.

@@ -103,6 +103,12 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     Ok((pid != 0).then(|| exit_code(ended.si_code, status)))
 }
 
+/// Hides this process and its binary from processes of the container that it is about to join; `execve` ends that.
+pub(crate) fn hide() {
+    // SAFETY: changes an attribute of this process.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+}
+
 /// Closes every descriptor from `first` on.
 pub(crate) fn close_from(first: u32) {
     // SAFETY: called where no descriptor from `first` on has an owner in this process.

@@ -1,4 +1,5 @@
 //! The daemon goes and comes back; shims are killed: nothing is lost that need not be. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "door: these tests start processes and look at the machine")]
 
 mod bench;
@@ -187,4 +188,22 @@ async fn a_container_of_a_newer_version_is_refused_clearly() {
     let runtime = reopen(directory.path(), &cgroup).await.unwrap();
     assert!(runtime.list().is_empty() && !data.exists());
     Bench { directory, runtime, cgroup }.close().await;
+}
+
+/// CTR-06
+#[tokio::test]
+async fn a_log_torn_by_a_killed_shim_goes_on_behind_its_last_whole_line() {
+    let Some(bench) = bench().await else { return };
+    let id = bench.started(spec(&["echo", "line"])).await;
+    bench.runtime.wait(&id).await.unwrap();
+    let log = bench.data(&id).join("log");
+    let mut torn = fs::read(&log).unwrap();
+    torn.extend_from_slice(b"1700000000000000000 o 100\nhalf of a");
+    fs::write(&log, torn).unwrap();
+    bench.runtime.start(&id).await.unwrap();
+    bench.runtime.wait(&id).await.unwrap();
+    let lines: Vec<_> = bench.runtime.logs(&id, LogQuery::default()).unwrap().collect().await;
+    let lines: Vec<_> = lines.into_iter().map(|line| line.unwrap().bytes).collect();
+    assert_eq!(lines, ["line\n", "line\n"]);
+    bench.close().await;
 }

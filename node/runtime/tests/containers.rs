@@ -1,4 +1,5 @@
 //! Real containers, made of a static busybox: needs root.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "door: these tests start processes and look at the machine")]
 
 mod bench;

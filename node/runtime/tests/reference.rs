@@ -1,4 +1,5 @@
 //! The same `config.json`, run by Debian's runc and by our shim: a probe inside must see the same. Needs root and runc.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "door: these tests start processes and look at the machine")]
 
 mod bench;

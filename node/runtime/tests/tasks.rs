@@ -1,4 +1,5 @@
 //! Tasks as containers: each step can be called again. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "door: these tests start processes and look at the machine")]
 
 mod bench;
@@ -30,7 +31,7 @@ async fn a_task_goes_its_way_and_every_step_can_be_repeated() {
     let Some(bench) = bench().await else { return };
     let executor = TaskExecutor::new(bench.runtime.clone(), Id::new(1), NetworkMode::None);
     let task = Id::new(7);
-    let work = assignment(spec(&["sh", "-c", "trap 'exit 6' TERM; while :; do sleep 0.02; done"]));
+    let work = assignment(spec(&["sh", "-c", "trap 'exit 6' TERM; echo up; while :; do sleep 0.02; done"]));
     assert!(matches!(executor.start(task).await, Err(ExecutorError::NoContainer(_))));
     executor.remove(task).await.unwrap();
 
@@ -47,6 +48,7 @@ async fn a_task_goes_its_way_and_every_step_can_be_repeated() {
     assert!(started.pid > 0);
     assert_eq!(executor.start(task).await.unwrap(), started);
     assert_eq!(executor.held().await.unwrap()[0].state, HeldState::Running);
+    bench.lines_until(&started.id, "up").await;
     executor.stop(task, Duration::from_secs(10)).await.unwrap();
     executor.stop(task, Duration::from_secs(10)).await.unwrap();
     let exit = Exit { code: 6, oom_killed: false };

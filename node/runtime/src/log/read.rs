@@ -110,6 +110,16 @@ fn size(directory: &Path) -> io::Result<u64> {
         .map_or(0, |m| m.len()))
 }
 
+/// Bytes of whole frames at the beginning of the log in `directory`.
+pub(crate) fn whole_length(directory: &Path) -> io::Result<u64> {
+    let Some(mut file) = open(directory, layout::LOG)? else { return Ok(0) };
+    let mut whole = 0;
+    while let Ok(Some((_, length))) = frame(&mut file) {
+        whole += length;
+    }
+    Ok(whole)
+}
+
 /// One frame and its length in the file; `None` where there is no whole one.
 fn frame(file: &mut BufReader<File>) -> io::Result<Option<(LogLine, u64)>> {
     let mut header = Vec::with_capacity(HEADER_MAX as usize);

@@ -41,6 +41,7 @@ pub(super) fn container(
         // Late, so that little of what the helper did is counted there. Its child is born in the group.
         group.join().map_err(Failure::at("join the cgroup"))?;
     }
+    sys::hide();
     // SAFETY: the helper is a fork of the shim and has one thread.
     let pid = unsafe { sys::clone3(flags, 0, descriptor.as_ref().map(AsFd::as_fd)) }
         .map_err(Failure::at("clone"))?;

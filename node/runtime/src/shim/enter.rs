@@ -55,6 +55,7 @@ fn enter(
     if descriptor.is_none() {
         group.join().map_err(Failure::at("join the cgroup"))?;
     }
+    sys::hide();
     let namespaces = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWUTS

@@ -36,7 +36,9 @@ impl Logger {
     /// Goes on with the log in `directory`, or begins it.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
         let file = File::options().append(true).create(true).open(directory.join(layout::LOG))?;
-        let size = file.metadata()?.len();
+        // A shim before this one may have been killed in the middle of a frame.
+        let size = crate::log::read::whole_length(directory)?;
+        file.set_len(size)?;
         Ok(Self { directory: directory.to_owned(), file, size, buffer: Vec::with_capacity(BUFFER) })
     }
 

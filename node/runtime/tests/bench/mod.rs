@@ -185,9 +185,7 @@ impl Bench {
     /// Directories of containers in any hierarchy.
     pub fn cgroups(&self) -> Vec<PathBuf> {
         let below = |parent: &PathBuf| fs::read_dir(parent).into_iter().flatten().flatten();
-        let dirs =
-            self.parents().iter().flat_map(below).filter(|e| e.path().is_dir()).map(|e| e.path()).collect();
-        dirs
+        self.parents().iter().flat_map(below).filter(|e| e.path().is_dir()).map(|e| e.path()).collect()
     }
 
     fn parents(&self) -> Vec<PathBuf> {

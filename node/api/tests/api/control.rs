@@ -1,0 +1,298 @@
+//! A cluster that does at once what it is told: every task of a service runs as soon as it is wanted.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use covey_api::{
+    Control, Failure,
+    control::{
+        InitRequest, Issuer, JoinRequest, JoinTokens, Liveness, LocalState, LogsOf, Membership, NodeState,
+        Rotate, StoreChange, TaskLine, View,
+    },
+    log::{LogLine, LogQuery, Output},
+};
+use covey_state::{
+    Id, Store,
+    cluster::{Authority, ClusterSpec, JoinSecrets},
+    command::{Command, Proposal},
+    container::Amount,
+    node::{Availability, NodeDescription, NodeSpec, Role},
+    service::{Mode, Platform},
+    task::{ContainerStatus, DesiredState, TaskState, TaskStatus},
+    time::Stamp,
+};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream, stream::BoxStream};
+use tokio::sync::broadcast;
+
+/// The manager that answers.
+pub const MANAGER: Id = Id::new(1);
+/// A worker, alive.
+pub const WORKER: Id = Id::new(2);
+
+pub struct FakeControl {
+    state: Mutex<State>,
+    ids: AtomicU64,
+    changes: broadcast::Sender<StoreChange>,
+}
+
+#[derive(Default)]
+struct State {
+    store: Store,
+    index: u64,
+    membership: Membership,
+    observed: BTreeMap<Id, TaskStatus>,
+    down: Vec<Id>,
+    tokens: u32,
+    joined: Option<JoinRequest>,
+}
+
+impl Default for FakeControl {
+    fn default() -> Self {
+        Self { state: Mutex::default(), ids: AtomicU64::new(100), changes: broadcast::Sender::new(1024) }
+    }
+}
+
+impl FakeControl {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Makes this node the manager of a cluster of two.
+    pub fn form_cluster(&self) {
+        self.init_as(Availability::Active, ClusterSpec::default());
+        self.apply(create_node(WORKER, "w1", Role::Worker, Availability::Active)).unwrap();
+    }
+
+    fn init_as(&self, availability: Availability, spec: ClusterSpec) {
+        self.state().membership = Membership {
+            state: LocalState::Active,
+            node: Some(MANAGER),
+            address: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))),
+            manager: true,
+            managers: vec![(MANAGER, SocketAddr::from(([10, 0, 0, 1], 2377)))],
+            error: String::new(),
+        };
+        let authority = Authority { certificate: "PEM".into(), key: "KEY".into() };
+        let join = JoinSecrets { worker: "w".into(), manager: "m".into() };
+        self.apply(Command::CreateCluster { id: Id::new(9), spec, authority, join }).unwrap();
+        self.apply(create_node(MANAGER, "m1", Role::Manager, availability)).unwrap();
+    }
+
+    /// Makes this node a worker.
+    pub fn become_worker(&self) {
+        self.state().membership =
+            Membership { state: LocalState::Active, node: Some(WORKER), ..Membership::default() };
+    }
+
+    /// The node is gone.
+    pub fn lose(&self, node: Id) {
+        self.state().down.push(node);
+    }
+
+    pub fn joined(&self) -> Option<JoinRequest> {
+        self.state().joined.clone()
+    }
+
+    pub fn store(&self) -> Store {
+        self.state().store.clone()
+    }
+
+    fn apply(&self, command: Command) -> Result<(), Failure> {
+        let mut state = self.state();
+        self.apply_to(&mut state, command)?;
+        for command in settle(&state.store, || self.new_id()) {
+            self.apply_to(&mut state, command)?;
+        }
+        observe(&mut state);
+        Ok(())
+    }
+
+    fn apply_to(&self, state: &mut State, command: Command) -> Result<(), Failure> {
+        state.index += 1;
+        let (index, before) = (state.index, state.store.clone());
+        let at = Stamp(1_700_000_000_000_000_000 + index as i64);
+        let events = state.store.apply(index, at, &Proposal { planned_at: None, commands: vec![command] })?;
+        let _ = self.changes.send(StoreChange { at, events, before, after: state.store.clone() });
+        Ok(())
+    }
+}
+
+fn create_node(id: Id, hostname: &str, role: Role, availability: Availability) -> Command {
+    Command::CreateNode {
+        id,
+        spec: NodeSpec { name: String::new(), labels: BTreeMap::new(), role, availability },
+        description: NodeDescription {
+            hostname: hostname.into(),
+            platform: Platform { os: "linux".into(), architecture: "x86_64".into() },
+            resources: Amount { nano_cpus: 2_000_000_000, memory: 1 << 30 },
+            engine_version: "0.1.0".into(),
+            engine_labels: BTreeMap::new(),
+        },
+        address: SocketAddr::from(([10, 0, 0, id.bits() as u8], 2377)),
+        public_key: [0; 32],
+    }
+}
+
+/// What a leader would propose until nothing is left to do.
+fn settle(store: &Store, new_id: impl Fn() -> Id) -> Vec<Command> {
+    let mut commands = Vec::new();
+    for service in store.services() {
+        let Mode::Replicated { replicas } = service.spec.mode;
+        let alive = |slot| {
+            store.tasks_of_slot(service.id, slot).any(|task| {
+                task.spec_version == service.spec_version && task.desired <= DesiredState::Running
+            })
+        };
+        for task in store.tasks_of_service(service.id).filter(|task| task.desired <= DesiredState::Running) {
+            if task.slot > replicas {
+                commands.push(Command::SetTaskDesired { id: task.id, desired: DesiredState::Remove });
+            } else if task.spec_version != service.spec_version {
+                commands.push(Command::SetTaskDesired { id: task.id, desired: DesiredState::Shutdown });
+            }
+        }
+        for slot in (1..=replicas).filter(|slot| !alive(*slot)) {
+            let id = new_id();
+            let node = if slot % 2 == 0 { WORKER } else { MANAGER };
+            commands.extend([
+                Command::CreateTask {
+                    id,
+                    service: service.id,
+                    slot,
+                    desired: DesiredState::Running,
+                    not_before: None,
+                },
+                Command::AllocateTask { id },
+                Command::AssignTask { id, node },
+            ]);
+        }
+    }
+    commands
+}
+
+/// What the nodes would report.
+fn observe(state: &mut State) {
+    for task in state.store.tasks() {
+        let ended = task.desired > DesiredState::Running;
+        let container = ContainerStatus {
+            id: format!("{:064x}", task.id.bits()),
+            pid: 4242,
+            exit_code: ended.then_some(0),
+            addresses: Vec::new(),
+        };
+        let status = TaskStatus {
+            attempt: 1,
+            state: if ended { TaskState::Shutdown } else { TaskState::Running },
+            at: task.updated_at,
+            message: if ended { "shutdown" } else { "started" }.into(),
+            error: String::new(),
+            container: Some(container),
+        };
+        state.observed.insert(task.id, status);
+    }
+}
+
+fn now<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
+    std::future::ready(value).boxed()
+}
+
+impl Control for FakeControl {
+    fn membership(&self) -> Membership {
+        self.state().membership.clone()
+    }
+
+    fn read(&self) -> BoxFuture<'_, Result<View, Failure>> {
+        let state = self.state();
+        let nodes = state.store.nodes().map(|node| {
+            let down = state.down.contains(&node.id);
+            let liveness = Liveness {
+                state: if down { NodeState::Down } else { NodeState::Ready },
+                message: String::new(),
+                leader: node.id == MANAGER,
+                reachable: node.id == MANAGER,
+            };
+            (node.id, liveness)
+        });
+        now(Ok(View {
+            nodes: Arc::new(nodes.collect()),
+            store: state.store.clone(),
+            observed: Arc::new(state.observed.clone()),
+            tokens: JoinTokens {
+                worker: format!("SWMTKN-1-ca-worker{}", state.tokens),
+                manager: format!("SWMTKN-1-ca-manager{}", state.tokens),
+            },
+            issuer: Issuer { subject: vec![1], public_key: vec![2] },
+        }))
+    }
+
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<(), Failure>> {
+        now(self.apply(command))
+    }
+
+    fn new_id(&self) -> Id {
+        let count = u128::from(self.ids.fetch_add(1, Ordering::Relaxed));
+        Id::new(count.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+    }
+
+    fn init(&self, request: InitRequest) -> BoxFuture<'_, Result<Id, Failure>> {
+        self.init_as(request.availability, request.spec);
+        now(Ok(MANAGER))
+    }
+
+    fn join(&self, request: JoinRequest) -> BoxFuture<'_, Result<(), Failure>> {
+        self.state().joined = Some(request);
+        self.become_worker();
+        now(Ok(()))
+    }
+
+    fn leave(&self, force: bool) -> BoxFuture<'_, Result<(), Failure>> {
+        let mut state = self.state();
+        if state.membership.manager && !force {
+            return now(Err(Failure::unavailable("You are attempting to leave the swarm …")));
+        }
+        *state = State::default();
+        now(Ok(()))
+    }
+
+    fn rotate_tokens(&self, _: Rotate) -> BoxFuture<'_, Result<(), Failure>> {
+        self.state().tokens += 1;
+        now(Ok(()))
+    }
+
+    fn logs(
+        &self,
+        of: LogsOf,
+        _: LogQuery,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<TaskLine, Failure>>, Failure>> {
+        let store = self.store();
+        let tasks = store.tasks().filter(|task| match of {
+            LogsOf::Service(service) => task.service == service,
+            LogsOf::Task(id) => task.id == id,
+        });
+        let line = |slot: u64| LogLine {
+            at: Stamp(1_700_000_000_000_000_000),
+            output: Output::Stdout,
+            text: Bytes::from(format!("hello from slot {slot}")),
+        };
+        let lines: Vec<_> = tasks
+            .filter_map(|task| {
+                let node = task.node?;
+                Some(Ok(TaskLine { task: task.id, service: task.service, node, line: line(task.slot) }))
+            })
+            .collect();
+        now(Ok(stream::iter(lines).boxed()))
+    }
+
+    fn changes(&self) -> BoxStream<'static, StoreChange> {
+        stream::unfold(self.changes.subscribe(), |mut changes| async {
+            Some((changes.recv().await.ok()?, changes))
+        })
+        .boxed()
+    }
+}

@@ -74,7 +74,7 @@ pub struct Config {
 
 impl Config {
     /// For nodes in one building: round trips up to some 50 ms. A killed host is declared down about a second after
-    /// its connections are lost, some 5 s after its death otherwise.
+    /// its connections are lost, some 3 to 5 s after its death otherwise.
     pub const fn lan() -> Self {
         Self {
             probe_period: Duration::from_secs(1),

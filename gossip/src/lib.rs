@@ -20,6 +20,7 @@ mod exchange;
 mod machine;
 mod member;
 mod message;
+mod output;
 mod own;
 mod owner;
 mod row;
@@ -35,8 +36,9 @@ pub use config::{
     TOPIC_BYTES_MAX,
 };
 pub use error::{MessageError, RowError};
-pub use machine::{Gossip, Myself, Output};
+pub use machine::{Gossip, Myself};
 pub use member::{Liveness, Member, MemberEvent};
+pub use output::Output;
 pub use owner::Rights;
 pub use row::{Row, Version};
 pub use topic::{NODES, Topic, TopicError};

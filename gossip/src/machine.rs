@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,8 +16,9 @@ use crate::{
     config::{Config, MESSAGE_BYTES_MAX, OUTPUTS_MAX, SEEDS_MAX},
     error::{MessageError, RowError},
     exchange,
-    member::{Liveness, Member, MemberEvent, Members, Peer},
+    member::{Liveness, Member, Members, Peer},
     message::{self, Differences, Digest, Repair, Wants},
+    output::Output,
     own::Own,
     owner::Rights,
     row::{Row, Signed},
@@ -49,56 +49,6 @@ pub struct Myself {
     pub address: SocketAddr,
     /// Signs this node's rows.
     pub signer: SigningKey,
-}
-
-/// What the machine wants done, or tells. To be polled until there is none after every call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Send a datagram of at most [`DATAGRAM_BYTES_MAX`](crate::DATAGRAM_BYTES_MAX); it may be lost.
-    Datagram {
-        /// The receiver, to be authenticated.
-        to: Id,
-        /// Where it listens.
-        address: SocketAddr,
-        /// What to send.
-        bytes: Bytes,
-    },
-    /// Send a message of at most [`MESSAGE_BYTES_MAX`] on a stream of its own, for `handle_push`; it may be lost.
-    Push {
-        /// The receiver, to be authenticated.
-        to: Id,
-        /// Where it listens.
-        address: SocketAddr,
-        /// What to send.
-        bytes: Bytes,
-    },
-    /// Send a message of at most [`MESSAGE_BYTES_MAX`] on a stream, for `handle_request`, and bring the answer, of at
-    /// most as much, to `handle_reply`. If it fails, nothing is to be done.
-    Request {
-        /// The receiver, to be authenticated.
-        to: Id,
-        /// Where it listens.
-        address: SocketAddr,
-        /// What to send.
-        bytes: Bytes,
-    },
-    /// Write this incarnation to disk, then call `handle_persisted`.
-    Persist {
-        /// The incarnation in which this node will go on.
-        incarnation: u64,
-    },
-    /// A member's state changed.
-    Member(MemberEvent),
-    /// A row was added, changed or went away; read it with [`Gossip::row`]. That rows are suspended, or count again,
-    /// is told by their owner's [`MemberEvent`] alone.
-    Row {
-        /// The node that wrote it.
-        owner: Id,
-        /// What it is about.
-        topic: Topic,
-        /// Its name.
-        key: Arc<str>,
-    },
 }
 
 /// The gossip machine of one node.

@@ -6,6 +6,7 @@ use ed25519_dalek::SigningKey;
 
 use super::*;
 use crate::{
+    member::MemberEvent,
     row::{Batch, Version},
     timer::tests::start,
 };

@@ -1,0 +1,159 @@
+//! Containers: made, stopped, removed, shown, and their logs.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use covey_api::{
+    Failure,
+    engine::{Container, ContainerState, CreateContainer, Network},
+    log::{LogLine, LogQuery, Output},
+};
+use covey_runtime::{self as runtime, ExitStatus, LookupError, NetworkMode, OperationError};
+use covey_state::time::Stamp;
+use futures_util::{StreamExt as _, stream::BoxStream};
+
+use super::{LocalEngine, failure};
+
+impl LocalEngine {
+    pub(super) async fn create_container(&self, request: CreateContainer) -> Result<String, Failure> {
+        let wanted = runtime::CreateContainer {
+            name: request.name,
+            spec: request.spec,
+            resources: request.resources,
+            labels: BTreeMap::new(),
+            open_stdin: request.open_stdin,
+            auto_remove: request.auto_remove,
+            task: None,
+            network: mode(request.network),
+        };
+        let id = self.runtime.create(wanted).await.map_err(failure::create)?;
+        Ok(id.to_string())
+    }
+
+    pub(super) async fn stop_container(&self, id: String, grace: Option<Duration>) -> Result<(), Failure> {
+        let container = self.runtime.inspect(&id).map_err(failure::lookup)?;
+        if container.state != runtime::ContainerState::Running {
+            return Err(Failure::not_modified());
+        }
+        self.runtime.stop(&id, grace).await.map_err(failure::operation)
+    }
+
+    pub(super) async fn remove_container(&self, id: String, force: bool) -> Result<(), Failure> {
+        self.runtime.find(&id).map_err(failure::lookup)?;
+        match self.runtime.remove(&id, force).await {
+            // It was there a moment ago: it has removed itself at its end.
+            Err(OperationError::Lookup(LookupError::NotFound(_))) => Ok(()),
+            removed => removed.map_err(failure::operation),
+        }
+    }
+
+    pub(super) fn container_logs(
+        &self,
+        id: &str,
+        query: LogQuery,
+    ) -> Result<BoxStream<'static, Result<LogLine, Failure>>, Failure> {
+        let lines = self.runtime.logs(id, log_query(query)).map_err(failure::operation)?;
+        Ok(lines.map(|line| line.map(log_line).map_err(|error| failure::internal(&error))).boxed())
+    }
+}
+
+fn mode(network: Network) -> NetworkMode {
+    match network {
+        Network::Bridge => NetworkMode::Edge,
+        Network::Host => NetworkMode::Host,
+        Network::None => NetworkMode::None,
+    }
+}
+
+fn network(mode: NetworkMode) -> Network {
+    match mode {
+        NetworkMode::Edge => Network::Bridge,
+        NetworkMode::Host => Network::Host,
+        NetworkMode::None => Network::None,
+    }
+}
+
+/// A container as the API shows it.
+pub(super) fn to_api(container: runtime::Container) -> Container {
+    let (state, exit) = match container.state {
+        runtime::ContainerState::Created => (ContainerState::Created, None),
+        runtime::ContainerState::Running => (ContainerState::Running, None),
+        runtime::ContainerState::Exited(exit) => (ContainerState::Exited, Some(exit)),
+    };
+    let ExitStatus { code, oom_killed, error, .. } =
+        exit.unwrap_or(ExitStatus { code: 0, oom_killed: false, error: String::new(), at: Stamp::default() });
+    Container {
+        id: container.id.to_string(),
+        name: container.name,
+        spec: container.spec,
+        resources: container.resources,
+        image_id: container.image.id,
+        argv: container.invocation.args,
+        env: container.invocation.env,
+        created_at: container.created,
+        state,
+        pid: container.pid,
+        exit_code: code,
+        oom_killed,
+        error,
+        started_at: container.started_at,
+        finished_at: container.finished_at,
+        network: network(container.network),
+        addresses: container.addresses,
+        open_stdin: container.open_stdin,
+        auto_remove: container.auto_remove,
+        // Where a log lies is the runtime's own affair: clients ask for it by `logs`.
+        log_path: String::new(),
+    }
+}
+
+fn log_query(query: LogQuery) -> runtime::LogQuery {
+    runtime::LogQuery {
+        follow: query.follow,
+        since: query.since,
+        // The API's end is the first moment that is not wanted, the runtime's the last that is.
+        until: query.until.map(|until| Stamp(until.0.saturating_sub(1))),
+        tail: query.tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
+        stdout: query.stdout,
+        stderr: query.stderr,
+    }
+}
+
+fn log_line(line: runtime::LogLine) -> LogLine {
+    let output = if line.stderr { Output::Stderr } else { Output::Stdout };
+    LogLine { at: line.at, output, text: line.bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_have_one_word_each_in_both_worlds() {
+        for word in [Network::Bridge, Network::Host, Network::None] {
+            assert_eq!(network(mode(word)), word);
+        }
+        assert_eq!(mode(Network::default()), NetworkMode::Edge);
+    }
+
+    /// LOG-02
+    #[test]
+    fn the_end_of_a_log_query_is_not_part_of_it() {
+        let query = LogQuery {
+            stdout: true,
+            stderr: false,
+            follow: true,
+            since: Some(Stamp(5)),
+            until: Some(Stamp(9)),
+            tail: Some(u64::MAX),
+        };
+        let expected = runtime::LogQuery {
+            follow: true,
+            since: Some(Stamp(5)),
+            until: Some(Stamp(8)),
+            tail: Some(usize::MAX),
+            stdout: true,
+            stderr: false,
+        };
+        assert_eq!(log_query(query), expected);
+    }
+}

@@ -155,7 +155,7 @@ impl Client {
         let socket = self.socket.display().to_string();
         match source.kind() {
             io::ErrorKind::PermissionDenied => ClientError::Forbidden { socket },
-            _ => ClientError::NoDaemon { socket, source },
+            reason => ClientError::NoDaemon { socket, reason },
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the daemon of this node
-    Daemon(DaemonArgs),
+    Daemon(Box<DaemonArgs>),
 
     /// Make, join and leave a cluster
     #[command(subcommand)]
@@ -64,7 +64,7 @@ enum Command {
     Service(service::Command),
 
     /// Run a command in a new container
-    Run(container::run::Args),
+    Run(Box<container::run::Args>),
     /// Run a command in a running container
     Exec(container::exec::Args),
     /// List containers
@@ -138,7 +138,7 @@ fn run(cli: Cli) -> Result<()> {
         if cli.host.is_some() {
             bail!("say where the daemon listens after its name: covey daemon -H URL");
         }
-        return crate::run::daemon(Config::load(args)?);
+        return crate::run::daemon(Config::load(*args)?);
     }
     let client = Client::new(socket_path(&host(cli.host))?);
     let runtime =
@@ -164,7 +164,7 @@ async fn dispatch(command: Command, client: &Client) -> Result<()> {
         Command::Swarm(command) => swarm::run(command, client).await,
         Command::Node(command) => node::run(command, client).await,
         Command::Service(command) => service::run(command, client).await,
-        Command::Run(args) => container::run::run(args, client).await,
+        Command::Run(args) => container::run::run(*args, client).await,
         Command::Exec(args) => container::exec::run(args, client).await,
         Command::Ps(args) => container::ls::run(args, client).await,
         Command::Logs(args) => container::logs::run(args, client).await,

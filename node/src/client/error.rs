@@ -7,13 +7,13 @@ use std::{error::Error, io};
 pub enum ClientError {
     /// Nobody listens at the socket.
     #[error(
-        "cannot reach the daemon at unix://{socket}: is it running? Start it with 'covey daemon', or name another socket with -H or COVEY_HOST"
+        "cannot reach the daemon at unix://{socket} ({reason}): start it with 'covey daemon', or name another socket with -H or COVEY_HOST"
     )]
     NoDaemon {
         /// Path of the socket.
         socket: String,
         /// What the system said.
-        source: io::Error,
+        reason: io::ErrorKind,
     },
     /// The socket may not be opened.
     #[error("permission denied at unix://{socket}: run as root, or as a member of the socket's group")]

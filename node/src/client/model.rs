@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
+use time::OffsetDateTime;
 
 /// Some daemons write `null` for an empty list.
 fn null_is_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
@@ -90,7 +91,8 @@ pub struct ServiceStatus {
 pub struct Task {
     #[serde(rename = "ID")]
     pub id: String,
-    pub created_at: String,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub created_at: Option<OffsetDateTime>,
     pub spec: TaskSpec,
     #[serde(rename = "ServiceID")]
     pub service_id: String,

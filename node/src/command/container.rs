@@ -18,7 +18,7 @@ use crate::client::Client;
 #[derive(Subcommand)]
 pub enum Command {
     /// Run a command in a new container
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Run a command in a running container
     Exec(exec::Args),
     /// List containers
@@ -43,7 +43,7 @@ pub enum Command {
 /// `covey container …`
 pub async fn run_noun(command: Command, client: &Client) -> Result<()> {
     match command {
-        Command::Run(args) => run::run(args, client).await,
+        Command::Run(args) => run::run(*args, client).await,
         Command::Exec(args) => exec::run(args, client).await,
         Command::Ls(args) => ls::run(args, client).await,
         Command::Inspect(args) => inspect::run(args, client).await,

@@ -76,3 +76,39 @@ pub async fn print(
     errors.iter().for_each(|error| terminal::complain(error));
     if errors.is_empty() { Ok(()) } else { Err(Exit(FAILED).into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::command::fake::{Daemon, Reply};
+
+    /// SVC-33
+    #[tokio::test]
+    async fn what_is_not_there_fails_and_the_rest_is_shown() {
+        let daemon = Daemon::start([("GET /services/web", Reply::Json(json!({"ID": "s1"})))]);
+        let client = daemon.client();
+        let get = async |name: &str| client.get(Target::new(&["services", name])).await;
+        let names = ["gone", "web"].map(str::to_owned);
+        let error = print("service", &names, get).await.unwrap_err();
+        assert_eq!(error.downcast::<Exit>().unwrap().0, FAILED);
+        assert_eq!(daemon.asked().len(), 2);
+        assert!(print("service", &names[1..], get).await.is_ok());
+    }
+
+    /// A worker knows no services: what is asked for may still be a container, or nothing at all.
+    #[tokio::test]
+    async fn every_kind_is_tried_where_none_is_named() {
+        let refused = Reply::Refuse(503, "This node is not a swarm manager.");
+        let daemon = Daemon::start([
+            ("GET /nodes/x", refused.clone()),
+            ("GET /services/x", refused.clone()),
+            ("GET /tasks/x", refused),
+            ("GET /images/y/json", Reply::Json(json!({"Id": "sha256:1"}))),
+        ]);
+        assert!(find(None, "x", &daemon.client()).await.unwrap_err().is_not_found());
+        assert_eq!(find(None, "y", &daemon.client()).await.unwrap()["Id"], "sha256:1");
+        assert!(!find(Some("service"), "x", &daemon.client()).await.unwrap_err().is_not_found());
+    }
+}

@@ -69,10 +69,10 @@ pub fn variable_name(text: &str) -> &str {
 #[derive(clap::Args, Debug)]
 pub struct Later {
     /// Publish a port (not yet)
-    #[arg(short, long, value_name = "PORT")]
+    #[arg(short, long, value_name = "PORT", hide = true)]
     publish: Vec<String>,
     /// Allocate a terminal (not yet)
-    #[arg(short, long)]
+    #[arg(short, long, hide = true)]
     tty: bool,
 }
 

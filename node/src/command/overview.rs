@@ -9,7 +9,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Cluster", &["swarm", "node", "service"]),
     ("Containers", &["run", "exec", "ps", "logs", "start", "stop", "kill", "wait", "rm", "container"]),
     ("Images", &["pull", "load", "import", "images", "tag", "rmi", "image"]),
-    ("Everything", &["inspect", "events", "info", "version"]),
+    ("System", &["inspect", "events", "info", "version"]),
     ("Daemon", &["daemon"]),
 ];
 

@@ -22,7 +22,7 @@ use crate::client::{Client, Target, model::Service};
 #[derive(Subcommand)]
 pub enum Command {
     /// Make a service
-    Create(create::Args),
+    Create(Box<create::Args>),
     /// List services
     Ls(ls::Args),
     /// List the tasks of services
@@ -45,7 +45,7 @@ pub enum Command {
     /// Change how many tasks services have
     Scale(scale::Args),
     /// Change a service; its tasks are replaced a few at a time
-    Update(update::Args),
+    Update(Box<update::Args>),
     /// Remove services, with their tasks
     Rm {
         /// Names or ids
@@ -59,7 +59,7 @@ pub enum Command {
 /// `covey service …`
 pub async fn run(command: Command, client: &Client) -> Result<()> {
     match command {
-        Command::Create(args) => create::run(args, client).await,
+        Command::Create(args) => create::run(*args, client).await,
         Command::Ls(args) => ls::run(args, client).await,
         Command::Ps { show, services } => ps(&show, &services, client).await,
         Command::Inspect { pretty, services } if pretty => pretty::run(&services, client).await,
@@ -68,7 +68,7 @@ pub async fn run(command: Command, client: &Client) -> Result<()> {
             inspect::print("service", &services, async |name| client.get(target(name)).await).await
         }
         Command::Scale(args) => scale::run(args, client).await,
-        Command::Update(args) => update::run(args, client).await,
+        Command::Update(args) => update::run(*args, client).await,
         // SVC-50
         Command::Rm { services } => {
             each(&services, async |name| {

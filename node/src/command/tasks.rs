@@ -69,7 +69,7 @@ fn text(mut tasks: Vec<Task>, services: &Names, nodes: &Names, show: &Show, now:
         format!("{service}.{place}")
     };
     // SVC-26, SVC-25: by slot; the tasks of one slot in their order, the newest first.
-    tasks.sort_by_cached_key(|task| (task.slot, name(task), std::cmp::Reverse(task.created_at.clone())));
+    tasks.sort_by_cached_key(|task| (task.slot, name(task), std::cmp::Reverse(task.created_at)));
     let id = |task: &Task| if show.no_trunc { task.id.clone() } else { short_id(&task.id) };
     if show.quiet {
         return tasks.iter().map(|task| id(task) + "\n").collect();

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use super::session::{self, Signals};
 use crate::{
     client::{
-        Client, ClientError, Reply, Target,
+        Client, ClientError, Reply, Session, Target,
         model::{Created, Waited},
     },
     command::{
@@ -121,7 +121,12 @@ pub async fn run(args: Args, client: &Client) -> Result<()> {
         start(&id, args.rm, client).await?;
         return Ok(terminal::say(&id)?);
     }
-    foreground(&args, &id, client).await
+    let connected = match connect(&args, &id, client).await {
+        Ok(connected) => connected,
+        Err(error) => return fail(&error, NOT_STARTED),
+    };
+    start(&id, args.rm, client).await?;
+    foreground(&args, &id, connected, client).await
 }
 
 /// The body of the creation.
@@ -213,21 +218,30 @@ fn start_failure(error: &ClientError) -> u8 {
     }
 }
 
-/// Shows its output, passes signals on, and ends as it ends.
-async fn foreground(args: &Args, id: &str, client: &Client) -> Result<()> {
-    let mut signals = Signals::catch().context("cannot catch signals")?;
+/// What is there before the container starts, so that neither output nor its end nor a signal is missed.
+struct Connected {
+    session: Session,
+    waiting: Reply,
+    signals: Signals,
+}
+
+async fn connect(args: &Args, id: &str, client: &Client) -> Result<Connected> {
+    let signals = Signals::catch().context("cannot catch signals")?;
     let attach = Target::new(&["containers", id, "attach"])
         .with("stream", 1)
         .with("stdout", 1)
         .with("stderr", 1)
         .with_flag("stdin", args.interactive);
-    // Both before the start: neither output nor the end can be missed.
     let session = client.hijack(attach, None).await?;
     let condition = if args.rm { "removed" } else { "next-exit" };
     let waiting = Target::new(&["containers", id, "wait"]).with("condition", condition);
     let waiting = client.post_stream(waiting).await?;
-    start(id, args.rm, client).await?;
+    Ok(Connected { session, waiting, signals })
+}
 
+/// Shows its output, passes signals on, and ends as it ends.
+async fn foreground(args: &Args, id: &str, connected: Connected, client: &Client) -> Result<()> {
+    let Connected { session, waiting, mut signals } = connected;
     let ended = async {
         let copied = session::run(session, args.interactive).await;
         let waited = waited(waiting).await;
@@ -268,7 +282,10 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::command::words;
+    use crate::command::{
+        fake::{Daemon, Reply as Fake},
+        words,
+    };
 
     #[derive(Parser)]
     struct Line {
@@ -297,6 +314,58 @@ mod tests {
         assert_eq!((&host["Binds"], &host["NetworkMode"]), (&json!(["/data:/srv:ro"]), &json!("none")));
         assert_eq!((&host["AutoRemove"], &host["ReadonlyRootfs"]), (&json!(true), &json!(true)));
         assert_eq!((&request["StopSignal"], &request["StopTimeout"]), (&json!("SIGINT"), &json!(3)));
+    }
+
+    fn code(done: Result<()>) -> u8 {
+        done.map_or_else(|error| error.downcast::<Exit>().unwrap().0, |()| 0)
+    }
+
+    /// CTR-02: fetched, made, joined, waited for, started; it ends with the container's exit code.
+    #[tokio::test]
+    async fn a_missing_image_is_fetched_and_the_exit_code_is_that_of_the_container() {
+        let progress =
+            b"{\"status\":\"Pulling from web\",\"id\":\"1\"}\r\n{\"status\":\"Digest: sha256:1\"}\r\n";
+        let created = vec![
+            Fake::Refuse(404, "No such image: web:1"),
+            Fake::Json(json!({"Id": "c1", "Warnings": null})),
+        ];
+        let daemon = Daemon::start([
+            ("POST /containers/create", Fake::Each(created)),
+            ("POST /images/create", Fake::Bytes(progress.to_vec())),
+            ("POST /containers/c1/attach", Fake::Upgrade(Vec::new())),
+            ("POST /containers/c1/wait", Fake::Json(json!({"StatusCode": 3}))),
+            ("POST /containers/c1/start", Fake::Bytes(Vec::new())),
+        ]);
+        assert_eq!(code(run(read("--rm --name x web:1"), &daemon.client()).await), 3);
+        let lines: Vec<_> = daemon.asked().into_iter().map(|(line, _)| line).collect();
+        let expected = [
+            "POST /containers/create?name=x",
+            "POST /images/create?fromImage=web&tag=1",
+            "POST /containers/create?name=x",
+            "POST /containers/c1/attach?stream=1&stdout=1&stderr=1",
+            "POST /containers/c1/wait?condition=removed",
+            "POST /containers/c1/start",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    /// CTR-02
+    #[tokio::test]
+    async fn a_container_that_cannot_start_is_removed_where_rm_says_so() {
+        let daemon = Daemon::start([
+            ("POST /containers/create", Fake::Json(json!({"Id": "c1"}))),
+            ("POST /containers/c1/attach", Fake::Upgrade(Vec::new())),
+            ("POST /containers/c1/wait", Fake::Json(json!({"StatusCode": 0}))),
+            (
+                "POST /containers/c1/start",
+                Fake::Refuse(400, "exec: \"x\": executable file not found in $PATH"),
+            ),
+            ("DELETE /containers/c1", Fake::Bytes(Vec::new())),
+        ]);
+        assert_eq!(code(run(read("--rm web:1 x"), &daemon.client()).await), 127);
+        assert_eq!(daemon.last().0, "DELETE /containers/c1?force=1");
+        let refused = Daemon::start([("POST /containers/create", Fake::Refuse(409, "name in use"))]);
+        assert_eq!(code(run(read("web:1"), &refused.client()).await), 125);
     }
 
     #[test]

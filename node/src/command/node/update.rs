@@ -68,10 +68,11 @@ pub async fn set_role(names: &[String], role: &str, client: &Client) -> Result<(
         }
         node["Spec"]["Role"] = json!(role);
         send(&node, client).await?;
-        Ok(match role {
-            "manager" => say(format!("Node {name} promoted to a manager in the swarm."))?,
-            _ => say(format!("Manager {name} demoted in the swarm."))?,
-        })
+        let done = match role {
+            "manager" => format!("Node {name} promoted to a manager in the swarm."),
+            _ => format!("Manager {name} demoted in the swarm."),
+        };
+        Ok(say(done)?)
     })
     .await
 }

@@ -69,12 +69,31 @@ fn state(task: &Task) -> String {
     }
 }
 
-/// Waits until the service has all its tasks and keeps them for as long as its updates are watched. Ctrl-C ends the
-/// wait, not the service.
-///
-/// # Errors
-/// The update was paused, or the daemon refused.
-pub async fn wait(id: &str, quiet: bool, client: &Client) -> Result<()> {
+/// Whether a command waits for what it has set in motion.
+#[derive(clap::Args, Default)]
+pub struct Wait {
+    /// Return at once, before the tasks run
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "false", hide_default_value = true, value_name = "BOOL", hide_possible_values = true,
+        action = clap::ArgAction::Set)]
+    pub detach: bool,
+    /// Do not show the progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+impl Wait {
+    /// Waits, where it is wanted, until the service has all its tasks and keeps them for as long as its updates are
+    /// watched. Ctrl-C ends the wait, not the service.
+    ///
+    /// # Errors
+    /// The update was paused, or the daemon refused.
+    pub async fn until_done(&self, id: &str, client: &Client) -> Result<()> {
+        if self.detach { Ok(()) } else { wait(id, self.quiet, client).await }
+    }
+}
+
+async fn wait(id: &str, quiet: bool, client: &Client) -> Result<()> {
     tokio::select! {
         done = watch(id, quiet, client) => done,
         _ = tokio::signal::ctrl_c() => {
@@ -144,7 +163,8 @@ mod tests {
             "UpdateStatus": {"State": update, "Message": "task t1 failed"}})
     }
 
-    fn task(slot: u64, node: &str, state: &str, desired: &str, created: &str, error: &str) -> Value {
+    fn task(slot: u64, node: &str, state: &str, desired: &str, created: u8, error: &str) -> Value {
+        let created = format!("1970-01-01T00:00:0{created}Z");
         json!({"Slot": slot, "NodeID": node, "DesiredState": desired, "CreatedAt": created,
             "Status": {"State": state, "Err": error}})
     }
@@ -159,14 +179,14 @@ mod tests {
     #[test]
     fn a_slot_counts_once_and_only_on_a_node_that_is_there() {
         let one = progress(&json!([
-            task(1, "n1", "running", "running", "2", ""),
-            task(1, "n1", "failed", "shutdown", "1", "exit 1"),
-            task(2, "dead", "running", "running", "1", ""),
+            task(1, "n1", "running", "running", 2, ""),
+            task(1, "n1", "failed", "shutdown", 1, "exit 1"),
+            task(2, "dead", "running", "running", 1, ""),
         ]));
         assert_eq!((one.running, one.wanted, one.is_done()), (1, 2, false));
         let both = progress(&json!([
-            task(1, "n1", "running", "running", "2", ""),
-            task(2, "n2", "running", "running", "1", ""),
+            task(1, "n1", "running", "running", 2, ""),
+            task(2, "n2", "running", "running", 1, ""),
         ]));
         assert!(both.is_done());
     }
@@ -175,9 +195,9 @@ mod tests {
     #[test]
     fn a_task_too_many_is_not_yet_done() {
         let tasks = json!([
-            task(1, "n1", "running", "running", "1", ""),
-            task(2, "n1", "running", "running", "1", ""),
-            task(3, "n1", "running", "running", "1", ""),
+            task(1, "n1", "running", "running", 1, ""),
+            task(2, "n1", "running", "running", 1, ""),
+            task(3, "n1", "running", "running", 1, ""),
         ]);
         assert!(!progress(&tasks).is_done());
     }
@@ -185,14 +205,14 @@ mod tests {
     #[test]
     fn a_slot_says_why_it_waits() {
         let waits =
-            progress(&json!([task(1, "", "pending", "running", "1", "no suitable node (1 not available)")]));
+            progress(&json!([task(1, "", "pending", "running", 1, "no suitable node (1 not available)")]));
         assert_eq!(waits.slots[&1], "no suitable node (1 not available)");
     }
 
     #[tokio::test]
     async fn the_wait_ends_when_all_tasks_run() {
         let running =
-            |count: u64| (1..=count).map(|slot| task(slot, "n1", "running", "running", "1", "")).collect();
+            |count: u64| (1..=count).map(|slot| task(slot, "n1", "running", "running", 1, "")).collect();
         let steps: Vec<_> = [0, 1, 2].map(|count| Reply::Json(running(count))).into();
         let daemon = Daemon::start([
             ("GET /services/s1", Reply::Json(service(2, ""))),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{converge, edit, image, settings::Settings};
+use super::{edit, image, settings::Settings};
 use crate::{
     client::{Client, Target, model::Created},
     command::{mount, options, terminal},
@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "CONSTRAINT")]
     constraint: Vec<String>,
     /// Attach a network (not yet)
-    #[arg(long, value_name = "NETWORK")]
+    #[arg(long, value_name = "NETWORK", hide = true)]
     network: Vec<String>,
     #[command(flatten)]
     later: options::Later,
@@ -56,10 +56,7 @@ pub async fn run(args: Args, client: &Client) -> Result<()> {
     let created: Created = client.post_json(Target::new(&["services", "create"]), &spec).await?;
     terminal::warn(&created.warnings);
     terminal::say(&created.id)?;
-    if args.settings.detach {
-        return Ok(());
-    }
-    converge::wait(&created.id, args.settings.quiet, client).await
+    args.settings.wait.until_done(&created.id, client).await
 }
 
 /// The spec, without its image.

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{converge, edit};
+use super::{converge::Wait, edit};
 use crate::{
     client::Client,
     command::{each, terminal},
@@ -11,10 +11,8 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Return at once, before the tasks run
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        default_value = "false", hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set)]
-    detach: bool,
+    #[command(flatten)]
+    wait: Wait,
     /// SERVICE=TASKS (repeatable)
     #[arg(required = true, value_name = "SERVICE=TASKS")]
     services: Vec<String>,
@@ -30,10 +28,8 @@ pub async fn run(args: Args, client: &Client) -> Result<()> {
         Ok(terminal::say(format!("{name} scaled to {replicas}"))?)
     })
     .await;
-    if !args.detach {
-        for id in &scaled {
-            converge::wait(id, false, client).await?;
-        }
+    for id in &scaled {
+        args.wait.until_done(id, client).await?;
     }
     outcome
 }
@@ -64,7 +60,10 @@ mod tests {
     use crate::command::fake::{Daemon, Reply};
 
     fn args(services: &[&str]) -> Args {
-        Args { detach: true, services: services.iter().map(|&text| text.to_owned()).collect() }
+        Args {
+            wait: Wait { detach: true, quiet: true },
+            services: services.iter().map(|&text| text.to_owned()).collect(),
+        }
     }
 
     /// SVC-36, SVC-39: the others are scaled although one is not there.

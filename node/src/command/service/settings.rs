@@ -4,12 +4,12 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::edit::at;
+use super::{converge::Wait, edit::at};
 use crate::command::quantity::{Bytes, Cpus, Nanos};
 
 #[derive(clap::Args, Default)]
 pub struct Settings {
-    /// Tasks
+    /// How many tasks
     #[arg(long, value_name = "NUMBER")]
     pub replicas: Option<u64>,
 
@@ -24,7 +24,7 @@ pub struct Settings {
     hostname: Option<String>,
     /// The image's files cannot be changed
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
-        help_heading = "Container")]
+        hide_possible_values = true, help_heading = "Container")]
     read_only: Option<bool>,
     /// Signal that asks a container to end
     #[arg(long, value_name = "SIGNAL", help_heading = "Container")]
@@ -83,13 +83,8 @@ pub struct Settings {
     /// Do not ask the registry which version of the image this is
     #[arg(long)]
     pub no_resolve_image: bool,
-    /// Return at once, before the tasks run
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        default_value = "false", hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set)]
-    pub detach: bool,
-    /// Do not show the progress
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub wait: Wait,
 }
 
 impl Settings {
@@ -207,7 +202,7 @@ mod tests {
     /// SVC-09
     #[test]
     fn detach_may_have_a_value() {
-        let detach = |words: &[&str]| Line::parse_from([&["x"], words].concat()).settings.detach;
+        let detach = |words: &[&str]| Line::parse_from([&["x"], words].concat()).settings.wait.detach;
         assert!(detach(&["-d"]) && detach(&["--detach"]) && detach(&["--detach=true"]));
         assert!(!detach(&[]) && !detach(&["--detach=false"]));
     }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{converge, edit, image, settings::Settings};
+use super::{edit, image, settings::Settings};
 use crate::{
     client::Client,
     command::{mount, options, terminal, words},
@@ -65,10 +65,7 @@ pub async fn run(args: Args, client: &Client) -> Result<()> {
     }
     terminal::warn(&super::send(&service, client).await?);
     terminal::say(&args.service)?;
-    if args.settings.detach {
-        return Ok(());
-    }
-    converge::wait(service["ID"].as_str().unwrap_or_default(), args.settings.quiet, client).await
+    args.settings.wait.until_done(service["ID"].as_str().unwrap_or_default(), client).await
 }
 
 /// All changes but that of the image.

@@ -16,7 +16,8 @@ use anyhow::{Context, Result};
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let replace = || -> io::Result<()> {
         let temporary = path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;

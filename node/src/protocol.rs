@@ -8,6 +8,7 @@ use covey_state::{
     node::{Availability, EdgeBlock, NodeDescription, Role},
     time::Stamp,
 };
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Kinds of streams: the first byte of each.
@@ -76,10 +77,19 @@ pub struct Assign {
 }
 
 /// What a node answers to [`Assign`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// Whether the work was taken.
+    pub taken: Taken,
+    /// What the node says of itself, in answer to an [`Assign`] of nothing: the beginning of a session.
+    pub description: Option<NodeDescription>,
+}
+
+/// Whether work was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Assigned {
-    /// All of it was taken.
-    Taken,
+pub enum Taken {
+    /// All of it.
+    Yes,
     /// The changes build on a set that this node does not have.
     NeedFull {
         /// What it has.
@@ -107,6 +117,8 @@ pub struct JoinRequest {
     pub availability: Availability,
     /// Its clock, to say by how much it is off.
     pub clock: Stamp,
+    /// Networks that it reaches already: the edge pool must not overlap them.
+    pub networks: Vec<IpNet>,
 }
 
 /// A machine has become a member.

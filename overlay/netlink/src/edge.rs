@@ -35,7 +35,7 @@ const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// The container's end of its veth.
 const INSIDE: &str = "eth0";
 /// Marks our routes, so that `ip route` says whose they are (`/etc/iproute2/rt_protos` leaves this one free).
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
+pub(crate) const PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
 
 /// A step was not taken; those before it were.
 #[derive(Debug, thiserror::Error)]

@@ -8,9 +8,12 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 
-use crate::socket::{NetlinkError, Route};
+use crate::{
+    edge::PROTOCOL,
+    socket::{NetlinkError, Route},
+};
 
-/// Every network of this host's main routing table but the default routes, with the link's own addresses in them.
+/// Every network of this host's main routing table but the default routes and those of the edge.
 ///
 /// # Errors
 /// [`NetlinkError`].
@@ -26,7 +29,11 @@ pub fn local_networks() -> Result<Vec<IpNet>, NetlinkError> {
 }
 
 fn network(route: &RouteMessage) -> Option<IpNet> {
-    if route.header.table != RouteHeader::RT_TABLE_MAIN || route.header.kind != RouteType::Unicast {
+    let header = &route.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN
+        || header.kind != RouteType::Unicast
+        || header.protocol == PROTOCOL
+    {
         return None;
     }
     let address = route.attributes.iter().find_map(|attribute| match attribute {

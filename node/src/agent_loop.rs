@@ -1,0 +1,151 @@
+//! The agent loop: owns the worker machine, has the executor take its steps, and tells what became of them.
+
+use std::{path::PathBuf, sync::Arc};
+
+use covey_agent::{
+    controller::{Done, Step},
+    executor::Executor,
+    worker::{Output, Remembered, SetError, Worker},
+};
+use covey_state::{
+    Id,
+    assignment::{Assignment, AssignmentSet},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::{clock, disk, gossip_loop::GossipHandle};
+
+/// Inputs that wait for the loop.
+const INPUTS_MAX: usize = 1024;
+/// Bytes of the remembered set, at most.
+const REMEMBERED_MAX: usize = 64 << 20;
+
+enum Input {
+    Set { set: AssignmentSet, taken: oneshot::Sender<Result<(), SetError>> },
+    Done { task: Id, attempt: u32, done: Done },
+}
+
+/// The way to the loop. It ends when the last one is dropped.
+#[derive(Clone)]
+pub struct AgentHandle(mpsc::Sender<Input>);
+
+impl AgentHandle {
+    /// Hands over a set; `None` where the loop has ended.
+    pub async fn assign(&self, set: AssignmentSet) -> Option<Result<(), SetError>> {
+        let (taken, answer) = oneshot::channel();
+        self.0.send(Input::Set { set, taken }).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// Everything that the loop works with.
+pub struct AgentLoop<E> {
+    worker: Worker,
+    executor: Arc<E>,
+    gossip: GossipHandle,
+    remember: watch::Sender<Option<Remembered>>,
+    tasks: TaskTracker,
+    inputs: mpsc::Receiver<Input>,
+    back: mpsc::WeakSender<Input>,
+}
+
+impl<E: Executor> AgentLoop<E> {
+    /// A loop that goes on where the daemon before it stopped: with the set in `file` and what the executor holds.
+    ///
+    /// # Errors
+    /// The file is damaged, or the executor does not answer.
+    pub async fn new(
+        file: PathBuf,
+        executor: Arc<E>,
+        gossip: GossipHandle,
+        tasks: TaskTracker,
+    ) -> anyhow::Result<(Self, AgentHandle)> {
+        let remembered = match disk::read(&file, REMEMBERED_MAX as u64)? {
+            Some(bytes) => covey_wire::decode::<Remembered, REMEMBERED_MAX>(&bytes)
+                .map_err(|error| anyhow::anyhow!("{} is damaged: {error}", file.display()))?,
+            None => Remembered::default(),
+        };
+        let worker = Worker::new(clock::now(), remembered, executor.held().await?);
+        let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        let (remember, watched) = watch::channel(None);
+        tasks.spawn(write_remembered(file, watched));
+        let back = sender.downgrade();
+        Ok((Self { worker, executor, gossip, remember, tasks, inputs, back }, AgentHandle(sender)))
+    }
+
+    /// Runs until nobody holds a handle any more.
+    pub async fn run(mut self) {
+        loop {
+            self.carry_out().await;
+            let wait = self.worker.poll_timeout().map(|at| at.since(clock::now()));
+            tokio::select! {
+                input = self.inputs.recv() => match input {
+                    Some(Input::Set { set, taken }) => {
+                        // Whoever handed it over may be gone.
+                        let _ = taken.send(self.worker.handle_set(clock::now(), set));
+                    }
+                    Some(Input::Done { task, attempt, done }) => {
+                        self.worker.handle_done(clock::now(), task, attempt, done);
+                    }
+                    None => return,
+                },
+                () = async { match wait { Some(wait) => tokio::time::sleep(wait).await, None => std::future::pending().await } } => {
+                    self.worker.handle_timeout(clock::now());
+                }
+            }
+        }
+    }
+
+    async fn carry_out(&mut self) {
+        while let Some(output) = self.worker.poll_output() {
+            match output {
+                Output::Do { assignment, attempt, step } => self.take_step(*assignment, attempt, step),
+                Output::Report { task, status } => self.gossip.report(task, &status).await,
+                Output::Withdraw { task } => self.gossip.withdraw(task).await,
+                Output::Discard { task } => {
+                    let executor = self.executor.clone();
+                    self.tasks.spawn(async move {
+                        if let Err(error) = executor.remove(task).await {
+                            tracing::warn!(%task, %error, "what is left of an unknown task cannot be removed");
+                        }
+                    });
+                }
+                Output::Remember(remembered) => _ = self.remember.send_replace(Some(remembered)),
+            }
+        }
+    }
+
+    fn take_step(&self, assignment: Assignment, attempt: u32, step: Step) {
+        let (executor, back) = (self.executor.clone(), self.back.clone());
+        self.tasks.spawn(async move {
+            let task = assignment.task;
+            let done = match step {
+                Step::Prepare => Done::Prepared(executor.prepare(&assignment, attempt).await),
+                Step::Start => Done::Started(executor.start(task).await),
+                Step::Wait => Done::Exited(executor.wait(task).await),
+                Step::Stop { grace } => Done::Stopped(executor.stop(task, grace).await),
+                Step::Remove => Done::Removed(executor.remove(task).await),
+            };
+            if let Some(back) = back.upgrade() {
+                // Fails only when the loop has ended meanwhile; the next daemon finds what was done.
+                let _ = back.send(Input::Done { task, attempt, done }).await;
+            }
+        });
+    }
+}
+
+/// Keeps the file as the last set is: sets that come faster than the disk are skipped.
+async fn write_remembered(file: PathBuf, mut watched: watch::Receiver<Option<Remembered>>) {
+    while watched.changed().await.is_ok() {
+        let Some(remembered) = watched.borrow_and_update().clone() else { continue };
+        let file = file.clone();
+        let written =
+            tokio::task::spawn_blocking(move || disk::write(&file, &covey_wire::encode(&remembered)?)).await;
+        match written {
+            Ok(Err(error)) => tracing::error!(%error, "the assignments cannot be remembered"),
+            Err(error) => tracing::error!(%error, "the assignments cannot be remembered"),
+            Ok(Ok(())) => {}
+        }
+    }
+}

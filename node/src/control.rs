@@ -1,0 +1,202 @@
+//! What the API asks of the cluster, answered by this node.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use covey_api::{
+    Control, Failure,
+    control::{
+        InitRequest, Issuer, JoinRequest, JoinTokens, Liveness, LogsOf, Membership, NodeState, Rotate,
+        StoreChange, TaskLine, View,
+    },
+    log::LogQuery,
+};
+use covey_gossip::Liveness as Heard;
+use covey_raft::{ProposeError, ReadError};
+use covey_state::{
+    Id, Store,
+    cluster::JoinSecrets,
+    command::{Command, Proposal},
+    node::{Node, Role},
+};
+use futures_util::{
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::{
+    clock,
+    daemon::Daemon,
+    logs,
+    manager_loop::REACHABLE_WITHIN,
+    member::{Log, Member},
+    translate,
+};
+
+/// The cluster as this node's API asks it.
+pub struct ClusterControl(pub Arc<Daemon>);
+
+impl ClusterControl {
+    fn manager(&self) -> Result<(Arc<Member>, Log), Failure> {
+        let member = self.0.member().ok_or_else(Failure::not_in_swarm)?;
+        let log = member.log().ok_or_else(Failure::not_a_manager)?;
+        Ok((member, log))
+    }
+}
+
+impl Control for ClusterControl {
+    fn membership(&self) -> Membership {
+        let (state, error) = self.0.state();
+        let Some(member) = self.0.member() else {
+            return Membership { state, error, ..Membership::default() };
+        };
+        let (me, notes) = (member.id(), member.notes());
+        let mut managers = member.managers();
+        let manager = member.log().is_some();
+        if manager {
+            managers.push((me, notes.advertise));
+            managers.sort();
+        }
+        Membership { state, node: Some(me), address: Some(notes.advertise.ip()), manager, managers, error }
+    }
+
+    fn read(&self) -> BoxFuture<'_, Result<View, Failure>> {
+        Box::pin(async {
+            let (member, log) = self.manager()?;
+            let store = log.read().await.map_err(unreadable)?;
+            let ca = member.identity().ca;
+            let token = |role| {
+                let token = store.cluster().and_then(|cluster| translate::token(cluster, ca.digest(), role));
+                token.map(|token| token.to_string()).unwrap_or_default()
+            };
+            Ok(View {
+                observed: Arc::new(member.sight.tasks(&store)),
+                nodes: Arc::new(liveness(&member, &log, &store)),
+                tokens: JoinTokens { worker: token(Role::Worker), manager: token(Role::Manager) },
+                issuer: issuer(ca.der()),
+                store,
+            })
+        })
+    }
+
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async {
+            let (_, log) = self.manager()?;
+            log.propose(&Proposal { planned_at: None, commands: vec![command] }).await.map_err(refused)?;
+            Ok(())
+        })
+    }
+
+    fn new_id(&self) -> Id {
+        clock::new_id()
+    }
+
+    fn init(&self, request: InitRequest) -> BoxFuture<'_, Result<Id, Failure>> {
+        Box::pin(self.0.init(request))
+    }
+
+    fn join(&self, request: JoinRequest) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(self.0.join(request))
+    }
+
+    fn leave(&self, force: bool) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(self.0.leave(force))
+    }
+
+    fn rotate_tokens(&self, roles: Rotate) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            let (_, log) = self.manager()?;
+            let store = log.read().await.map_err(unreadable)?;
+            let old = &store.cluster().ok_or_else(Failure::not_in_swarm)?.join;
+            let secret =
+                |rotate: bool, old: &str| if rotate { clock::new_id().to_string() } else { old.to_owned() };
+            let join = JoinSecrets {
+                worker: secret(roles.worker, &old.worker),
+                manager: secret(roles.manager, &old.manager),
+            };
+            self.propose(Command::SetJoinSecrets { join }).await
+        })
+    }
+
+    fn logs(
+        &self,
+        of: LogsOf,
+        query: LogQuery,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<TaskLine, Failure>>, Failure>> {
+        Box::pin(async move {
+            let (member, log) = self.manager()?;
+            let store = log.read().await.map_err(unreadable)?;
+            Ok(logs::gather(member, store, self.0.changes(), of, query))
+        })
+    }
+
+    fn changes(&self) -> BoxStream<'static, StoreChange> {
+        let changes = self.0.changes();
+        Box::pin(stream::unfold(changes, async |mut changes| {
+            loop {
+                match changes.recv().await {
+                    Ok(change) => return Some((change, changes)),
+                    Err(RecvError::Lagged(missed)) => {
+                        tracing::warn!(missed, "events were lost: too many at once")
+                    }
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        }))
+    }
+}
+
+fn unreadable(error: ReadError) -> Failure {
+    Failure::unavailable(error.to_string())
+}
+
+fn refused(error: ProposeError) -> Failure {
+    match error {
+        ProposeError::Refused(refusal) => refusal.into(),
+        ProposeError::TooLarge { .. } => Failure::invalid(error.to_string()),
+        _ => Failure::unavailable(error.to_string()),
+    }
+}
+
+fn liveness(member: &Member, log: &Log, store: &Store) -> BTreeMap<Id, Liveness> {
+    let leader = log.leadership();
+    let contacts = log.contacts();
+    let voters = log.members().voters;
+    let notice = member.notices.borrow().join("; ");
+    let me = member.id();
+    let of = |node: &Node| {
+        let alive = node.id == me || member.sight.node(node.id).is_some_and(|(heard, _)| heard.is_live());
+        let (state, message) = match member.sight.node(node.id) {
+            _ if node.left => (NodeState::Down, "it left the swarm".to_owned()),
+            _ if alive => (NodeState::Ready, String::new()),
+            Some((Heard::Left, _)) => (NodeState::Down, "it left the swarm".to_owned()),
+            Some(_) => {
+                (NodeState::Down, ["heartbeat failure", &notice].join("; ").trim_end_matches("; ").to_owned())
+            }
+            None => (NodeState::Unknown, String::new()),
+        };
+        let answers = match (leader.am_leader, contacts.get(&node.id)) {
+            (true, Some(ago)) => *ago < REACHABLE_WITHIN,
+            _ => alive,
+        };
+        Liveness {
+            state,
+            message,
+            leader: leader.leader == Some(node.id),
+            reachable: voters.contains_key(&node.id) && (node.id == me || answers),
+        }
+    };
+    store.nodes().map(|node| (node.id, of(node))).collect()
+}
+
+/// Subject and public key out of the CA's certificate.
+fn issuer(der: &[u8]) -> Issuer {
+    match x509_parser::parse_x509_certificate(der) {
+        Ok((_, certificate)) => Issuer {
+            subject: certificate.subject().as_raw().to_vec(),
+            public_key: certificate.public_key().raw.to_vec(),
+        },
+        // It was verified when it was taken into use.
+        Err(_) => Issuer::default(),
+    }
+}

@@ -1,0 +1,465 @@
+//! The daemon: this machine in or out of a cluster, and the way from one to the other.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use covey_agent::executor::Executor;
+use covey_api::{
+    Failure, Host,
+    control::{InitRequest, JoinRequest, LocalState, StoreChange},
+};
+use covey_crypto::{
+    authority::Authority, identity::NodeKey, identity::Role as CertifiedRole, token::JoinToken,
+};
+use covey_gossip_quic::{RequestError, read_frame, write_frame};
+use covey_overlay_netlink::local_networks;
+use covey_raft::Change;
+use covey_runtime::{NetworkMode, Runtime, TaskExecutor};
+use covey_state::{
+    Id,
+    cluster::{Authority as StoredAuthority, JoinSecrets},
+    command::{Command, Proposal},
+    node::{EdgeBlock, NodeDescription, NodeSpec, Role},
+};
+use rustls::pki_types::CertificateDer;
+use tokio::{
+    sync::{Mutex, broadcast, watch},
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    address, admission, clock,
+    identity::{Folder, Identity, Notes},
+    logs::LocalLogs,
+    machine,
+    member::{Log, Member, Surroundings},
+    protocol::{self, Answer, JOIN_MAX, Joined, RenewRequest, kind},
+    renewal,
+};
+
+/// Changes of the store that a slow watcher may be behind.
+const CHANGES_MAX: usize = 1024;
+/// How long a new cluster may take until it has its first entry, and a new manager until it has the log.
+const READY_MAX: Duration = Duration::from_secs(15);
+/// How long the others may take to let a manager go that leaves.
+const LET_GO_MAX: Duration = Duration::from_secs(5);
+/// How long a manager may take to hear that a worker leaves.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// Between two looks at something that is about to happen.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// This machine's daemon.
+pub struct Daemon {
+    /// What is said of the machine.
+    pub host: Host,
+    /// The containers of this node.
+    pub runtime: Runtime,
+    folder: Folder,
+    description: NodeDescription,
+    /// Where the node's containers get their addresses; `None` out of a cluster.
+    pub edge: watch::Sender<Option<EdgeBlock>>,
+    log: watch::Sender<Option<Log>>,
+    member: watch::Sender<Option<Arc<Member>>>,
+    state: watch::Sender<(LocalState, String)>,
+    /// One at a time is on its way in or out.
+    moving: Mutex<()>,
+    changes: broadcast::Sender<StoreChange>,
+}
+
+impl Daemon {
+    /// A daemon that is in no cluster yet.
+    pub fn new(host: Host, labels: &BTreeMap<String, String>, folder: Folder, runtime: Runtime) -> Arc<Self> {
+        let daemon = Arc::new(Self {
+            description: machine::description(&host, labels),
+            host,
+            runtime,
+            folder,
+            edge: watch::Sender::new(None),
+            log: watch::Sender::new(None),
+            member: watch::Sender::new(None),
+            state: watch::Sender::new((LocalState::Inactive, String::new())),
+            moving: Mutex::new(()),
+            changes: broadcast::Sender::new(CHANGES_MAX),
+        });
+        tokio::spawn(tell_changes(daemon.log.subscribe(), daemon.changes.clone()));
+        daemon
+    }
+
+    /// This node as a member, while it is one.
+    pub fn member(&self) -> Option<Arc<Member>> {
+        self.member.borrow().clone()
+    }
+
+    /// In a cluster or not, and what is wrong.
+    pub fn state(&self) -> (LocalState, String) {
+        self.state.borrow().clone()
+    }
+
+    /// Follows what changes in the store.
+    pub fn changes(&self) -> broadcast::Receiver<StoreChange> {
+        self.changes.subscribe()
+    }
+
+    fn surroundings(&self, id: Id) -> Surroundings<TaskExecutor> {
+        Surroundings {
+            folder: self.folder.clone(),
+            executor: Arc::new(TaskExecutor::new(self.runtime.clone(), id, NetworkMode::Edge)),
+            log: self.log.clone(),
+            logs: Arc::new(LocalLogs(self.runtime.clone())),
+            description: self.description.clone(),
+            edge: self.edge.clone(),
+        }
+    }
+
+    fn enter(self: &Arc<Self>, member: Arc<Member>) {
+        self.member.send_replace(Some(member.clone()));
+        self.state.send_replace((LocalState::Active, String::new()));
+        let daemon = self.clone();
+        let id = member.id();
+        tokio::spawn(async move {
+            member.expelled().await;
+            tracing::warn!("this node was removed from the swarm");
+            let _moving = daemon.moving.lock().await;
+            if daemon.member().is_some_and(|member| member.id() == id)
+                && let Err(error) = daemon.go_out(false).await
+            {
+                tracing::error!(error = format!("{error:#}"), "the swarm could not be forgotten");
+            }
+        });
+    }
+
+    /// Goes on as the member that this machine was before the daemon started, if it was one.
+    ///
+    /// # Errors
+    /// Something on disk is damaged or newer than this version, or the control address cannot be had.
+    pub async fn resume(self: &Arc<Self>) -> Result<()> {
+        let _moving = self.moving.lock().await;
+        let Some((mut identity, notes)) = self.folder.load()? else { return Ok(()) };
+        let (endpoint, events) = Member::bind(notes.listen, Some(&identity))?;
+        if identity.peer.check_time(clock::wall()).is_err() {
+            tracing::info!("the certificate is not valid at this time: asking for a new one");
+            let request = RenewRequest { request: identity.key.request()?, advertise: notes.advertise };
+            let renewed = renewal::ask(&endpoint, &notes.managers, &request).await?;
+            identity = Identity::new(identity.key, CertificateDer::from(renewed.certificate), identity.ca)?;
+            self.folder.save(&identity)?;
+            endpoint.set_identity(&identity.of_quic())?;
+        }
+        let surroundings = self.surroundings(identity.peer.id);
+        self.enter(Member::start(surroundings, identity, notes, endpoint, events, None).await?);
+        Ok(())
+    }
+
+    /// Makes a new cluster with this node as its only manager.
+    ///
+    /// # Errors
+    /// For the user; the machine is in no cluster then.
+    pub async fn init(self: &Arc<Self>, request: InitRequest) -> Result<Id, Failure> {
+        let _moving = self.moving.lock().await;
+        if request.force_new_cluster {
+            return Err(Failure::not_yet("--force-new-cluster"));
+        }
+        if self.member().is_some() {
+            return Err(Failure::already_in_swarm());
+        }
+        let listen = address::listen(&request.listen).map_err(invalid)?;
+        let advertise = address::advertise(&request.advertise, listen).map_err(invalid)?;
+        request.spec.edge.check().map_err(|error| Failure::invalid(error.to_string()))?;
+        let networks = local().await.map_err(internal)?;
+        admission::check_pool(&request.spec.edge, &networks).map_err(invalid)?;
+        self.state.send_replace((LocalState::Pending, String::new()));
+        let made = self.found(&request, listen, advertise).await;
+        if made.is_err() {
+            self.retreat().await;
+        }
+        made.map_err(internal)
+    }
+
+    async fn found(
+        self: &Arc<Self>,
+        request: &InitRequest,
+        listen: std::net::SocketAddr,
+        advertise: std::net::SocketAddr,
+    ) -> Result<Id> {
+        let (cluster, id) = (clock::new_id(), clock::new_id());
+        let authority = Authority::create(&clock::random(), cluster, clock::wall())?;
+        let key = NodeKey::from_seed(&clock::random());
+        let lifetime = request.spec.certificate_lifetime;
+        let certificate =
+            authority.issue(&key.request()?, id, CertifiedRole::Manager, clock::wall(), lifetime)?;
+        let public_key = key.public();
+        let identity = Identity::new(key, certificate, authority.certificate().clone())?;
+        let (endpoint, events) = Member::bind(listen, Some(&identity))?;
+        self.folder.save(&identity)?;
+        let notes = Notes::new(listen, advertise, vec![(id, advertise)]);
+        let member = Member::start(self.surroundings(id), identity, notes, endpoint, events, None).await?;
+        self.member.send_replace(Some(member.clone()));
+        let log = member.log().context("the managers' log did not start")?;
+        log.initialize().await?;
+        let spec = NodeSpec {
+            name: String::new(),
+            labels: BTreeMap::new(),
+            role: Role::Manager,
+            availability: request.availability,
+        };
+        let commands = vec![
+            Command::CreateCluster {
+                id: cluster,
+                spec: request.spec.clone(),
+                authority: StoredAuthority {
+                    certificate: authority.certificate().to_pem(),
+                    key: authority.key_pem()?.to_string(),
+                },
+                join: JoinSecrets {
+                    worker: clock::new_id().to_string(),
+                    manager: clock::new_id().to_string(),
+                },
+            },
+            Command::CreateNode {
+                id,
+                spec,
+                description: self.description.clone(),
+                address: advertise,
+                public_key,
+            },
+            Command::SetNodeRole { id, role: Role::Manager },
+        ];
+        log.propose(&Proposal { planned_at: None, commands }).await?;
+        self.enter(member);
+        Ok(id)
+    }
+
+    /// Joins a cluster.
+    ///
+    /// # Errors
+    /// For the user; the machine is in no cluster then.
+    pub async fn join(self: &Arc<Self>, request: JoinRequest) -> Result<(), Failure> {
+        let _moving = self.moving.lock().await;
+        if self.member().is_some() {
+            return Err(Failure::already_in_swarm());
+        }
+        let token: JoinToken = request.token.parse().map_err(|error| Failure::invalid(format!("{error}")))?;
+        let listen = address::listen(&request.listen).map_err(invalid)?;
+        let advertise = address::advertise_or_seen(&request.advertise, listen).map_err(invalid)?;
+        self.state.send_replace((LocalState::Pending, String::new()));
+        let joined = self.come_in(&request, &token, listen, advertise).await;
+        if joined.is_err() {
+            self.retreat().await;
+        }
+        joined.map_err(|error| Failure::unavailable(format!("{error:#}")))
+    }
+
+    async fn come_in(
+        self: &Arc<Self>,
+        request: &JoinRequest,
+        token: &JoinToken,
+        listen: std::net::SocketAddr,
+        advertise: std::net::SocketAddr,
+    ) -> Result<()> {
+        let (endpoint, events) = Member::bind(listen, None)?;
+        let key = NodeKey::from_seed(&clock::random());
+        let asked = covey_wire::encode(&protocol::JoinRequest {
+            token: request.token.clone(),
+            request: key.request()?,
+            description: self.description.clone(),
+            advertise,
+            availability: request.availability,
+            clock: clock::now(),
+            networks: local().await?,
+        })?;
+        let mut remotes = Vec::new();
+        for remote in &request.remotes {
+            remotes.extend(address::remote(remote).await?);
+        }
+        let mut last = None;
+        for remote in remotes {
+            match endpoint.join(remote, token.ca_digest(), &asked).await {
+                Ok(found) => {
+                    let joined: Joined = covey_wire::decode::<_, JOIN_ANSWER_MAX>(&found.answer)?;
+                    let identity = Identity::new(key, CertificateDer::from(joined.certificate), found.ca)?;
+                    self.folder.save(&identity)?;
+                    endpoint.set_identity(&identity.of_quic())?;
+                    let notes = Notes::new(listen, joined.advertise, joined.managers);
+                    let surroundings = self.surroundings(identity.peer.id);
+                    let roster = Some(joined.roster);
+                    let member =
+                        Member::start(surroundings, identity, notes, endpoint, events, roster).await?;
+                    self.member.send_replace(Some(member.clone()));
+                    if let Some(log) = member.log() {
+                        timeout(READY_MAX, has_cluster(&log))
+                            .await
+                            .context("the managers' log did not come")?;
+                    }
+                    self.enter(member);
+                    return Ok(());
+                }
+                // A word of the manager is final; whoever cannot be reached may have a neighbour.
+                Err(error @ (RequestError::Refused(_) | RequestError::WrongCa)) => return Err(error.into()),
+                Err(error) => last = Some(error),
+            }
+        }
+        match last {
+            Some(error) => Err(error.into()),
+            None => bail!("no manager was named: give the address of one, HOST:PORT"),
+        }
+    }
+
+    /// Leaves the cluster.
+    ///
+    /// # Errors
+    /// For the user; nothing has changed then.
+    pub async fn leave(self: &Arc<Self>, force: bool) -> Result<(), Failure> {
+        let _moving = self.moving.lock().await;
+        let member = self.member().ok_or_else(|| Failure::unavailable("This node is not part of a swarm"))?;
+        match member.log() {
+            Some(log) => {
+                if !force && let Some(refusal) = may_not_leave(&member, &log) {
+                    return Err(Failure::unavailable(refusal));
+                }
+                if let Err(error) = be_let_go(&member, &log).await {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "the other managers did not let this one go"
+                    );
+                }
+            }
+            None => {
+                if let Err(error) = say_goodbye(&member).await {
+                    tracing::warn!(error = format!("{error:#}"), "no manager heard that this node leaves");
+                }
+            }
+        }
+        self.go_out(true).await.map_err(internal)
+    }
+
+    /// Ends this node's membership and what it runs for it.
+    async fn go_out(&self, goodbye: bool) -> Result<()> {
+        let Some(member) = self.member.send_replace(None) else { return Ok(()) };
+        member.stop(goodbye).await;
+        self.state.send_replace((LocalState::Inactive, String::new()));
+        let executor = TaskExecutor::new(self.runtime.clone(), member.id(), NetworkMode::Edge);
+        for held in executor.held().await? {
+            executor.remove(held.task).await?;
+        }
+        member.wipe()
+    }
+
+    /// After a failed init or join: as before.
+    async fn retreat(&self) {
+        if let Some(member) = self.member.send_replace(None) {
+            member.stop(true).await;
+        }
+        if let Err(error) = self.folder.wipe() {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "what is left of a failed attempt could not be removed"
+            );
+        }
+        self.edge.send_replace(None);
+        self.state.send_replace((LocalState::Inactive, String::new()));
+    }
+
+    /// Ends the daemon: containers and membership stay for the next one.
+    pub async fn stop(&self) {
+        if let Some(member) = self.member() {
+            member.stop(false).await;
+        }
+    }
+}
+
+/// Bytes of the answer to a request to join: it names all nodes.
+const JOIN_ANSWER_MAX: usize = covey_gossip_quic::ANSWER_MAX + JOIN_MAX;
+
+fn invalid(error: anyhow::Error) -> Failure {
+    Failure::invalid(format!("{error:#}"))
+}
+
+fn internal(error: anyhow::Error) -> Failure {
+    Failure::internal(format!("{error:#}"))
+}
+
+async fn local() -> Result<Vec<ipnet::IpNet>> {
+    Ok(spawn_blocking(local_networks).await??)
+}
+
+async fn has_cluster(log: &Log) {
+    let mut changes = log.changes();
+    while log.store().cluster().is_none() && changes.next().await.is_some() {}
+}
+
+fn may_not_leave(member: &Member, log: &Log) -> Option<String> {
+    let voters = log.members().voters;
+    let me = member.id();
+    let alive = |id: &Id| *id == me || member.sight.node(*id).is_some_and(|(liveness, _)| liveness.is_live());
+    covey_manager::leave::refusal(voters.len(), voters.keys().filter(|id| alive(id)).count())
+}
+
+/// Has the others take this manager out of their number, and note that it left.
+async fn be_let_go(member: &Member, log: &Log) -> Result<()> {
+    let id = member.id();
+    if log.members().voters.len() <= 1 {
+        return Ok(());
+    }
+    let gone = async {
+        let store = log.read().await?;
+        let node = store.node(id).context("this node is no member any more")?;
+        let spec = NodeSpec { role: Role::Worker, ..node.spec.clone() };
+        let commands = vec![
+            Command::UpdateNode { id, version: node.version, spec },
+            Command::SetNodeLeft { id, left: true },
+        ];
+        log.propose(&Proposal { planned_at: None, commands }).await?;
+        while log.members().voters.contains_key(&id) {
+            sleep(LOOK).await;
+        }
+        Ok(())
+    };
+    timeout(LET_GO_MAX, gone).await?
+}
+
+async fn say_goodbye(member: &Member) -> Result<()> {
+    let mut last = anyhow::anyhow!("no manager is known");
+    for (id, address) in member.managers() {
+        let said = async {
+            let (mut send, mut recv) = member.endpoint.open(id, address, kind::LEAVE).await?;
+            write_frame(&mut send, &[]).await?;
+            send.finish()?;
+            let answer: Answer<()> =
+                covey_wire::decode::<_, JOIN_MAX>(&read_frame(&mut recv, JOIN_MAX).await?)?;
+            answer.map_err(anyhow::Error::msg)
+        };
+        match timeout(GOODBYE_MAX, said).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => last = error,
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Tells what changes in whichever log there is.
+async fn tell_changes(mut log: watch::Receiver<Option<Log>>, changes: broadcast::Sender<StoreChange>) {
+    loop {
+        let current = log.borrow_and_update().clone();
+        let told = async {
+            let Some(log) = current else { return std::future::pending().await };
+            let mut feed = log.changes();
+            let mut before = log.store();
+            while let Some(change) = feed.next().await {
+                let after = log.store();
+                if let Change::Applied(applied) = change {
+                    let events = applied.events.to_vec();
+                    let change = StoreChange { at: after.last_at(), events, before, after: after.clone() };
+                    // Nobody may be watching.
+                    let _ = changes.send(change);
+                }
+                before = after;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = told => {}
+            changed = log.changed() => if changed.is_err() { return },
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The gossip loop: owns the gossip machine, carries what it wants sent, and passes on what it hears.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use covey_gossip::{Gossip, MESSAGE_BYTES_MAX, Myself, Output, Rights, Topic};
+use covey_gossip_quic::{Endpoint, read_frame, write_frame};
+use covey_state::{Id, task::TaskStatus};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{clock, protocol::kind, sight::Sight};
+
+/// Inputs that wait for the loop.
+const INPUTS_MAX: usize = 4096;
+/// Bytes of a task's status in a row.
+const STATUS_BYTES_MAX: usize = 8 * 1024;
+
+/// The topic of observed task states: written by the tasks' nodes, read by managers.
+pub fn tasks_topic() -> Topic {
+    // The text is short enough, always.
+    "tasks".parse().unwrap_or_else(|_| Topic::nodes())
+}
+
+/// What the loop takes.
+enum Input {
+    Datagram { from: Id, bytes: Bytes },
+    Push { from: Id, bytes: Vec<u8> },
+    Request { from: Id, bytes: Vec<u8>, reply: oneshot::Sender<Vec<u8>> },
+    Reply { from: Id, bytes: Vec<u8> },
+    Lost { peer: Id },
+    Persisted { incarnation: u64 },
+    SetRow { topic: Topic, key: String, payload: Bytes },
+    WithdrawRow { topic: Topic, key: String },
+    LearnOwner { id: Id, key: [u8; 32] },
+    ForgetOwner { id: Id },
+    Subscribe { topic: Topic },
+    Unsubscribe { topic: Topic },
+    Leave { done: oneshot::Sender<()> },
+}
+
+/// The way to the loop. It ends when the last one is dropped.
+#[derive(Clone)]
+pub struct GossipHandle(mpsc::Sender<Input>);
+
+impl GossipHandle {
+    async fn send(&self, input: Input) {
+        // Fails only when the loop has ended, as after leaving: then nobody is to be told anything.
+        let _ = self.0.send(input).await;
+    }
+
+    /// A datagram came in; where the loop is far behind it is lost, as datagrams are.
+    pub fn datagram(&self, from: Id, bytes: Bytes) {
+        let _ = self.0.try_send(Input::Datagram { from, bytes });
+    }
+
+    /// Rows came in.
+    pub async fn push(&self, from: Id, bytes: Vec<u8>) {
+        self.send(Input::Push { from, bytes }).await;
+    }
+
+    /// A request came in; `None`: it deserves no answer.
+    pub async fn request(&self, from: Id, bytes: Vec<u8>) -> Option<Vec<u8>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Request { from, bytes, reply }).await;
+        answer.await.ok()
+    }
+
+    /// A kept connection was lost.
+    pub async fn lost(&self, peer: Id) {
+        self.send(Input::Lost { peer }).await;
+    }
+
+    /// Says how a task of this node is.
+    pub async fn report(&self, task: Id, status: &TaskStatus) {
+        match covey_wire::encode(status) {
+            Ok(bytes) => {
+                let payload = bytes.into();
+                self.send(Input::SetRow { topic: tasks_topic(), key: task.to_string(), payload }).await;
+            }
+            Err(error) => tracing::error!(%task, %error, "a task's status cannot be told"),
+        }
+    }
+
+    /// Takes back what was said of a task.
+    pub async fn withdraw(&self, task: Id) {
+        self.send(Input::WithdrawRow { topic: tasks_topic(), key: task.to_string() }).await;
+    }
+
+    /// Learns a node's key.
+    pub async fn learn_owner(&self, id: Id, key: [u8; 32]) {
+        self.send(Input::LearnOwner { id, key }).await;
+    }
+
+    /// Forgets a node that is no member any more.
+    pub async fn forget_owner(&self, id: Id) {
+        self.send(Input::ForgetOwner { id }).await;
+    }
+
+    /// Wants to hear of all tasks, or no longer.
+    pub async fn hear_tasks(&self, wanted: bool) {
+        let topic = tasks_topic();
+        self.send(if wanted { Input::Subscribe { topic } } else { Input::Unsubscribe { topic } }).await;
+    }
+
+    /// Says goodbye to all.
+    pub async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        self.send(Input::Leave { done }).await;
+        let _ = left.await;
+    }
+}
+
+/// Writes an incarnation to disk; the loop speaks under it only afterwards.
+pub type Persist = Arc<dyn Fn(u64) -> anyhow::Result<()> + Send + Sync>;
+
+/// Everything that the loop works with.
+pub struct GossipLoop {
+    machine: Gossip,
+    endpoint: Endpoint,
+    sight: Sight,
+    persist: Persist,
+    /// Told whenever connections should be looked over: members came or went.
+    partners: tokio::sync::watch::Sender<Vec<Id>>,
+    tasks: TaskTracker,
+    inputs: mpsc::Receiver<Input>,
+    back: mpsc::WeakSender<Input>,
+}
+
+impl GossipLoop {
+    /// A loop for this node; it asks `seeds` for everything they know.
+    pub fn new(
+        myself: Myself,
+        config: covey_gossip::Config,
+        seeds: Vec<(Id, SocketAddr)>,
+        endpoint: Endpoint,
+        sight: Sight,
+        persist: Persist,
+        tasks: TaskTracker,
+    ) -> (Self, GossipHandle, tokio::sync::watch::Receiver<Vec<Id>>) {
+        let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        let (partners, watched) = tokio::sync::watch::channel(Vec::new());
+        let now = clock::monotonic();
+        let mut machine = Gossip::new(now, config, myself, u64::from_ne_bytes(clock::random()));
+        machine.join(now, seeds);
+        let back = sender.downgrade();
+        (
+            Self { machine, endpoint, sight, persist, partners, tasks, inputs, back },
+            GossipHandle(sender),
+            watched,
+        )
+    }
+
+    /// Runs until nobody holds a handle any more.
+    pub async fn run(mut self) {
+        loop {
+            self.carry_out();
+            let due = self.machine.poll_timeout().map(Instant::from_std);
+            tokio::select! {
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.handle(input),
+                    None => return,
+                },
+                () = async { match due { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
+                    self.machine.handle_timeout(clock::monotonic());
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = clock::monotonic();
+        let heard = match input {
+            Input::Datagram { from, bytes } => self.machine.handle_datagram(now, from, &bytes),
+            Input::Push { from, bytes } => self.machine.handle_push(now, from, &bytes),
+            Input::Reply { from, bytes } => self.machine.handle_reply(now, from, &bytes),
+            Input::Request { from, bytes, reply } => {
+                self.machine.handle_request(now, from, &bytes).map(|answer| {
+                    // Whoever asked may be gone.
+                    let _ = reply.send(answer);
+                })
+            }
+            Input::Lost { peer } => return self.machine.handle_lost(now, peer),
+            Input::Persisted { incarnation } => return self.machine.handle_persisted(now, incarnation),
+            Input::SetRow { topic, key, payload } => {
+                if let Err(error) = self.machine.set_row(&topic, &key, payload) {
+                    tracing::error!(topic = topic.as_str(), key, %error, "a row cannot be told");
+                }
+                return;
+            }
+            Input::WithdrawRow { topic, key } => return self.machine.withdraw_row(&topic, &key),
+            Input::LearnOwner { id, key } => {
+                if !self.machine.learn_owner(now, id, &key, Rights::All) {
+                    tracing::warn!(node = %id, "its key is none, or there are too many nodes");
+                }
+                return;
+            }
+            Input::ForgetOwner { id } => return self.machine.forget_owner(id),
+            Input::Subscribe { topic } => {
+                if let Err(error) = self.machine.subscribe(now, &topic) {
+                    tracing::error!(topic = topic.as_str(), %error, "cannot subscribe");
+                }
+                return;
+            }
+            Input::Unsubscribe { topic } => {
+                if let Err(error) = self.machine.unsubscribe(&topic) {
+                    tracing::error!(topic = topic.as_str(), %error, "cannot unsubscribe");
+                }
+                return;
+            }
+            Input::Leave { done } => {
+                self.machine.leave(now);
+                self.carry_out();
+                let _ = done.send(());
+                return;
+            }
+        };
+        if let Err(error) = heard {
+            tracing::debug!(%error, "a gossip message was dropped");
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Datagram { to, address, bytes } => {
+                    if let Err(error) = self.endpoint.send_datagram(to, address, bytes) {
+                        tracing::error!(%error, "gossip made a datagram that cannot be sent");
+                    }
+                }
+                Output::Push { to, address, bytes } => self.push(to, address, bytes),
+                Output::Request { to, address, bytes } => self.request(to, address, bytes),
+                Output::Persist { incarnation } => self.persist(incarnation),
+                Output::Member(event) => {
+                    self.sight.handle_member(clock::now(), event);
+                    self.partners.send_replace(self.machine.partners());
+                }
+                Output::Row { owner, topic, key } => self.pass_on(owner, &topic, &key),
+            }
+        }
+    }
+
+    fn push(&self, to: Id, address: SocketAddr, bytes: Bytes) {
+        let endpoint = self.endpoint.clone();
+        self.tasks.spawn(async move {
+            // What is lost here anti-entropy brings later.
+            let sent = async {
+                let mut send = endpoint.open_uni(to, address, kind::ROWS).await?;
+                write_frame(&mut send, &bytes).await?;
+                send.finish()?;
+                anyhow::Ok(())
+            };
+            if let Err(error) = sent.await {
+                tracing::debug!(node = %to, %error, "rows were not sent");
+            }
+        });
+    }
+
+    fn request(&self, to: Id, address: SocketAddr, bytes: Bytes) {
+        let (endpoint, back) = (self.endpoint.clone(), self.back.clone());
+        self.tasks.spawn(async move {
+            let asked = async {
+                let (mut send, mut recv) = endpoint.open(to, address, kind::GOSSIP).await?;
+                write_frame(&mut send, &bytes).await?;
+                send.finish()?;
+                anyhow::Ok(read_frame(&mut recv, MESSAGE_BYTES_MAX).await?)
+            };
+            match (asked.await, back.upgrade()) {
+                (Ok(bytes), Some(back)) => _ = back.send(Input::Reply { from: to, bytes }).await,
+                (Err(error), _) => tracing::debug!(node = %to, %error, "gossip request was not answered"),
+                (Ok(_), None) => {}
+            }
+        });
+    }
+
+    fn persist(&self, incarnation: u64) {
+        let (persist, back) = (self.persist.clone(), self.back.clone());
+        self.tasks.spawn_blocking(move || match (persist(incarnation), back.upgrade()) {
+            (Ok(()), Some(back)) => _ = back.blocking_send(Input::Persisted { incarnation }),
+            (Err(error), _) => {
+                tracing::error!(%error, "the incarnation cannot be written; this node stays silent")
+            }
+            (Ok(()), None) => {}
+        });
+    }
+
+    fn pass_on(&self, owner: Id, topic: &Topic, key: &str) {
+        if *topic != tasks_topic() {
+            return;
+        }
+        let Ok(task) = key.parse() else { return tracing::debug!(%owner, key, "a row of no task") };
+        let status = self
+            .machine
+            .row(topic.as_str(), owner, key)
+            .map(|row| covey_wire::decode::<TaskStatus, STATUS_BYTES_MAX>(row.payload));
+        match status {
+            Some(Err(error)) => tracing::warn!(%owner, %task, %error, "a task's row cannot be read"),
+            Some(Ok(status)) => self.sight.handle_task(owner, task, Some(status)),
+            None => self.sight.handle_task(owner, task, None),
+        }
+    }
+}

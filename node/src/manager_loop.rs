@@ -1,0 +1,402 @@
+//! The manager loop: waits to lead, and while it leads plans, proposes and hands out work.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use covey_manager::{
+    Dispatcher, Notice, Observed, Scope,
+    dispatcher::Output,
+    membership::{RaftChange, RaftMembers, plan_membership},
+    observed::{Liveness, Session as Seen},
+    plan,
+};
+use covey_raft::{Change, Leadership, ProposeError};
+use covey_state::{
+    Id, Store,
+    command::{Command, Proposal, Refusal},
+    event::{Change as Touch, Event},
+    node::NodeDescription,
+    time::Stamp,
+};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    clock,
+    member::{Log, Member},
+    roster,
+    session::{Order, Report, Session},
+    sight::News,
+    translate,
+};
+
+/// Reports of sessions that wait for the leader.
+const REPORTS_MAX: usize = 1024;
+/// Everything is planned again this often, whatever happened.
+const FULL_PLAN_EVERY: Duration = Duration::from_secs(60);
+/// Raft's members are looked over this often.
+const MEMBERS_EVERY: Duration = Duration::from_secs(1);
+/// Wait after the log refused for a reason that is not the plan's.
+const RETRY: Duration = Duration::from_millis(200);
+/// A voter that answered within this time is reachable.
+pub const REACHABLE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Runs for as long as the log does.
+pub async fn run(member: Arc<Member>, log: Log) {
+    loop {
+        let leadership = log.leadership();
+        if leadership.am_leader {
+            tracing::info!(term = leadership.term, "this node leads");
+            lead(&member, &log, leadership).await;
+            member.lead(BTreeMap::new());
+            member.notices.send_replace(Vec::new());
+        }
+        if log.leadership_after(leadership).await.is_none() {
+            let reason = log.stopped().await;
+            return tracing::error!(reason, "the managers' log has stopped on this node");
+        }
+    }
+}
+
+async fn lead(member: &Arc<Member>, log: &Log, leadership: Leadership) {
+    let lost = async {
+        // Another term, or nobody: in both cases somebody else begins anew.
+        let mut seen = leadership;
+        while let Some(now) = log.leadership_after(seen).await {
+            if !now.am_leader || now.term != leadership.term {
+                break;
+            }
+            seen = now;
+        }
+    };
+    tokio::select! {
+        () = lost => tracing::info!(term = leadership.term, "this node leads no longer"),
+        () = Leader::run(member.clone(), log.clone(), leadership.term) => {}
+    }
+}
+
+/// What a leader has for the time that it leads.
+struct Leader {
+    member: Arc<Member>,
+    log: Log,
+    observed: Observed,
+    dispatcher: Dispatcher,
+    sessions: BTreeMap<Id, Session>,
+    /// Whose session stands.
+    connected: BTreeSet<Id>,
+    reports: mpsc::Sender<Report>,
+    /// To be planned.
+    scope: Scope,
+    /// To be planned with whatever is planned next.
+    waiting: Scope,
+    look_again_at: Option<Stamp>,
+    /// A change of Raft's members that is under way.
+    change: Option<AbortOnDropHandle<()>>,
+    /// Raft's members may have to change.
+    members_due: bool,
+    rng: StdRng,
+}
+
+impl Leader {
+    async fn run(member: Arc<Member>, log: Log, term: u64) {
+        // A leader may still lack what the one before it had decided.
+        while let Err(error) = log.read().await {
+            tracing::debug!(%error, "not ready to lead yet");
+            sleep(RETRY).await;
+        }
+        let mut changes = log.changes();
+        let (reports, mut reported) = mpsc::channel(REPORTS_MAX);
+        let mut leader = Self {
+            observed: Observed::new(clock::now()),
+            dispatcher: Dispatcher::new(term),
+            sessions: BTreeMap::new(),
+            connected: BTreeSet::new(),
+            reports,
+            scope: Scope::All,
+            waiting: Scope::default(),
+            look_again_at: None,
+            change: None,
+            members_due: true,
+            rng: StdRng::from_seed(clock::random()),
+            member,
+            log,
+        };
+        leader.look_around();
+        let mut full_plan = interval(FULL_PLAN_EVERY);
+        let mut members = interval(MEMBERS_EVERY);
+        members.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let sight = leader.member.sight.clone();
+        loop {
+            leader.plan_if_due().await;
+            leader.plan_members_if_due().await;
+            let wait = leader.look_again_at.map(|at| Instant::now() + at.since(clock::now()));
+            tokio::select! {
+                change = changes.next() => match change {
+                    Some(Change::Applied(applied)) => leader.handle_events(&applied.events),
+                    Some(Change::Everything) => leader.look_around(),
+                    None => return,
+                },
+                news = sight.news() => leader.handle_news(news),
+                Some(report) = reported.recv() => leader.handle_report(report).await,
+                () = async { match &mut leader.change { Some(change) => _ = change.await, None => std::future::pending().await } } => {
+                    leader.change = None;
+                    leader.members_due = true;
+                }
+                _ = members.tick() => leader.members_due = true,
+                _ = full_plan.tick() => leader.scope = Scope::All,
+                () = async { match wait { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {}
+            }
+        }
+    }
+
+    /// Reads everything anew: at the beginning, and after more has changed than was told.
+    fn look_around(&mut self) {
+        let store = self.log.store();
+        for (node, heard) in self.member.sight.nodes() {
+            self.observed.handle_liveness(node, translate::liveness(heard));
+        }
+        // SWIM does not tell a node of itself.
+        self.observed.handle_liveness(self.member.id(), Liveness::Alive);
+        for (task, status) in self.member.sight.tasks(&store) {
+            self.observed.handle_task(task, status);
+        }
+        self.attend(&store);
+        for node in self.connected.clone() {
+            self.hand_everything(&store, node);
+        }
+        self.scope = Scope::All;
+    }
+
+    /// A session for each node, and none for others.
+    fn attend(&mut self, store: &Store) {
+        let wanted: BTreeMap<Id, _> =
+            store.nodes().filter(|node| !node.left).map(|node| (node.id, node.address)).collect();
+        self.sessions.retain(|id, _| wanted.contains_key(id));
+        for (id, address) in &wanted {
+            match self.sessions.get(id) {
+                Some(session) => session.moved(*address),
+                None => {
+                    let session = Session::begin(self.member.clone(), *id, *address, self.reports.clone());
+                    self.sessions.insert(*id, session);
+                }
+            }
+        }
+        self.member.lead(wanted);
+    }
+
+    fn handle_events(&mut self, events: &[Event]) {
+        let store = self.log.store();
+        self.scope.merge(Scope::from_events(events));
+        let outputs = self.dispatcher.handle_changes(&store, events);
+        self.send(outputs);
+        if let Some(roster) = roster::changes(&store, events) {
+            // Whoever is gone is told so, too: its session ends after that.
+            for node in self.connected.clone() {
+                self.order(node, Order::Roster(roster.clone()));
+            }
+            self.attend_later(&store, events);
+            self.members_due = true;
+        }
+    }
+
+    /// Sessions follow the nodes; that of a removed node hands over the news of it first.
+    fn attend_later(&mut self, store: &Store, events: &[Event]) {
+        for event in events {
+            if let Event::Node(id, Touch::Removed) = event {
+                self.observed.forget_node(*id);
+            }
+        }
+        let gone: BTreeSet<Id> =
+            self.sessions.keys().copied().filter(|id| store.node(*id).is_none_or(|node| node.left)).collect();
+        for id in &gone {
+            self.connected.remove(id);
+            if let Some(session) = self.sessions.remove(id) {
+                session.finish(&self.member);
+            }
+        }
+        self.attend(store);
+    }
+
+    fn handle_news(&mut self, news: News) {
+        let store = self.log.store();
+        for id in news.nodes {
+            let Some(heard) = self.member.sight.node(id) else { continue };
+            if self.observed.handle_liveness(id, translate::liveness(heard)) {
+                self.scope.add_node(id);
+            }
+            // SWIM's word is checked by the leader's own.
+            if heard.0.is_live() != self.connected.contains(&id) {
+                self.look_again(id);
+            }
+        }
+        for id in news.lost {
+            self.look_again(id);
+        }
+        for id in news.tasks {
+            let node = store.task(id).and_then(|task| task.node);
+            match node.and_then(|node| self.member.sight.task(id, node)) {
+                Some(status) => {
+                    if self.observed.handle_task(id, status) {
+                        self.scope.add_task(id);
+                    }
+                }
+                None => self.observed.forget_task(id),
+            }
+        }
+    }
+
+    /// A node's session is in doubt, until it answers again.
+    fn look_again(&mut self, node: Id) {
+        self.handle_gone(node);
+        self.order(node, Order::Again);
+    }
+
+    fn handle_gone(&mut self, node: Id) {
+        self.connected.remove(&node);
+        self.dispatcher.handle_disconnected(node);
+        if self.observed.handle_session(node, Seen::Gone { since: clock::now() }) {
+            self.scope.add_node(node);
+        }
+    }
+
+    async fn handle_report(&mut self, report: Report) {
+        let store = self.log.store();
+        match report {
+            Report::Gone { node } => self.handle_gone(node),
+            Report::NeedFull { node } => self.hand_everything(&store, node),
+            Report::Connected { node, description } => {
+                self.connected.insert(node);
+                self.hand_everything(&store, node);
+                if self.observed.handle_session(node, Seen::Connected) {
+                    self.scope.add_node(node);
+                }
+                self.describe(&store, node, description).await;
+            }
+        }
+    }
+
+    fn hand_everything(&mut self, store: &Store, node: Id) {
+        self.order(node, Order::Roster(roster::full(store)));
+        let output = self.dispatcher.handle_connected(store, node);
+        self.send(vec![output]);
+    }
+
+    async fn describe(&mut self, store: &Store, id: Id, description: NodeDescription) {
+        let Some(node) = store.node(id).filter(|node| node.description != description) else { return };
+        let describe = Command::DescribeNode { id, description, address: node.address };
+        self.propose(Proposal { planned_at: None, commands: vec![describe] }).await;
+    }
+
+    fn send(&mut self, outputs: Vec<Output>) {
+        for Output { node, set } in outputs {
+            self.order(node, Order::Set(set));
+        }
+    }
+
+    fn order(&mut self, node: Id, order: Order) {
+        let Some(session) = self.sessions.get(&node) else { return };
+        if !session.order(order) {
+            // Too far behind: it starts again, with everything.
+            tracing::warn!(%node, "the node does not keep up; its session starts again");
+            self.handle_gone(node);
+            self.sessions.remove(&node);
+            self.attend(&self.log.store());
+        }
+    }
+
+    async fn plan_if_due(&mut self) {
+        let due = self.look_again_at.is_some_and(|at| at <= clock::now());
+        if self.scope.is_empty() && !due {
+            return;
+        }
+        let mut scope = std::mem::take(&mut self.scope);
+        scope.merge(std::mem::take(&mut self.waiting));
+        let plan = plan(&self.log.store(), &self.observed, &scope, clock::now(), &mut self.rng);
+        self.look_again_at = plan.look_again_at;
+        self.waiting = plan.waiting;
+        self.tell(&plan.notices);
+        if let Some(proposal) = plan.proposal
+            && !self.propose(proposal).await
+        {
+            self.scope.merge(scope);
+        }
+    }
+
+    /// Says what is new to say, and keeps it for those who ask.
+    fn tell(&self, notices: &[Notice]) {
+        let notices: Vec<String> = notices.iter().map(ToString::to_string).collect();
+        self.member.notices.send_if_modified(|told| {
+            for notice in notices.iter().filter(|notice| !told.contains(notice)) {
+                tracing::warn!("{notice}");
+            }
+            let modified = *told != notices;
+            *told = notices;
+            modified
+        });
+    }
+
+    /// True where the log took it.
+    async fn propose(&mut self, proposal: Proposal) -> bool {
+        match self.log.propose(&proposal).await {
+            Ok(_) => true,
+            // The store has moved on: what moved it is on its way here as events.
+            Err(ProposeError::Refused(Refusal::Stale)) => false,
+            Err(error) => {
+                tracing::warn!(%error, "a plan was not taken");
+                sleep(RETRY).await;
+                false
+            }
+        }
+    }
+
+    /// One step towards the managers that the roles of nodes ask for.
+    async fn plan_members_if_due(&mut self) {
+        if self.change.is_some() || !std::mem::take(&mut self.members_due) {
+            return;
+        }
+        let me = self.member.id();
+        let members = self.log.members();
+        let contacts = self.log.contacts();
+        let reachable = contacts.iter().filter(|(_, ago)| **ago < REACHABLE_WITHIN).map(|(id, _)| *id);
+        let members = RaftMembers {
+            leader: me,
+            voters: members.voters.into_keys().collect(),
+            learners: members.learners.into_keys().map(|id| (id, true)).collect(),
+            reachable: reachable.chain([me]).collect(),
+        };
+        let plan = plan_membership(&self.log.store(), &members);
+        if let Some(proposal) = plan.proposal {
+            self.propose(proposal).await;
+        }
+        if let Some(change) = plan.change {
+            let (log, store) = (self.log.clone(), self.log.store());
+            let work = async move { change_members(&log, &store, change).await };
+            self.change = Some(AbortOnDropHandle::new(tokio::spawn(work)));
+        }
+    }
+}
+
+async fn change_members(log: &Log, store: &Store, change: RaftChange) {
+    let changed = match change {
+        RaftChange::AddLearner(id) => match store.node(id) {
+            Some(node) => log.add_learner(id, node.address).await,
+            None => return,
+        },
+        RaftChange::Promote(id) => log.promote(id).await,
+        RaftChange::Remove(id) => log.remove(id).await,
+    };
+    match changed {
+        Ok(()) => tracing::info!(?change, "managers changed"),
+        Err(error) => {
+            tracing::info!(?change, %error, "managers not changed yet");
+            sleep(RETRY).await;
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! This node as a member of a cluster: everything that runs from joining to leaving.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use covey_agent::executor::Executor;
+use covey_crypto::identity::Role;
+use covey_gossip::Myself;
+use covey_gossip_quic::{self as quic, Endpoint, Event, read_frame, write_frame};
+use covey_raft::{Raft, Settings, Transport, TransportError};
+use covey_state::{
+    Id, Store,
+    node::{EdgeBlock, NodeDescription},
+};
+use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey};
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    agent_loop::{AgentHandle, AgentLoop},
+    clock,
+    gossip_loop::{GossipHandle, GossipLoop},
+    identity::{Folder, Identity, Notes},
+    manager_loop,
+    protocol::{Roster, kind},
+    renewal,
+    roster::Nodes,
+    serve,
+    sight::Sight,
+    translate,
+};
+
+/// Connections that are kept, at most: a few of the endpoint's are left for those that come and go.
+const KEPT_MAX: usize = 56;
+/// How long what still runs may take to end.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// Carries the managers' consensus over QUIC.
+#[derive(Clone)]
+pub struct RaftTransport(Endpoint);
+
+impl Transport for RaftTransport {
+    async fn call(&self, to: Id, address: SocketAddr, request: Vec<u8>) -> Result<Vec<u8>, TransportError> {
+        let opened = self.0.open(to, address, kind::RAFT).await;
+        let (mut send, mut recv) = opened.map_err(|error| TransportError::Unreachable(error.to_string()))?;
+        let unanswered = |error: &dyn std::fmt::Display| TransportError::Unanswered(error.to_string());
+        write_frame(&mut send, &request).await.map_err(|error| unanswered(&error))?;
+        read_frame(&mut recv, covey_raft::MESSAGE_BYTES_MAX).await.map_err(|error| unanswered(&error))
+    }
+}
+
+/// The managers' log, as this node uses it.
+pub type Log = Raft<RaftTransport>;
+
+/// What a member needs from the daemon around it.
+pub struct Surroundings<E> {
+    /// Where the identity is kept.
+    pub folder: Folder,
+    /// Runs the containers of tasks.
+    pub executor: Arc<E>,
+    /// Is told of every log that is opened, and of its end.
+    pub log: watch::Sender<Option<Log>>,
+    /// Serves the log lines of this node's tasks.
+    pub logs: Arc<dyn serve::TaskLogs>,
+    /// What this node says of itself.
+    pub description: NodeDescription,
+    /// Is told where this node's containers get their addresses.
+    pub edge: watch::Sender<Option<EdgeBlock>>,
+}
+
+/// This node as a member.
+pub struct Member {
+    folder: Folder,
+    identity: watch::Sender<Identity>,
+    notes: Arc<Mutex<Notes>>,
+    /// The control socket.
+    pub endpoint: Endpoint,
+    /// The gossip loop.
+    pub gossip: GossipHandle,
+    /// The agent loop.
+    pub agent: AgentHandle,
+    /// What gossip says.
+    pub sight: Sight,
+    log: watch::Sender<Option<Log>>,
+    nodes: watch::Sender<Nodes>,
+    edge: watch::Sender<Option<EdgeBlock>>,
+    /// Nodes that the leader works with.
+    led: watch::Sender<BTreeMap<Id, SocketAddr>>,
+    partners: watch::Receiver<Vec<Id>>,
+    /// Serves the log lines of this node's tasks.
+    pub logs: Arc<dyn serve::TaskLogs>,
+    /// What this node says of itself.
+    pub description: NodeDescription,
+    /// What a person should know of the cluster, said by the leader.
+    pub notices: watch::Sender<Vec<String>>,
+    /// Told once, when the cluster has removed this node.
+    expelled: watch::Sender<bool>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Member {
+    /// Binds the control socket.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub fn bind(
+        listen: SocketAddr,
+        identity: Option<&Identity>,
+    ) -> Result<(Endpoint, mpsc::Receiver<Event>)> {
+        let identity = identity.map(Identity::of_quic);
+        Ok(Endpoint::bind(listen, identity.as_ref(), Arc::new(clock::wall))?)
+    }
+
+    /// Takes part from now on. `roster` is what was told when joining.
+    ///
+    /// # Errors
+    /// Something on disk is damaged; nothing runs then.
+    pub async fn start<E: Executor>(
+        surroundings: Surroundings<E>,
+        identity: Identity,
+        mut notes: Notes,
+        endpoint: Endpoint,
+        events: mpsc::Receiver<Event>,
+        roster: Option<Roster>,
+    ) -> Result<Arc<Self>> {
+        let Surroundings { folder, executor, log, logs, description, edge } = surroundings;
+        // A new life is on disk before anybody hears of it.
+        notes.incarnation += 1;
+        folder.save_notes(&notes)?;
+        let tasks = TaskTracker::new();
+        let sight = Sight::default();
+        let myself = Myself {
+            id: identity.peer.id,
+            incarnation: notes.incarnation,
+            address: notes.advertise,
+            signer: SigningKey::from_pkcs8_der(&identity.key.to_der()?).context("node.key")?,
+        };
+        let seeds = notes.managers.clone();
+        let notes = Arc::new(Mutex::new(notes));
+        let persist = {
+            let (notes, folder) = (notes.clone(), folder.clone());
+            move |incarnation| {
+                let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
+                notes.incarnation = incarnation;
+                folder.save_notes(&notes)
+            }
+        };
+        let config = covey_gossip::Config::lan();
+        let (gossip_loop, gossip, partners) = GossipLoop::new(
+            myself,
+            config,
+            seeds,
+            endpoint.clone(),
+            sight.clone(),
+            Arc::new(persist),
+            tasks.clone(),
+        );
+        let (agent_loop, agent) =
+            AgentLoop::new(folder.assignments(), executor, gossip.clone(), tasks.clone()).await?;
+        let manager = identity.peer.role == Role::Manager;
+        let member = Arc::new(Self {
+            folder,
+            identity: watch::Sender::new(identity),
+            notes,
+            endpoint,
+            gossip,
+            agent,
+            sight,
+            log,
+            nodes: watch::Sender::new(Nodes::default()),
+            edge,
+            led: watch::Sender::new(BTreeMap::new()),
+            partners,
+            logs,
+            description,
+            notices: watch::Sender::new(Vec::new()),
+            expelled: watch::Sender::new(false),
+            stop: CancellationToken::new(),
+            tasks,
+        });
+        if manager {
+            member.open_log().await?;
+        }
+        member.spawn(gossip_loop.run());
+        member.spawn(agent_loop.run());
+        if let Some(roster) = roster {
+            member.take_roster(roster).await;
+        }
+        member.spawn(serve::events(member.clone(), events));
+        member.spawn(keep_connections(member.clone()));
+        member.spawn(renewal::run(member.clone()));
+        Ok(member)
+    }
+
+    /// Runs `work` until it ends or this node is no member any more.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(work).await });
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> Id {
+        self.identity.borrow().peer.id
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> Identity {
+        self.identity.borrow().clone()
+    }
+
+    /// The notes beside the identity.
+    pub fn notes(&self) -> Notes {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The managers' log; `None` on a worker.
+    pub fn log(&self) -> Option<Log> {
+        self.log.borrow().clone()
+    }
+
+    /// All nodes, as far as this one was told.
+    pub fn nodes(&self) -> Nodes {
+        self.nodes.borrow().clone()
+    }
+
+    /// Follows the nodes.
+    pub fn watch_nodes(&self) -> watch::Receiver<Nodes> {
+        self.nodes.subscribe()
+    }
+
+    /// Waits until the cluster has removed this node.
+    pub async fn expelled(&self) {
+        // The sender lives as long as this member.
+        let _ = self.expelled.subscribe().wait_for(|expelled| *expelled).await;
+    }
+
+    /// The leader says which nodes it works with: connections to them are kept.
+    pub fn lead(&self, nodes: BTreeMap<Id, SocketAddr>) {
+        self.led.send_replace(nodes);
+    }
+
+    /// Takes a new certificate into use, and becomes what it says.
+    ///
+    /// # Errors
+    /// It is not of this cluster or not for this node; nothing has changed then.
+    pub async fn take_identity(self: &Arc<Self>, identity: Identity) -> Result<()> {
+        self.folder.save(&identity)?;
+        self.endpoint.set_identity(&identity.of_quic())?;
+        let manager = identity.peer.role == Role::Manager;
+        self.identity.send_replace(identity);
+        match (manager, self.log()) {
+            (true, None) => self.open_log().await,
+            (false, Some(log)) => self.close_log(log).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn open_log(self: &Arc<Self>) -> Result<()> {
+        let peer = self.identity().peer;
+        let settings = Settings::new(peer.cluster, peer.id, self.notes().advertise);
+        let transport = RaftTransport(self.endpoint.clone());
+        let log = Raft::open(&self.folder.raft(), settings, transport, clock::now).await?;
+        // What the log knows already need not wait for a leader.
+        self.learn(&log.store()).await;
+        self.gossip.hear_tasks(true).await;
+        self.log.send_replace(Some(log.clone()));
+        self.spawn(manager_loop::run(self.clone(), log));
+        Ok(())
+    }
+
+    async fn learn(&self, store: &Store) {
+        for node in store.nodes() {
+            self.gossip.learn_owner(node.id, node.public_key).await;
+        }
+    }
+
+    async fn close_log(&self, log: Log) -> Result<()> {
+        self.log.send_replace(None);
+        self.gossip.hear_tasks(false).await;
+        log.shutdown().await;
+        Raft::destroy(&self.folder.raft())?;
+        Ok(())
+    }
+
+    /// Takes what the leader tells of the nodes.
+    pub async fn take_roster(&self, roster: Roster) {
+        let mut changed = Default::default();
+        self.nodes.send_if_modified(|nodes| {
+            changed = nodes.take(roster);
+            !changed.known.is_empty() || !changed.gone.is_empty()
+        });
+        let me = self.id();
+        for peer in changed.known {
+            if peer.id == me {
+                self.edge.send_if_modified(|edge| edge.replace(peer.edge) != Some(peer.edge));
+            }
+            self.gossip.learn_owner(peer.id, peer.public_key).await;
+        }
+        for id in changed.gone {
+            if id == me {
+                self.expelled.send_replace(true);
+            } else {
+                self.gossip.forget_owner(id).await;
+                self.endpoint.disconnect(id).await;
+            }
+        }
+        self.note_managers();
+    }
+
+    /// Writes down where the managers are, to find them after a restart.
+    fn note_managers(&self) {
+        let managers = self.nodes.borrow().managers();
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if managers.is_empty() || notes.managers == managers {
+            return;
+        }
+        notes.managers = managers;
+        if let Err(error) = self.folder.save_notes(&notes) {
+            tracing::warn!(%error, "the managers' addresses cannot be written down");
+        }
+    }
+
+    /// The managers to ask for something, this node left out; the leader first, where it is known.
+    pub fn managers(&self) -> Vec<(Id, SocketAddr)> {
+        let (me, nodes) = (self.id(), self.nodes.borrow().managers());
+        let mut managers = if nodes.is_empty() { self.notes().managers } else { nodes };
+        managers.retain(|(id, _)| *id != me);
+        managers
+    }
+
+    /// Ends everything that runs; what is on disk stays. With `goodbye` the others are told that this node leaves.
+    pub async fn stop(&self, goodbye: bool) {
+        if goodbye {
+            self.gossip.leave().await;
+        }
+        if let Some(log) = self.log.send_replace(None) {
+            log.shutdown().await;
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(STOP_MAX, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some work of this member did not end in time");
+        }
+        self.endpoint.close().await;
+    }
+
+    /// Forgets the cluster, after [`Member::stop`].
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn wipe(&self) -> Result<()> {
+        self.edge.send_replace(None);
+        Raft::destroy(&self.folder.raft())?;
+        self.folder.wipe()
+    }
+}
+
+impl Identity {
+    /// As the control socket wants it.
+    pub fn of_quic(&self) -> quic::Identity {
+        quic::Identity { key: self.key.clone(), certificate: self.certificate.clone(), ca: self.ca.clone() }
+    }
+
+    /// The role that the certificate says.
+    pub fn role(&self) -> covey_state::node::Role {
+        translate::role(self.peer.role)
+    }
+}
+
+/// Keeps connections to those whose silence matters: managers, gossip partners, and for a leader its nodes.
+async fn keep_connections(member: Arc<Member>) {
+    let mut nodes = member.nodes.subscribe();
+    let mut led = member.led.subscribe();
+    let mut partners = member.partners.clone();
+    loop {
+        let me = member.id();
+        let mut kept: BTreeMap<Id, SocketAddr> = member.managers().into_iter().collect();
+        {
+            let nodes = nodes.borrow_and_update();
+            let partners = partners.borrow_and_update();
+            kept.extend(partners.iter().filter_map(|id| nodes.get(*id)).map(|peer| (peer.id, peer.address)));
+        }
+        let room = KEPT_MAX.saturating_sub(kept.len());
+        kept.extend(led.borrow_and_update().iter().map(|(id, address)| (*id, *address)).take(room));
+        kept.remove(&me);
+        member.endpoint.keep(kept);
+        let changed = tokio::select! {
+            changed = nodes.changed() => changed,
+            changed = led.changed() => changed,
+            changed = partners.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Certificates are renewed in time, and at once when the cluster wants this node in another role.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use covey_gossip_quic::Endpoint;
+use covey_state::Id;
+use rustls::pki_types::CertificateDer;
+
+use crate::{
+    admission, clock,
+    identity::Identity,
+    member::Member,
+    protocol::{JOIN_MAX, RenewRequest, Renewed},
+};
+
+/// Wait after an attempt that failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// Clocks are set while a timer runs: the time of day is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
+
+/// Renews for as long as this node is a member.
+pub async fn run(member: Arc<Member>) {
+    let mut nodes = member.watch_nodes();
+    loop {
+        let identity = member.identity();
+        let due = identity.peer.renew_at(u32::from_ne_bytes(clock::random()));
+        loop {
+            let wanted = nodes.borrow_and_update().get(member.id()).map(|peer| peer.role);
+            let left = due.duration_since(clock::wall()).unwrap_or_default();
+            if wanted.is_some_and(|role| role != identity.role()) || left.is_zero() {
+                break;
+            }
+            tokio::select! {
+                changed = nodes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(left.min(LOOK_EVERY)) => {}
+            }
+        }
+        if let Err(error) = renew_now(&member).await {
+            tracing::warn!(error = format!("{error:#}"), "the certificate was not renewed yet");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+async fn renew_now(member: &Arc<Member>) -> Result<()> {
+    let identity = member.identity();
+    let request = RenewRequest { request: identity.key.request()?, advertise: member.notes().advertise };
+    let renewed = match member.log() {
+        // A manager that can reach its quorum needs to ask nobody.
+        Some(log) => admission::renew(&log, identity.peer.clone(), request.clone()).await,
+        None => Err(anyhow::anyhow!("not a manager")),
+    };
+    let renewed = match renewed {
+        Ok(renewed) => renewed,
+        Err(_) => ask(&member.endpoint, &member.managers(), &request).await?,
+    };
+    let certificate = CertificateDer::from(renewed.certificate);
+    let identity = Identity::new(identity.key, certificate, identity.ca)?;
+    tracing::info!(role = %identity.peer.role, "new certificate");
+    member.take_identity(identity).await
+}
+
+/// Asks the managers, one after the other, until one gives a new certificate.
+///
+/// # Errors
+/// What the last one said.
+pub async fn ask(
+    endpoint: &Endpoint,
+    managers: &[(Id, std::net::SocketAddr)],
+    request: &RenewRequest,
+) -> Result<Renewed> {
+    let request = covey_wire::encode(request)?;
+    let mut last = None;
+    for (_, address) in managers {
+        match endpoint.renew(*address, &request).await {
+            Ok(answer) => return Ok(covey_wire::decode::<_, JOIN_MAX>(&answer)?),
+            Err(error) => last = Some(error),
+        }
+    }
+    match last {
+        Some(error) => Err(error).context("no manager gave a certificate"),
+        None => bail!("no manager is known"),
+    }
+}

@@ -1,0 +1,134 @@
+//! The roster: what this node knows of every node, as the leader told it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use covey_state::{
+    Id, Version,
+    event::{Change, Event},
+    node::Role,
+    store::Store,
+};
+
+use crate::{
+    protocol::{Peer, Roster},
+    translate,
+};
+
+/// All nodes, as of one version of the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nodes {
+    version: Version,
+    peers: BTreeMap<Id, Peer>,
+}
+
+/// What a roster changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Nodes that are new, or not as they were.
+    pub known: Vec<Peer>,
+    /// Nodes that are gone.
+    pub gone: BTreeSet<Id>,
+}
+
+impl Nodes {
+    /// Takes what the leader told. What is older than this changes nothing.
+    pub fn take(&mut self, roster: Roster) -> Changed {
+        let mut changed = Changed::default();
+        if roster.version < self.version {
+            return changed;
+        }
+        self.version = roster.version;
+        if roster.full {
+            let named: BTreeSet<Id> = roster.peers.iter().map(|peer| peer.id).collect();
+            changed.gone.extend(self.peers.keys().filter(|id| !named.contains(id)));
+        }
+        changed.gone.extend(roster.removed);
+        for id in &changed.gone {
+            self.peers.remove(id);
+        }
+        for peer in roster.peers {
+            if self.peers.get(&peer.id) != Some(&peer) {
+                self.peers.insert(peer.id, peer.clone());
+                changed.known.push(peer);
+            }
+        }
+        changed
+    }
+
+    /// One node.
+    pub fn get(&self, id: Id) -> Option<&Peer> {
+        self.peers.get(&id)
+    }
+
+    /// All nodes.
+    pub fn all(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    /// Where the managers are.
+    pub fn managers(&self) -> Vec<(Id, SocketAddr)> {
+        self.all().filter(|peer| peer.role == Role::Manager).map(|peer| (peer.id, peer.address)).collect()
+    }
+}
+
+/// All nodes of a store.
+pub fn full(store: &Store) -> Roster {
+    let peers = store.nodes().filter(|node| !node.left).map(|node| translate::peer(node)).collect();
+    Roster { version: store.last_changed(), full: true, peers, removed: Vec::new() }
+}
+
+/// The nodes that these events touched; `None` where they touched none.
+pub fn changes(store: &Store, events: &[Event]) -> Option<Roster> {
+    let mut roster = Roster { version: store.last_changed(), ..Roster::default() };
+    for event in events {
+        if let Event::Node(id, change) = event {
+            match store.node(*id).filter(|node| *change != Change::Removed && !node.left) {
+                Some(node) => roster.peers.push(translate::peer(node)),
+                None => roster.removed.push(*id),
+            }
+        }
+    }
+    (!roster.peers.is_empty() || !roster.removed.is_empty()).then_some(roster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(id: u128, role: Role) -> Peer {
+        Peer {
+            id: Id::new(id),
+            address: ([10, 0, 0, 1], 2377).into(),
+            public_key: [1; 32],
+            role,
+            number: 1,
+            edge: covey_state::cluster::EdgePool::default().block(1).unwrap(),
+        }
+    }
+
+    fn roster(version: Version, full: bool, peers: Vec<Peer>, removed: Vec<Id>) -> Roster {
+        Roster { version, full, peers, removed }
+    }
+
+    #[test]
+    fn a_full_roster_forgets_whom_it_does_not_name() {
+        let mut nodes = Nodes::default();
+        nodes.take(roster(1, true, vec![peer(1, Role::Manager), peer(2, Role::Worker)], vec![]));
+        let changed = nodes.take(roster(2, true, vec![peer(1, Role::Manager)], vec![]));
+        assert_eq!(changed, Changed { known: vec![], gone: [Id::new(2)].into() });
+        assert_eq!(nodes.managers().len(), 1);
+    }
+
+    #[test]
+    fn an_older_roster_changes_nothing() {
+        let mut nodes = Nodes::default();
+        nodes.take(roster(5, true, vec![peer(1, Role::Manager)], vec![]));
+        assert_eq!(nodes.take(roster(4, true, vec![], vec![])), Changed::default());
+        let changed = nodes.take(roster(6, false, vec![peer(1, Role::Worker)], vec![]));
+        assert_eq!(changed.known, [peer(1, Role::Worker)]);
+        assert!(nodes.managers().is_empty());
+    }
+}

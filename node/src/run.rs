@@ -1,0 +1,145 @@
+//! The daemon's life: from its settings to its end by signal.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, bail};
+use covey_api::Server;
+use covey_runtime::{Runtime, image::ImageStore};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    unistd::Group,
+};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::Config, control::ClusterControl, daemon::Daemon, engine::LocalEngine, identity::Folder, machine,
+    network::EdgeNetwork,
+};
+
+/// Who may use the API: root, and this group where there is one.
+const GROUP: &str = "covey";
+/// Owner and group may read and write.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Runs the daemon until it is told to end.
+///
+/// # Errors
+/// It does not start, with the reason; nothing was changed then.
+pub fn daemon(config: Config) -> Result<()> {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("the TLS provider was set twice"))?;
+    // Consensus tells at INFO what only its authors can read.
+    let filter = EnvFilter::new(format!("{},openraft=warn", config.log_level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<()> {
+    for folder in [&config.data_root, &config.exec_root] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let _only = only_daemon(&config.data_root)?;
+    let listener = listen(&config.socket)?;
+    let pidfile = config.pidfile.as_deref().map(write_pid).transpose()?;
+
+    let images = ImageStore::open(&config.data_root, config.insecure_registries.iter().cloned().collect())?;
+    let network = EdgeNetwork::open(&config.exec_root)?;
+    let runtime = Runtime::open(covey_runtime::Config {
+        data_root: config.data_root.clone(),
+        exec_root: config.exec_root.clone(),
+        cgroup_parent: config.cgroup_parent.clone(),
+        program: PathBuf::from("/proc/self/exe"),
+        images: images.clone(),
+        network: Some(Arc::new(network.clone())),
+    })
+    .await?;
+    for container in runtime.list() {
+        network.claim(container.id.as_str(), &container.addresses);
+    }
+
+    let daemon = Daemon::new(
+        machine::host(&config),
+        &config.labels,
+        Folder::below(&config.data_root),
+        runtime.clone(),
+    );
+    let edge = tokio::spawn(network.run(daemon.edge.subscribe()));
+    daemon.resume().await.context("this node cannot go on as a member of its swarm")?;
+
+    let control = Arc::new(ClusterControl(daemon.clone()));
+    let engine = Arc::new(LocalEngine::new(runtime, images));
+    let server = Server::new(control, engine, daemon.host.clone());
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(async move { server.serve(listener, stop.clone()).await });
+    tracing::info!(socket = %config.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
+
+    ended().await?;
+    tracing::info!("ending; containers run on");
+    served.abort();
+    daemon.stop().await;
+    edge.abort();
+    for path in pidfile.iter().map(PathBuf::as_path).chain([config.socket.as_path()]) {
+        // The next daemon does not mind.
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// Two daemons on one data root would tear each other's containers apart.
+fn only_daemon(data_root: &Path) -> Result<Flock<fs::File>> {
+    let path = data_root.join("lock");
+    let file = fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| anyhow::anyhow!("another daemon uses {}", data_root.display()))
+}
+
+fn listen(socket: &Path) -> Result<UnixListener> {
+    let shown = socket.display();
+    if let Some(folder) = socket.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    match std::os::unix::net::UnixStream::connect(socket) {
+        Ok(_) => bail!("another daemon listens on {shown}"),
+        // A socket that nobody listens on was left by a daemon that was killed.
+        Err(_) => _ = fs::remove_file(socket),
+    }
+    let listener = UnixListener::bind(socket).with_context(|| format!("cannot listen on {shown}"))?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(SOCKET_MODE))?;
+    if let Ok(Some(group)) = Group::from_name(GROUP) {
+        chown(socket, None, Some(group.gid.as_raw()))
+            .with_context(|| format!("cannot give {shown} to {GROUP}"))?;
+    }
+    Ok(listener)
+}
+
+fn write_pid(path: &Path) -> Result<PathBuf> {
+    fs::write(path, std::process::id().to_string())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path.to_owned())
+}
+
+async fn ended() -> Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! What other nodes ask of this one: each kind of stream goes to whoever serves it.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, Result, bail};
+use covey_agent::worker::SetError;
+use covey_crypto::identity::{PeerIdentity, Role};
+use covey_gossip::MESSAGE_BYTES_MAX as GOSSIP_MAX;
+use covey_gossip_quic::{Event, RecvStream, Reply, SendStream, read_frame, write_frame};
+use covey_state::{
+    Id,
+    assignment::AssignmentSet,
+    command::{Command, Proposal},
+    node::Role as NodeRole,
+};
+use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
+use tokio::sync::mpsc;
+
+use crate::{
+    admission,
+    member::{Log, Member},
+    protocol::{Answer, Assign, Assigned, JOIN_MAX, LogFrame, LogsRequest, MESSAGE_MAX, Taken, kind},
+};
+
+/// Bytes of a request for log lines, or to leave.
+const SMALL_MAX: usize = 64 << 10;
+
+/// Log lines of this node's tasks.
+pub trait TaskLogs: Send + Sync + 'static {
+    /// The lines that are asked for; a sentence where there are none to be had.
+    fn lines(&self, request: LogsRequest) -> BoxFuture<'_, Result<BoxStream<'static, LogFrame>, String>>;
+}
+
+/// Serves until the endpoint ends.
+pub async fn events(member: Arc<Member>, mut events: mpsc::Receiver<Event>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Datagram { from, bytes, .. } => member.gossip.datagram(from, bytes),
+            Event::Stream { from, kind, send, recv, .. } => {
+                let node = from.id;
+                let served = stream(member.clone(), from, kind, send, recv);
+                member.spawn(async move {
+                    if let Err(error) = served.await {
+                        tracing::debug!(%node, kind, error = format!("{error:#}"), "a stream was not served");
+                    }
+                });
+            }
+            Event::Uni { from, kind: kind::ROWS, mut recv, .. } => {
+                let gossip = member.gossip.clone();
+                member.spawn(async move {
+                    match read_frame(&mut recv, GOSSIP_MAX).await {
+                        Ok(bytes) => gossip.push(from.id, bytes).await,
+                        Err(error) => tracing::debug!(node = %from.id, %error, "rows did not come in"),
+                    }
+                });
+            }
+            // A kind of a newer version.
+            Event::Uni { from, kind, .. } => tracing::debug!(node = %from.id, kind, "unknown kind of stream"),
+            Event::Join { address, request, reply } => {
+                let log = member.log();
+                member.spawn(async move { answer(reply, join(log, address, request).await) });
+            }
+            Event::Renew { from, request, reply, .. } => {
+                let log = member.log();
+                member.spawn(async move { answer(reply, renew(log, from, request).await) });
+            }
+            Event::Lost { peer } => {
+                member.gossip.lost(peer).await;
+                member.sight.handle_lost(peer);
+            }
+        }
+    }
+}
+
+fn answer(reply: Reply, result: Result<Vec<u8>>) {
+    match result {
+        Ok(bytes) => reply.answer(bytes),
+        Err(error) => reply.refuse(format!("{error:#}")),
+    }
+}
+
+/// What a worker says to whoever takes it for a manager.
+const NO_MANAGER: &str = "this node is not a manager";
+
+async fn join(log: Option<Log>, address: SocketAddr, request: Vec<u8>) -> Result<Vec<u8>> {
+    let request = covey_wire::decode::<_, JOIN_MAX>(&request)?;
+    Ok(covey_wire::encode(&admission::join(&log.context(NO_MANAGER)?, address, request).await?)?)
+}
+
+async fn renew(log: Option<Log>, from: PeerIdentity, request: Vec<u8>) -> Result<Vec<u8>> {
+    let request = covey_wire::decode::<_, JOIN_MAX>(&request)?;
+    Ok(covey_wire::encode(&admission::renew(&log.context(NO_MANAGER)?, from, request).await?)?)
+}
+
+async fn stream(
+    member: Arc<Member>,
+    from: PeerIdentity,
+    kind: u8,
+    mut send: SendStream,
+    mut recv: RecvStream,
+) -> Result<()> {
+    match kind {
+        kind::GOSSIP => {
+            let request = read_frame(&mut recv, GOSSIP_MAX).await?;
+            let reply = member.gossip.request(from.id, request).await.context("it deserves no answer")?;
+            write_frame(&mut send, &reply).await?;
+        }
+        kind::RAFT => {
+            only_managers(&member, &from)?;
+            let log = member.log().context(NO_MANAGER)?;
+            let request = read_frame(&mut recv, covey_raft::MESSAGE_BYTES_MAX).await?;
+            write_frame(&mut send, &log.handle(from.id, request).await).await?;
+        }
+        kind::ASSIGN => {
+            only_managers(&member, &from)?;
+            let assign = covey_wire::decode::<_, MESSAGE_MAX>(&read_frame(&mut recv, MESSAGE_MAX).await?)?;
+            let assigned = take(&member, assign).await?;
+            write_frame(&mut send, &covey_wire::encode(&assigned)?).await?;
+        }
+        kind::LEAVE => {
+            let log = member.log().context(NO_MANAGER)?;
+            let left = goodbye(&log, from.id).await;
+            write_frame(&mut send, &covey_wire::encode(&left)?).await?;
+        }
+        kind::LOGS => {
+            only_managers(&member, &from)?;
+            let request =
+                covey_wire::decode::<LogsRequest, SMALL_MAX>(&read_frame(&mut recv, SMALL_MAX).await?)?;
+            send_logs(&member, request, &mut send).await?;
+        }
+        _ => bail!("it is of a kind that this version does not know"),
+    }
+    send.finish()?;
+    Ok(())
+}
+
+/// The certificate says manager, and so does the leader, unless it has said nothing yet.
+fn only_managers(member: &Member, from: &PeerIdentity) -> Result<()> {
+    let demoted = member.nodes().get(from.id).is_some_and(|peer| peer.role != NodeRole::Manager);
+    if from.role != Role::Manager || demoted {
+        bail!("only managers may ask for this");
+    }
+    Ok(())
+}
+
+/// Takes what a leader hands out.
+///
+/// # Errors
+/// This node is about to stop.
+pub async fn take(member: &Member, assign: Assign) -> Result<Assigned> {
+    let description = (assign.set.is_none() && assign.roster.is_none()).then(|| member.description.clone());
+    if let Some(roster) = assign.roster {
+        member.take_roster(roster).await;
+    }
+    let taken = match assign.set {
+        Some(set) => take_set(member, set).await?,
+        None => Taken::Yes,
+    };
+    Ok(Assigned { taken, description })
+}
+
+async fn take_set(member: &Member, set: AssignmentSet) -> Result<Taken> {
+    Ok(match member.agent.assign(set).await.context("the agent has stopped")? {
+        Ok(()) => Taken::Yes,
+        Err(SetError::Gap { have, .. }) => Taken::NeedFull { have },
+        Err(SetError::Old { have, .. }) => Taken::Old { have },
+    })
+}
+
+async fn goodbye(log: &Log, id: Id) -> Answer<()> {
+    let commands = vec![Command::SetNodeLeft { id, left: true }];
+    log.propose(&Proposal { planned_at: None, commands }).await.map(drop).map_err(|error| error.to_string())
+}
+
+async fn send_logs(member: &Member, request: LogsRequest, send: &mut SendStream) -> Result<()> {
+    let lines = member.logs.lines(request).await;
+    let begun: Answer<()> = lines.as_ref().map(|_| ()).map_err(Clone::clone);
+    write_frame(send, &covey_wire::encode(&begun)?).await?;
+    let Ok(mut lines) = lines else { return Ok(()) };
+    while let Some(line) = lines.next().await {
+        let frame: LogFrame = line;
+        write_frame(send, &covey_wire::encode(&frame)?).await?;
+    }
+    Ok(())
+}

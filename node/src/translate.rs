@@ -1,0 +1,67 @@
+//! The words of one room in the words of another: the only place that knows both.
+
+use covey_crypto::{identity::Role as CertifiedRole, token::JoinToken};
+use covey_gossip::Liveness;
+use covey_manager::observed;
+use covey_state::{
+    Id,
+    cluster::Cluster,
+    node::{Node, Role},
+    time::Stamp,
+};
+
+use crate::protocol::Peer;
+
+/// The role that a certificate says.
+pub fn role(role: CertifiedRole) -> Role {
+    match role {
+        CertifiedRole::Worker => Role::Worker,
+        CertifiedRole::Manager => Role::Manager,
+    }
+}
+
+/// The role that a certificate is to say.
+pub fn certified(role: Role) -> CertifiedRole {
+    match role {
+        Role::Worker => CertifiedRole::Worker,
+        Role::Manager => CertifiedRole::Manager,
+    }
+}
+
+/// What SWIM says, for the planner.
+pub fn liveness((liveness, since): (Liveness, Stamp)) -> observed::Liveness {
+    match liveness {
+        Liveness::Alive | Liveness::Suspect => observed::Liveness::Alive,
+        Liveness::Down => observed::Liveness::Down { since },
+        Liveness::Left => observed::Liveness::Left,
+    }
+}
+
+/// The role that a node's certificate is to say: a manager to be needs it before it can take part, and one that is to
+/// be no longer needs it until the others have let it go.
+pub fn certified_role(node: &Node) -> Role {
+    if node.is_manager() { Role::Manager } else { Role::Worker }
+}
+
+/// A node of the store, for the roster.
+pub fn peer(node: &Node) -> Peer {
+    Peer {
+        id: node.id,
+        address: node.address,
+        public_key: node.public_key,
+        role: certified_role(node),
+        number: node.number,
+        edge: node.edge,
+    }
+}
+
+/// The join token for a role; `None` where the cluster's own secret is no secret, which no cluster has.
+pub fn token(cluster: &Cluster, ca_digest: [u8; 32], role: Role) -> Option<JoinToken> {
+    let secret: Id = match role {
+        Role::Worker => &cluster.join.worker,
+        Role::Manager => &cluster.join.manager,
+    }
+    .parse()
+    .ok()?;
+    Some(JoinToken::new(ca_digest, secret.bits().to_be_bytes()))
+}

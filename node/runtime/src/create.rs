@@ -272,7 +272,7 @@ mod tests {
         words.iter().map(|word| (*word).to_owned()).collect()
     }
 
-    /// SVC-12
+    /// SVC-10
     #[test]
     fn the_users_variables_change_the_images() {
         let env = environment(&texts(&["PATH=/bin", "A=1", "B=2"]), &texts(&["A=3", "B", "C=", "NEVER"]));

@@ -24,7 +24,7 @@ pub(crate) fn parse(text: &str) -> Option<i32> {
 mod tests {
     use super::*;
 
-    /// CTR-05
+    /// CTR-06
     #[test]
     fn signals_are_read_as_docker_reads_them() {
         for (text, number) in [

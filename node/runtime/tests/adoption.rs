@@ -34,7 +34,6 @@ fn kill(pid: i32) {
     assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
 }
 
-/// TSK-20
 #[tokio::test]
 async fn the_next_runtime_adopts_what_runs_and_what_has_ended() {
     let Some(bench) = bench().await else { return };
@@ -63,7 +62,6 @@ async fn the_next_runtime_adopts_what_runs_and_what_has_ended() {
 /// The process that [`a_daemon_that_is_killed_loses_nothing`] kills: it is this test, started again.
 const DAEMON: &str = "COVEY_RUNTIME_TEST_DAEMON";
 
-/// TSK-20
 #[tokio::test]
 async fn a_daemon_that_is_killed_loses_nothing() {
     if let Ok(arguments) = std::env::var(DAEMON) {
@@ -122,7 +120,6 @@ async fn daemon(directory: &Path, cgroup: &str) {
     std::future::pending().await
 }
 
-/// TSK-20
 #[tokio::test]
 async fn a_container_whose_shim_is_killed_is_reported_lost() {
     let Some(bench) = bench().await else { return };
@@ -140,7 +137,6 @@ async fn a_container_whose_shim_is_killed_is_reported_lost() {
     bench.close().await;
 }
 
-/// TSK-20
 #[tokio::test]
 async fn a_shim_that_dies_with_its_daemon_is_noticed_by_the_next() {
     let Some(bench) = bench().await else { return };
@@ -156,7 +152,6 @@ async fn a_shim_that_dies_with_its_daemon_is_noticed_by_the_next() {
     bench.close().await;
 }
 
-/// TSK-20
 #[tokio::test]
 async fn the_end_of_init_ends_all_that_it_left() {
     let Some(bench) = bench().await else { return };
@@ -171,7 +166,6 @@ async fn the_end_of_init_ends_all_that_it_left() {
     bench.close().await;
 }
 
-/// NOD-20
 #[tokio::test]
 async fn a_container_of_a_newer_version_is_refused_clearly() {
     let Some(bench) = bench().await else { return };
@@ -190,7 +184,7 @@ async fn a_container_of_a_newer_version_is_refused_clearly() {
     Bench { directory, runtime, cgroup }.close().await;
 }
 
-/// CTR-06
+/// CTR-08
 #[tokio::test]
 async fn a_log_torn_by_a_killed_shim_goes_on_behind_its_last_whole_line() {
     let Some(bench) = bench().await else { return };

@@ -4,10 +4,24 @@
 
 mod bench;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
 
-use bench::{Bench, bench, output, spec};
-use covey_runtime::{Action, ContainerState, CreateError, ExecSpec, LogQuery, OperationError, StartError};
+use bench::{Bench, bench, bench_with, output, spec};
+use covey_runtime::{
+    Action, Attachment, BoxFuture, ContainerState, CreateError, ExecSpec, LogQuery, Network, NetworkMode,
+    OperationError, StartError,
+};
 use covey_state::container::{Amount, ContainerSpec, Mount, MountKind, Resources};
 use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
@@ -24,7 +38,7 @@ async fn a_container_says_hello_and_ends_with_its_code() {
     bench.close().await;
 }
 
-/// SVC-12
+/// SVC-02, SVC-10
 #[tokio::test]
 async fn environment_user_directory_and_host_name_are_as_asked() {
     let Some(bench) = bench().await else { return };
@@ -79,7 +93,7 @@ const PROBE: &str = "exec 2>&1; grep -E '^(Cap|NoNewPrivs|Seccomp:|SigIgn|SigBlk
      mknod /tmp/disk b 259 0; cat /tmp/disk; rm -f /tmp/disk; readlink /dev/ptmx; cat /proc/self/oom_score_adj; \
      ls /sys/fs/cgroup; cat /proc/self/cgroup";
 
-/// CTR-07
+/// CTR-07, CTR-13
 #[tokio::test]
 async fn start_and_exec_are_confined_alike() {
     let Some(bench) = bench().await else { return };
@@ -135,7 +149,7 @@ async fn exec_has_its_own_environment_user_input_and_code() {
     bench.close().await;
 }
 
-/// CTR-06
+/// CTR-08
 #[tokio::test]
 async fn the_log_keeps_streams_order_and_tail() {
     let Some(bench) = bench().await else { return };
@@ -162,7 +176,7 @@ async fn the_log_keeps_streams_order_and_tail() {
     bench.close().await;
 }
 
-/// CTR-06
+/// CTR-08
 #[tokio::test]
 async fn a_log_is_bounded_and_a_follower_misses_no_line() {
     let Some(bench) = bench().await else { return };
@@ -179,7 +193,7 @@ async fn a_log_is_bounded_and_a_follower_misses_no_line() {
     bench.close().await;
 }
 
-/// TSK-09
+/// SVC-02
 #[tokio::test]
 async fn memory_beyond_the_limit_kills_and_is_seen() {
     let Some(bench) = bench().await else { return };
@@ -221,7 +235,7 @@ async fn stop_asks_first_and_kills_after_the_grace() {
     bench.close().await;
 }
 
-/// SVC-15
+/// SVC-12
 #[tokio::test]
 async fn mounts_and_a_read_only_root_are_as_asked() {
     let Some(bench) = bench().await else { return };
@@ -301,7 +315,7 @@ async fn names_are_unique_and_beginnings_of_ids_are_enough() {
     bench.close().await;
 }
 
-/// CTR-01
+/// CTR-03
 #[tokio::test]
 async fn input_reaches_the_container_until_it_is_ended() {
     let Some(bench) = bench().await else { return };
@@ -338,7 +352,7 @@ async fn a_container_starts_again_with_its_files() {
     bench.close().await;
 }
 
-/// CTR-04
+/// CTR-06
 #[tokio::test]
 async fn nothing_is_left_of_removed_containers() {
     let Some(bench) = bench().await else { return };
@@ -355,5 +369,77 @@ async fn nothing_is_left_of_removed_containers() {
     assert_eq!(Bench::mounts(), before);
     assert!(bench.cgroups().is_empty(), "{:?}", bench.cgroups());
     assert!(bench.runtime.list().is_empty());
+    bench.close().await;
+}
+
+/// One namespace for all, which a thread of its own keeps.
+struct OneNamespace {
+    path: PathBuf,
+    attached: AtomicU32,
+    _end: mpsc::Sender<()>,
+}
+
+impl OneNamespace {
+    fn new() -> Self {
+        let (tell, told) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            tell.send(nix::unistd::gettid()).unwrap();
+            // Until the sender is dropped.
+            let _ = ended.recv();
+        });
+        let thread = told.recv().unwrap();
+        let path = format!("/proc/{}/task/{thread}/ns/net", std::process::id()).into();
+        Self { path, attached: AtomicU32::new(0), _end: end }
+    }
+}
+
+impl Network for OneNamespace {
+    fn attach<'a>(&'a self, _: &'a str, hostname: &'a str) -> BoxFuture<'a, Result<Attachment, String>> {
+        Box::pin(async move {
+            if hostname == "refused" {
+                return Err("no address left".to_owned());
+            }
+            self.attached.fetch_add(1, Ordering::SeqCst);
+            let addresses: Vec<IpAddr> = vec![[100, 64, 0, 5].into(), "fd00::5".parse().unwrap()];
+            Ok(Attachment {
+                namespace: self.path.clone(),
+                addresses,
+                nameservers: vec![[100, 64, 0, 1].into()],
+            })
+        })
+    }
+
+    fn detach<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        self.attached.fetch_sub(1, Ordering::SeqCst);
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// CTR-11
+#[tokio::test]
+async fn a_container_is_in_the_namespace_that_the_network_names() {
+    let network = Arc::new(OneNamespace::new());
+    let Some(bench) = bench_with(Some(network.clone())).await else { return };
+    let script =
+        "readlink /proc/self/ns/net; cat /etc/resolv.conf; grep 100.64 /etc/hosts; echo up; exec sleep 1000";
+    let request = |hostname: &str| covey_runtime::CreateContainer {
+        spec: ContainerSpec { hostname: hostname.into(), ..spec(&["sh", "-c", script]) },
+        network: NetworkMode::Edge,
+        ..covey_runtime::CreateContainer::default()
+    };
+    let id = bench.runtime.create(request("box")).await.unwrap().to_string();
+    bench.runtime.start(&id).await.unwrap();
+    let inode = std::os::unix::fs::MetadataExt::ino(&File::open(&network.path).unwrap().metadata().unwrap());
+    let expected = format!("net:[{inode}]\nnameserver 100.64.0.1\n100.64.0.5\tbox\nup\n");
+    assert_eq!(bench.lines_until(&id, "up").await, expected);
+    assert_eq!(bench.runtime.inspect(&id).unwrap().addresses.len(), 2);
+    assert_eq!(network.attached.load(Ordering::SeqCst), 1);
+    bench.runtime.remove(&id, true).await.unwrap();
+    assert_eq!(network.attached.load(Ordering::SeqCst), 0);
+    let refused = bench.runtime.create(request("refused")).await.unwrap();
+    let error = bench.runtime.start(refused.as_str()).await.unwrap_err().to_string();
+    assert_eq!(error, "failed to set up container networking: no address left");
     bench.close().await;
 }

@@ -25,7 +25,7 @@ const PROBE: &str = "exec 2>&1; cd /; \
     date -s 2020-01-01; hostname other; dmesg; nice -n -5 true; swapoff /x; setarch i386 uname -m; \
     ls /proc/1/ns | wc -l; echo ended";
 
-/// TSK-01
+/// CTR-13
 #[tokio::test]
 async fn a_container_looks_as_it_does_in_runc() {
     let Some(bench) = bench().await else { return };

@@ -65,7 +65,7 @@ async fn a_task_goes_its_way_and_every_step_can_be_repeated() {
     bench.close().await;
 }
 
-/// TSK-06
+/// TSK-02
 #[tokio::test]
 async fn an_image_that_does_not_exist_is_rejected() {
     let Some(bench) = bench().await else { return };

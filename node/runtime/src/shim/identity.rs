@@ -117,7 +117,7 @@ mod tests {
         by_name(text, PASSWD, GROUP).map(|i| (i.uid, i.gid, i.groups, i.home)).map_err(|f| f.text)
     }
 
-    /// SVC-13
+    /// SVC-02
     #[test]
     fn names_and_numbers_are_found_as_docker_finds_them() {
         assert_eq!(who(""), Ok((0, 0, vec![0], "/root".into())));

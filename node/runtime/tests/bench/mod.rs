@@ -6,12 +6,15 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use covey_runtime::{
-    Config, CreateContainer, CreateError, ExecSpec, LogQuery, Output, OutputStream, Runtime,
+    Config, CreateContainer, CreateError, ExecSpec, LogQuery, Network, Output, OutputStream, Runtime,
     image::ImageStore,
 };
 use covey_state::container::{ContainerSpec, Resources};
@@ -47,6 +50,11 @@ pub fn spec(words: &[&str]) -> ContainerSpec {
 
 /// A bench, or `None` with a word of why.
 pub async fn bench() -> Option<Bench> {
+    bench_with(None).await
+}
+
+/// A bench whose containers can be in `network`.
+pub async fn bench_with(network: Option<Arc<dyn Network>>) -> Option<Bench> {
     // SAFETY: reads a number.
     if unsafe { libc::geteuid() } != 0 || !Path::new("/bin/busybox").exists() {
         eprintln!("SKIPPED: containers need root and /bin/busybox (Debian: busybox-static)");
@@ -63,7 +71,8 @@ pub async fn bench() -> Option<Bench> {
     images.import(file, Some(&"busybox".parse().unwrap()), &[], "").await.unwrap();
     fs::remove_file(archive).unwrap();
     let cgroup = format!("/covey-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let runtime = Runtime::open(config(directory.path(), &cgroup, images)).await.unwrap();
+    let config = Config { network, ..config(directory.path(), &cgroup, images) };
+    let runtime = Runtime::open(config).await.unwrap();
     Some(Bench { directory, runtime, cgroup })
 }
 

@@ -140,7 +140,7 @@ fn run(cli: Cli) -> Result<()> {
         }
         return crate::run::daemon(Config::load(*args)?);
     }
-    let client = Client::new(socket_path(&host(cli.host))?);
+    let client = Client::new(socket_path(&host(cli.host, |name| env::var(name).ok()))?);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let done = runtime.block_on(dispatch(cli.command, &client));
@@ -150,8 +150,8 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 /// Where the daemon is, as the options and the environment say.
-fn host(option: Option<String>) -> String {
-    let set = |name| env::var(name).ok().filter(|value| !value.is_empty());
+fn host(option: Option<String>, variable: impl Fn(&str) -> Option<String>) -> String {
+    let set = |name| variable(name).filter(|value| !value.is_empty());
     option
         .or_else(|| set("COVEY_HOST"))
         .or_else(|| set("DOCKER_HOST"))
@@ -213,4 +213,44 @@ async fn each(names: &[String], mut work: impl AsyncFnMut(&str) -> Result<()>) -
         }
     }
     if failed { Err(Exit(FAILED).into()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// API-01, API-02
+    #[test]
+    fn the_option_wins_over_the_environment_and_that_over_the_default() {
+        let both = |name: &str| Some(format!("unix:///{name}"));
+        assert_eq!(host(Some("unix:///a".into()), both), "unix:///a");
+        assert_eq!(host(None, both), "unix:///COVEY_HOST");
+        let empty =
+            |name: &str| (name == "DOCKER_HOST").then(|| "unix:///d".to_owned()).or(Some(String::new()));
+        assert_eq!(host(None, empty), "unix:///d");
+        assert_eq!(host(None, |_| None), "unix:///run/covey/covey.sock");
+    }
+
+    #[tokio::test]
+    async fn without_a_daemon_the_error_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::new(dir.path().join("none.sock"));
+        let error = version::run(&client).await.unwrap_err().to_string();
+        assert!(error.contains("none.sock (entity not found): start it with 'covey daemon'"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_rest_is_done_after_an_error() {
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let mut done = Vec::new();
+        let outcome = each(&names, async |name| {
+            if name == "b" {
+                bail!("no b");
+            }
+            done.push(name.to_owned());
+            Ok(())
+        });
+        assert_eq!(outcome.await.unwrap_err().downcast::<Exit>().unwrap().0, FAILED);
+        assert_eq!(done, ["a", "c"]);
+    }
 }

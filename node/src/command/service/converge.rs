@@ -125,15 +125,18 @@ async fn watch(id: &str, quiet: bool, client: &Client) -> Result<()> {
                 display.finish();
                 return Ok(());
             }
-            display.verify(&format!(
-                "Waiting {} seconds to verify that tasks are stable...",
-                left.as_secs() + 1
-            ));
+            display.verify(&waiting(left));
         } else {
             stable_since = None;
         }
         sleep(POLL).await;
     }
+}
+
+fn waiting(left: Duration) -> String {
+    let seconds = left.as_secs_f64().ceil();
+    let unit = if seconds > 1.0 { "seconds" } else { "second" };
+    format!("Waiting {seconds} {unit} to verify that tasks are stable...")
 }
 
 fn monitor(service: &Service) -> Duration {
@@ -207,6 +210,13 @@ mod tests {
         let waits =
             progress(&json!([task(1, "", "pending", "running", 1, "no suitable node (1 not available)")]));
         assert_eq!(waits.slots[&1], "no suitable node (1 not available)");
+    }
+
+    #[test]
+    fn the_wait_for_stability_counts_down() {
+        let text = |millis| waiting(Duration::from_millis(millis));
+        assert_eq!(text(4_900), "Waiting 5 seconds to verify that tasks are stable...");
+        assert_eq!(text(100), "Waiting 1 second to verify that tasks are stable...");
     }
 
     #[tokio::test]

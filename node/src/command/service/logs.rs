@@ -127,7 +127,17 @@ fn split(piece: &[u8], timed: bool) -> Option<Line<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
     use super::*;
+    use crate::command::fake::{Daemon, Reply};
+
+    #[derive(Parser)]
+    struct Options {
+        #[command(flatten)]
+        args: Args,
+    }
 
     const CONTEXT: &str =
         "com.docker.swarm.node.id=n1,com.docker.swarm.service.id=s1,com.docker.swarm.task.id=t1";
@@ -142,5 +152,25 @@ mod tests {
         let line = split(piece.as_bytes(), true).unwrap();
         assert_eq!((line.time, line.text), (Some("2026-01-01T00:00:00.000000000Z"), &b"\n"[..]));
         assert_eq!(split(b"hello world\n", false), None);
+    }
+
+    /// SVC-52, SVC-24
+    #[tokio::test]
+    async fn a_line_stands_behind_the_name_of_its_task() {
+        let daemon = Daemon::start([
+            ("GET /tasks/t1", Reply::Json(json!({"ID": "t1", "ServiceID": "s1", "Slot": 2}))),
+            ("GET /services/s1", Reply::Json(json!({"Spec": {"Name": "web"}}))),
+            ("GET /nodes/n1", Reply::Json(json!({"Description": {"Hostname": "host1"}}))),
+        ]);
+        let (client, args) = (daemon.client(), Options::parse_from(["logs", "web"]).args);
+        let mut names = Names { args: &args, client: &client, tasks: BTreeMap::new() };
+        let piece = format!("{CONTEXT} hello\n");
+        for _ in 0..2 {
+            assert_eq!(names.line(piece.as_bytes()).await.unwrap(), b"web.2.t1@host1    | hello\n");
+        }
+        assert_eq!(daemon.asked().len(), 3, "names are asked for once");
+        let gone = piece.replace("t1", "t9").replace("n1", "n9");
+        assert_eq!(names.line(gone.as_bytes()).await.unwrap(), b"t9@n9    | hello\n");
+        assert!(names.line(b"no context\n").await.is_err());
     }
 }

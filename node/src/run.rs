@@ -40,7 +40,7 @@ pub fn daemon(config: Config) -> Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("the TLS provider was set twice"))?;
     // Consensus tells at INFO what only its authors can read.
-    let filter = EnvFilter::new(format!("{},openraft=warn", config.log_level));
+    let filter = EnvFilter::new(format!("{},openraft=error", config.log_level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

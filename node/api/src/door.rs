@@ -56,8 +56,16 @@ impl Door {
 
     async fn route(&self, request: Request<Body>) -> Response<Body> {
         let mut router = self.router.clone();
+        let only_looks = request.method().is_safe();
         // A bug in one route must not take the daemon down.
-        match AssertUnwindSafe(router.call(request)).catch_unwind().await {
+        let answer = AssertUnwindSafe(router.call(request)).catch_unwind();
+        let answered = if only_looks {
+            answer.await
+        } else {
+            // What changes something is finished, though its client may leave: half a `swarm init` helps nobody.
+            tokio::spawn(answer).await.unwrap_or_else(|stopped| Err(Box::new(stopped)))
+        };
+        match answered {
             Ok(Ok::<_, Infallible>(response)) => response,
             Err(_) => {
                 tracing::error!("a route panicked");

@@ -19,8 +19,12 @@ pub fn routes() -> Router<App> {
         ("/swarm/unlockkey", "autolock"),
         ("/images/search", "docker search"),
         ("/images/get", "docker save"),
+        // One of them by name is simply not found: `docker inspect` looks everywhere.
+        ("/secrets", "docker secret"),
         ("/secrets/create", "docker secret"),
+        ("/configs", "docker config"),
         ("/configs/create", "docker config"),
+        ("/plugins", "docker plugin"),
         ("/plugins/pull", "docker plugin"),
         ("/containers/{id}/top", "docker top"),
         ("/containers/{id}/changes", "docker diff"),

@@ -288,3 +288,20 @@ async fn stats_are_told_once_or_again_and_again() {
     let frame = timeout(PATIENCE, live.body_mut().frame()).await.unwrap().unwrap().unwrap();
     assert_eq!(serde_json::from_slice::<Value>(frame.data_ref().unwrap()).unwrap()["name"], "/aa");
 }
+
+/// TSK-18
+#[tokio::test]
+async fn what_a_client_began_is_finished_though_it_leaves() {
+    let daemon = Daemon::start().await;
+    let client = daemon.client();
+    create(&client, "slow", &["sleep"]).await;
+    client.post("/containers/slow/start", "").await;
+    let request = b"POST /containers/slow/stop HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n";
+    let stopping = client.raw(request).await;
+    timeout(PATIENCE, daemon.engine.stopping.notified()).await.unwrap();
+    drop(stopping);
+    client.get("/_ping").await;
+    daemon.engine.go_on.notify_one();
+    let ended = timeout(PATIENCE, client.post("/containers/slow/wait", "")).await.unwrap().json();
+    assert_eq!(ended["StatusCode"], 143);
+}

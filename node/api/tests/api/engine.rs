@@ -18,7 +18,7 @@ use covey_api::{
 };
 use covey_state::{service::Platform, time::Stamp};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream, stream::BoxStream};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 pub const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -46,12 +46,22 @@ pub struct FakeEngine {
     cells: Arc<Mutex<BTreeMap<String, Cell>>>,
     images: Mutex<Vec<Image>>,
     events: broadcast::Sender<EngineEvent>,
+    /// A stop of the container `slow` has begun.
+    pub stopping: Arc<Notify>,
+    /// Lets it go on.
+    pub go_on: Arc<Notify>,
 }
 
 impl Default for FakeEngine {
     fn default() -> Self {
         let busybox = image("busybox:latest");
-        Self { cells: Arc::default(), images: Mutex::new(vec![busybox]), events: broadcast::Sender::new(256) }
+        Self {
+            cells: Arc::default(),
+            images: Mutex::new(vec![busybox]),
+            stopping: Arc::default(),
+            go_on: Arc::default(),
+            events: broadcast::Sender::new(256),
+        }
     }
 }
 
@@ -264,7 +274,15 @@ impl Engine for FakeEngine {
     }
 
     fn stop(&self, id: &str, _: Option<Duration>) -> BoxFuture<'_, Result<(), Failure>> {
-        self.kill(id, "SIGTERM")
+        let id = id.to_owned();
+        if self.cell(&id).is_ok_and(|cell| cell.container.name == "slow") {
+            return Box::pin(async move {
+                self.stopping.notify_one();
+                self.go_on.notified().await;
+                self.kill(&id, "SIGTERM").await
+            });
+        }
+        self.kill(&id, "SIGTERM")
     }
 
     fn kill(&self, id: &str, signal: &str) -> BoxFuture<'_, Result<(), Failure>> {

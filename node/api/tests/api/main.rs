@@ -4,6 +4,7 @@
     clippy::disallowed_types,
     reason = "door: tests serve on sockets and start clients"
 )]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cli;
 mod client;

@@ -79,20 +79,6 @@ impl Cgroup {
             .map(|h| h.mounted.join(&self.path))
     }
 
-    /// Names of the groups below this one.
-    pub(crate) fn children(&self) -> Vec<String> {
-        let mut names: Vec<String> = self
-            .directories()
-            .filter_map(|directory| fs::read_dir(directory).ok())
-            .flat_map(|entries| entries.flatten())
-            .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
-
     /// Makes the group with its limits.
     pub(crate) fn create(&self, resources: &LinuxResources) -> io::Result<()> {
         for hierarchy in &self.hierarchies {
@@ -190,7 +176,7 @@ impl Cgroup {
         }
     }
 
-    /// The mounted hierarchies of version 1 as (controllers for the mount data, names of their directories).
+    /// The mounted hierarchies of version 1, each by its controllers; `None` on version 2.
     pub(crate) fn hierarchies_v1(&self) -> Option<impl Iterator<Item = String>> {
         (!self.unified).then(|| self.hierarchies.iter().map(|h| h.controllers.join(",")))
     }

@@ -249,7 +249,7 @@ fn invocation(spec: &ContainerSpec, defaults: &ImageDefaults) -> Result<Invocati
 }
 
 /// The image's variables, changed by the user's: `KEY=VALUE` sets, `KEY` alone removes.
-fn environment(image: &[String], own: &[String]) -> Vec<String> {
+pub(crate) fn environment(image: &[String], own: &[String]) -> Vec<String> {
     let mut env = vec![DEFAULT_PATH.to_owned()];
     for entry in image.iter().chain(own) {
         let key = entry.split('=').next().unwrap_or_default();

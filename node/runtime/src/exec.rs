@@ -19,6 +19,7 @@ use crate::{
     Runtime,
     attach::{Output, OutputStream, StdinWriter},
     container::{ContainerId, ContainerState},
+    create::environment,
     name::LookupError,
     runtime::blocking,
     shim::{self, Failure},
@@ -133,8 +134,7 @@ impl Runtime {
         }
         let stdin = wanted.stdin;
         let mut process = spec::process(&slot.record)?;
-        let mut env = process.env().clone().unwrap_or_default();
-        env.extend(wanted.env);
+        let env = environment(&slot.record.invocation.env, &wanted.env);
         process.set_env(Some(env)).set_args(Some(wanted.cmd));
         if !wanted.user.is_empty() {
             let user = spec::user(&wanted.user, &[]);

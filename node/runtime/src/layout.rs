@@ -67,6 +67,12 @@ impl Layout {
         self.data.join(id.as_str())
     }
 
+    /// Names of the directories under the exec root.
+    pub(crate) fn running(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.exec).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
     /// A container's directory under the exec root.
     pub(crate) fn exec(&self, id: &ContainerId) -> PathBuf {
         self.exec.join(id.as_str())

@@ -280,7 +280,8 @@ pub(crate) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }
 
-/// Distinguishes the runs of this machine.
+/// Distinguishes the runs of this host: of the machine, and of the pid namespace where that is all of the host we see.
 pub(crate) fn boot_id() -> io::Result<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
+    let machine = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(format!("{}-{}", machine.trim(), start_time(1)?))
 }

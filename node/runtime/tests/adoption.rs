@@ -184,6 +184,38 @@ async fn a_container_of_a_newer_version_is_refused_clearly() {
     Bench { directory, runtime, cgroup }.close().await;
 }
 
+#[tokio::test]
+async fn two_daemons_share_a_cgroup_and_leave_each_other_alone() {
+    let Some(bench) = bench().await else { return };
+    let id = bench.started(spec(&["sleep", "1000"])).await;
+    let other = tempfile::tempdir().unwrap();
+    let runtime = reopen(other.path(), &bench.cgroup).await.unwrap();
+    assert!(runtime.list().is_empty());
+    assert_eq!(bench.exec(&id, &["echo", "alive"]).await.1, "alive\n");
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_container_that_ran_when_the_host_went_down_is_known_as_such() {
+    let Some(bench) = bench().await else { return };
+    let id = bench.started(spec(&["sleep", "1000"])).await;
+    let shim = pid(&bench.exec_root().join("c").join(&id).join("shim"));
+    let Bench { directory, runtime, cgroup } = bench;
+    drop(runtime);
+    // What a power cut leaves: nothing that runs, an empty exec root, and a start in another run of the host.
+    kill(shim);
+    fs::remove_dir_all(directory.path().join("run")).unwrap();
+    fs::write(directory.path().join("data/containers").join(&id).join("started"), "1 an-earlier-one")
+        .unwrap();
+    for again in [false, true] {
+        let runtime = reopen(directory.path(), &cgroup).await.unwrap();
+        let exit = runtime.wait(&id).await.unwrap();
+        assert!(exit.lost_with_host() && exit.code == 137, "{again}: {exit:?}");
+    }
+    let runtime = reopen(directory.path(), &cgroup).await.unwrap();
+    Bench { directory, runtime, cgroup }.close().await;
+}
+
 /// CTR-08
 #[tokio::test]
 async fn a_log_torn_by_a_killed_shim_goes_on_behind_its_last_whole_line() {

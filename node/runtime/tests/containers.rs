@@ -123,7 +123,9 @@ async fn start_and_exec_are_confined_alike() {
 #[tokio::test]
 async fn exec_has_its_own_environment_user_input_and_code() {
     let Some(bench) = bench().await else { return };
-    let id = bench.started(ContainerSpec { env: vec!["A=1".into()], ..spec(&["sleep", "1000"]) }).await;
+    let id = bench
+        .started(ContainerSpec { env: vec!["A=1".into(), "B=1".into()], ..spec(&["sleep", "1000"]) })
+        .await;
     let mut exec = bench
         .runtime
         .exec(

@@ -70,9 +70,7 @@ fn records(inner: &Inner) -> Result<Vec<Record>, OpenError> {
             }
             // Its making or its removal was interrupted; empty: by a power cut.
             _ => {
-                let gone =
-                    layout::remove_tree(&path).and_then(|()| layout::remove_tree(&inner.layout.exec(&id)));
-                gone.map_err(OpenError::io(path.display().to_string()))?;
+                clear(inner, &id).map_err(OpenError::io(path.display().to_string()))?;
             }
         }
     }
@@ -130,14 +128,24 @@ fn addresses(exec: &Path) -> Vec<std::net::IpAddr> {
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// Removes groups and directories of containers that are not in the table.
+/// Removes what containers left that are not in the table. Only what our own directories name: another daemon may have
+/// its containers in the same cgroup.
 fn sweep(inner: &Inner) {
-    let known = |name: &str| ContainerId::parse(name).is_none_or(|id| inner.table().slots.contains_key(&id));
-    for name in inner.cgroup.children().iter().filter(|name| !known(name)) {
-        if let Err(error) = inner.cgroup.child(name).remove() {
-            tracing::warn!(%error, name, "cannot remove the cgroup of a container that is gone");
+    for name in inner.layout.running() {
+        let Some(id) = ContainerId::parse(&name) else { continue };
+        if !inner.table().slots.contains_key(&id)
+            && let Err(error) = clear(inner, &id)
+        {
+            tracing::warn!(%error, container = %id, "cannot remove what a container left");
         }
     }
+}
+
+/// Removes what there is of a container that has no record.
+fn clear(inner: &Inner, id: &ContainerId) -> io::Result<()> {
+    inner.cgroup(id).remove()?;
+    layout::remove_tree(&inner.layout.exec(id))?;
+    layout::remove_tree(&inner.layout.data(id))
 }
 
 /// Buries the container when its shim ends.

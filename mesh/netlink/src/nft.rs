@@ -1,6 +1,6 @@
 //! Our table in the kernel: what it has, and the one step of a plan.
 
-use std::{collections::BTreeSet, io};
+use std::io;
 
 use covey_mesh::masquerade::{Change, Masquerade, Observed};
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
@@ -38,6 +38,16 @@ pub enum NftError {
     Unsayable(Masquerade),
 }
 
+/// What holds the rules: the table and its chain.
+enum Frame {
+    Missing,
+    Damaged,
+    AsMade,
+}
+
+/// One message of a batch, with its flags.
+type Step = (NfTablesMessage, u16);
+
 /// Our table of the network namespace in which it was opened.
 pub struct Nft {
     netfilter: Netfilter,
@@ -57,12 +67,10 @@ impl Nft {
     /// # Errors
     /// The kernel could not be asked. A missing table is no error, nor is a rule of somebody else in ours.
     pub fn observe(&mut self) -> Result<Observed, NftError> {
-        let as_made = match self.table_is_as_made() {
-            Err(NftError::Refused(error)) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
-            as_made => as_made? && self.chain_is_as_made()?,
-        };
-        if !as_made {
-            return Ok(Some(Err(0)));
+        match self.frame()? {
+            Frame::Missing => return Ok(None),
+            Frame::Damaged => return Ok(Some(Err(0))),
+            Frame::AsMade => {}
         }
         let table = RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.to_owned())] };
         let rules = self.netfilter.dump(NfTablesMessage::GetRule(table))?;
@@ -70,35 +78,38 @@ impl Nft {
         Ok(Some(rules.iter().enumerate().map(read).collect()))
     }
 
-    /// Takes the step, as one atomic batch: no packet meets a half of it.
+    /// Takes the step, as one atomic batch. No packet meets a half of it, except where the chain was damaged.
     ///
     /// # Errors
     /// Everything is as it was.
     pub fn apply(&mut self, change: &Change) -> Result<(), NftError> {
-        // Made before it is deleted: deleting what is not there would refuse the batch.
-        let mut steps = vec![
-            (NfTablesMessage::NewTable(table()), NLM_F_CREATE),
-            (NfTablesMessage::DeleteTable(table()), 0),
-        ];
-        if let Change::Replace(rules) = change {
-            if let Some(rule) = rules.iter().find(|rule| !rule::is_sayable(rule)) {
-                return Err(NftError::Unsayable(rule.clone()));
+        let steps = match change {
+            Change::Delete => without_table(),
+            Change::Replace(rules) => {
+                if let Some(rule) = rules.iter().find(|rule| !rule::is_sayable(rule)) {
+                    return Err(NftError::Unsayable(rule.clone()));
+                }
+                // A new chain beside the old one would be atomic on paper only: a packet asks both in turn, and
+                // finds no rule if the batch takes effect between the two.
+                let empty = match self.frame()? {
+                    Frame::AsMade => vec![(NfTablesMessage::DeleteRule(rule_of_chain()), 0)],
+                    Frame::Missing | Frame::Damaged => [without_table(), new_frame()].concat(),
+                };
+                empty.into_iter().chain(rules.iter().map(new_rule)).collect()
             }
-            steps.extend(table_with(rules));
-        }
+        };
         self.netfilter.batch(steps)
     }
 
-    /// A table may be told to sleep, or to belong to one process.
-    fn table_is_as_made(&mut self) -> Result<bool, NftError> {
-        let found = self.netfilter.get(NfTablesMessage::GetTable(table()))?;
-        Ok(found.iter().flatten().any(|message| match message {
-            NfTablesMessage::NewTable(table) => !table
-                .attributes
-                .iter()
-                .any(|a| matches!(a, TableAttribute::Flags(flags) if !flags.is_empty())),
-            _ => false,
-        }))
+    fn frame(&mut self) -> Result<Frame, NftError> {
+        let found = match self.netfilter.get(NfTablesMessage::GetTable(table())) {
+            Err(NftError::Refused(error)) if error.raw_os_error() == Some(libc::ENOENT) => {
+                return Ok(Frame::Missing);
+            }
+            found => found?,
+        };
+        let flagged = found.iter().flatten().any(has_flags);
+        Ok(if !flagged && self.chain_is_as_made()? { Frame::AsMade } else { Frame::Damaged })
     }
 
     fn chain_is_as_made(&mut self) -> Result<bool, NftError> {
@@ -119,6 +130,12 @@ fn table() -> TableMessage {
     TableMessage { attributes: vec![TableAttribute::Name(TABLE.to_owned())] }
 }
 
+/// A table may be told to sleep, or to belong to one process: ours never is.
+fn has_flags(message: &NfTablesMessage) -> bool {
+    let NfTablesMessage::NewTable(table) = message else { return false };
+    table.attributes.iter().any(|a| matches!(a, TableAttribute::Flags(flags) if !flags.is_empty()))
+}
+
 fn chain() -> ChainMessage {
     ChainMessage {
         attributes: vec![
@@ -134,20 +151,29 @@ fn chain() -> ChainMessage {
     }
 }
 
-fn table_with(rules: &BTreeSet<Masquerade>) -> Vec<(NfTablesMessage, u16)> {
-    let mut steps = vec![
+/// Made before it is deleted: deleting what is not there would refuse the batch.
+fn without_table() -> Vec<Step> {
+    vec![(NfTablesMessage::NewTable(table()), NLM_F_CREATE), (NfTablesMessage::DeleteTable(table()), 0)]
+}
+
+fn new_frame() -> Vec<Step> {
+    vec![
         (NfTablesMessage::NewTable(table()), NLM_F_CREATE),
         (NfTablesMessage::NewChain(chain()), NLM_F_CREATE),
-    ];
-    steps.extend(rules.iter().map(|masquerade| {
-        let attributes = vec![
-            RuleAttribute::Table(TABLE.to_owned()),
-            RuleAttribute::Chain(CHAIN.to_owned()),
-            RuleAttribute::Expressions(rule::encode(masquerade)),
-        ];
-        (NfTablesMessage::NewRule(RuleMessage { attributes }), NLM_F_CREATE | NLM_F_APPEND)
-    }));
-    steps
+    ]
+}
+
+/// All rules of our chain, unless more is said.
+fn rule_of_chain() -> RuleMessage {
+    RuleMessage {
+        attributes: vec![RuleAttribute::Table(TABLE.to_owned()), RuleAttribute::Chain(CHAIN.to_owned())],
+    }
+}
+
+fn new_rule(masquerade: &Masquerade) -> Step {
+    let mut rule = rule_of_chain();
+    rule.attributes.push(RuleAttribute::Expressions(rule::encode(masquerade)));
+    (NfTablesMessage::NewRule(rule), NLM_F_CREATE | NLM_F_APPEND)
 }
 
 fn our_rule(message: Option<&NfTablesMessage>) -> Option<Masquerade> {

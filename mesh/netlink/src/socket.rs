@@ -1,5 +1,7 @@
 //! One nf_tables exchange at a time: a batch and its acknowledgement, one object, or a dump.
 
+use std::io;
+
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
@@ -94,7 +96,7 @@ impl Netfilter {
                 let length = (frame.length() as usize).next_multiple_of(4).min(rest.len());
                 // What a failed exchange left behind is passed over.
                 let ours = (1..=sent).contains(&frame.sequence_number().wrapping_sub(before));
-                if ours && take(&rest[..length], frame.flags(), &mut answer)? {
+                if ours && take(&frame, &rest[..length], &mut answer)? {
                     return Ok(answer);
                 }
                 rest = &rest[length..];
@@ -104,20 +106,27 @@ impl Netfilter {
 }
 
 /// Takes in one message of the kernel; says whether it was the last.
-fn take(bytes: &[u8], flags: u16, answer: &mut Answer) -> Result<bool, NftError> {
-    answer.torn |= flags & NLM_F_DUMP_INTR != 0;
-    let Ok(message) = NetlinkMessage::<NetfilterMessage>::deserialize(bytes) else {
-        answer.found.push(None);
-        return Ok(false);
+fn take(frame: &NetlinkBuffer<&[u8]>, bytes: &[u8], answer: &mut Answer) -> Result<bool, NftError> {
+    answer.torn |= frame.flags() & NLM_F_DUMP_INTR != 0;
+    let message = match NetlinkMessage::<NetfilterMessage>::deserialize(bytes) {
+        Ok(message) => message,
+        // Not one of netlink's own, on which the end of the answer depends.
+        Err(_) if frame.message_type() >= libc::NLMSG_MIN_TYPE as u16 => {
+            answer.found.push(None);
+            return Ok(false);
+        }
+        Err(error) => return Err(error.into()),
     };
     match message.payload {
         NetlinkPayload::InnerMessage(NetfilterMessage {
             inner: NetfilterMessageInner::NfTables(message),
             ..
         }) => answer.found.push(Some(message)),
-        NetlinkPayload::Done(_) => return Ok(true),
+        NetlinkPayload::Done(done) if done.code < 0 => {
+            return Err(NftError::Refused(io::Error::from_raw_os_error(done.code.saturating_neg())));
+        }
         NetlinkPayload::Error(error) if error.code.is_some() => return Err(NftError::Refused(error.to_io())),
-        NetlinkPayload::Error(_) => return Ok(true),
+        NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return Ok(true),
         _ => {}
     }
     Ok(false)

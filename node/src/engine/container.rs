@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(mode(Network::default()), NetworkMode::Edge);
     }
 
-    /// LOG-02
+    /// LOG-03
     #[test]
     fn the_end_of_a_log_query_is_not_part_of_it() {
         let query = LogQuery {

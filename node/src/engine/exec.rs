@@ -48,8 +48,8 @@ fn unrunnable(code: i32, error: &ExecError) -> Running {
     }
 }
 
-/// Waits on a thread of its own: the runtime's process can be waited for by one thread only. Each client's process is
-/// counted by the API, so there are not many.
+/// Waits on a thread of its own, since the wait for an [`Exec`] cannot move between threads. The API bounds how many
+/// processes there are.
 fn exit(exec: Exec) -> Result<BoxFuture<'static, Result<i32, Failure>>, Failure> {
     let (to, from) = oneshot::channel();
     let tokio = Handle::current();

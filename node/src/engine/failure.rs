@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    /// CTR-01: `run` pulls what `create` says is not there, and does so by these words.
+    /// CTR-02: `run` pulls what `create` says is not there, and does so by these words.
     #[test]
     fn an_image_that_is_not_here_is_named_in_full() {
         for (asked, told) in [
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(failure, Failure::not_found("No such image: x:latest"));
     }
 
-    /// CTR-01: `run` ends with 127 or 126 by the words of the failure.
+    /// `run` ends with 127 or 126 by the words of the failure.
     #[test]
     fn a_program_that_cannot_be_run_is_the_requests_fault() {
         let text = "exec: \"nosuch\": executable file not found in $PATH".to_owned();

@@ -8,7 +8,7 @@ use covey_api::{
 };
 use covey_runtime::{
     Container, ContainerState,
-    image::{ImageDefaults, ImageDetails, ImageUse, Reference, Removal},
+    image::{Digest, ImageDefaults, ImageDetails, ImageUse, Reference, Removal},
 };
 use covey_state::{service::Platform, time::Stamp};
 use serde::Deserialize as _;
@@ -48,7 +48,7 @@ impl LocalEngine {
         let (id, labels) = (details.summary.id, details.summary.labels);
         // Listed before: the store is locked while it asks.
         let users = users(&self.runtime.list());
-        let in_use = move |image| users.get(&format!("{image}")).cloned();
+        let in_use = move |image: Digest| users.get(&image.to_string()).cloned();
         let removals = self.images.remove(&reference, force, in_use).await.map_err(failure::image_remove)?;
         let tell = |action| self.image_events.tell(action, id.to_string(), id.to_string(), labels.clone());
         let removed = removals.into_iter().map(|removal| match removal {
@@ -120,7 +120,7 @@ fn stamp(text: &str) -> Stamp {
 
 #[cfg(test)]
 mod tests {
-    use covey_runtime::image::{Digest, ImageSummary};
+    use covey_runtime::image::ImageSummary;
     use serde_json::json;
 
     use super::*;
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    /// CTR-02
+    /// CTR-06
     #[test]
     fn an_image_is_shown_with_what_its_configuration_says() {
         let id = Digest::of(b"image");

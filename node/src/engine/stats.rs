@@ -87,6 +87,7 @@ fn traffic(dev: &str) -> (u64, u64) {
 mod tests {
     use super::*;
 
+    /// LOG-09
     #[test]
     fn the_hosts_time_is_all_that_passed_on_all_cpus() {
         let stat = "cpu  1 2 3 4 5 6 7 8 1000 1000\ncpu0 1 2 3 4 5 6 7 8 9 10\nintr 5\n";
@@ -94,6 +95,7 @@ mod tests {
         assert_eq!(host_cpu("", 100), 0);
     }
 
+    /// LOG-09
     #[test]
     fn traffic_is_that_of_all_interfaces_but_loopback() {
         let dev = "Inter-|   Receive                                                |  Transmit\n \

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use covey_agent::executor::Executor;
+use covey_agent::{executor::Executor, template::NodeNames};
 use covey_api::{
     Failure, Host,
     control::{InitRequest, JoinRequest, LocalState, StoreChange},
@@ -101,10 +101,15 @@ impl Daemon {
         self.changes.subscribe()
     }
 
+    fn executor(&self, id: Id) -> TaskExecutor {
+        let node = NodeNames { id, hostname: self.host.name.clone() };
+        TaskExecutor::new(self.runtime.clone(), node, NetworkMode::Edge)
+    }
+
     fn surroundings(&self, id: Id) -> Surroundings<TaskExecutor> {
         Surroundings {
             folder: self.folder.clone(),
-            executor: Arc::new(TaskExecutor::new(self.runtime.clone(), id, NetworkMode::Edge)),
+            executor: Arc::new(self.executor(id)),
             log: self.log.clone(),
             logs: Arc::new(LocalLogs(self.runtime.clone())),
             description: self.description.clone(),
@@ -337,7 +342,7 @@ impl Daemon {
         let Some(member) = self.member.send_replace(None) else { return Ok(()) };
         member.stop(goodbye).await;
         self.state.send_replace((LocalState::Inactive, String::new()));
-        let executor = TaskExecutor::new(self.runtime.clone(), member.id(), NetworkMode::Edge);
+        let executor = self.executor(member.id());
         for held in executor.held().await? {
             executor.remove(held.task).await?;
         }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use covey_agent::executor::{Executor, ExecutorError, Exit, Held, HeldState};
+use covey_agent::{
+    executor::{Executor, ExecutorError, Exit, Held, HeldState},
+    template::{self, NodeNames},
+};
 use covey_state::{Id, assignment::Assignment, task::ContainerStatus};
 
 use crate::{
@@ -16,13 +19,13 @@ use crate::{
 #[derive(Clone)]
 pub struct TaskExecutor {
     runtime: Runtime,
-    node: Id,
+    node: NodeNames,
     network: NetworkMode,
 }
 
 impl TaskExecutor {
     /// Runs tasks of node `node`; their containers are in `network`.
-    pub fn new(runtime: Runtime, node: Id, network: NetworkMode) -> Self {
+    pub fn new(runtime: Runtime, node: NodeNames, network: NetworkMode) -> Self {
         Self { runtime, node, network }
     }
 
@@ -98,10 +101,10 @@ impl Executor for TaskExecutor {
             Ok(container) => self.runtime.remove(container.id.as_str(), true).await.map_err(failed)?,
             Err(_) => {}
         }
-        let spec = assignment.spec.container.clone();
+        let spec = template::expand(assignment, &self.node);
         self.fetch(&spec.image).await?;
         let labels = [
-            ("com.docker.swarm.node.id", self.node.to_string()),
+            ("com.docker.swarm.node.id", self.node.id.to_string()),
             ("com.docker.swarm.service.id", assignment.service.to_string()),
             ("com.docker.swarm.service.name", assignment.service_name.to_string()),
             ("com.docker.swarm.task", String::new()),

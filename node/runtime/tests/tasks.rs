@@ -7,11 +7,18 @@ mod bench;
 use std::{sync::Arc, time::Duration};
 
 use bench::{bench, spec};
-use covey_agent::executor::{Executor as _, ExecutorError, Exit, HeldState};
+use covey_agent::{
+    executor::{Executor as _, ExecutorError, Exit, HeldState},
+    template::NodeNames,
+};
 use covey_runtime::{NetworkMode, TaskExecutor};
 use covey_state::{
     Id, assignment::Assignment, container::ContainerSpec, service::TaskSpec, task::DesiredState,
 };
+
+fn node() -> NodeNames {
+    NodeNames { id: Id::new(1), hostname: "host".to_owned() }
+}
 
 fn assignment(container: ContainerSpec) -> Assignment {
     Assignment {
@@ -29,7 +36,7 @@ fn assignment(container: ContainerSpec) -> Assignment {
 #[tokio::test]
 async fn a_task_goes_its_way_and_every_step_can_be_repeated() {
     let Some(bench) = bench().await else { return };
-    let executor = TaskExecutor::new(bench.runtime.clone(), Id::new(1), NetworkMode::None);
+    let executor = TaskExecutor::new(bench.runtime.clone(), node(), NetworkMode::None);
     let task = Id::new(7);
     let work = assignment(spec(&["sh", "-c", "trap 'exit 6' TERM; echo up; while :; do sleep 0.02; done"]));
     assert!(matches!(executor.start(task).await, Err(ExecutorError::NoContainer(_))));
@@ -71,7 +78,7 @@ async fn an_image_that_does_not_exist_is_rejected() {
     let Some(bench) = bench().await else { return };
     // Another test of this process may have been first.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let executor = TaskExecutor::new(bench.runtime.clone(), Id::new(1), NetworkMode::None);
+    let executor = TaskExecutor::new(bench.runtime.clone(), node(), NetworkMode::None);
     for image in ["127.0.0.1:1/nothing:1", "Not A Name"] {
         let work = assignment(ContainerSpec { image: image.into(), ..spec(&["true"]) });
         let rejected = ExecutorError::Rejected(format!("No such image: {image}"));

@@ -6,6 +6,7 @@ mod events;
 mod image;
 mod info;
 mod inspect;
+mod json;
 mod moment;
 mod mount;
 mod node;

@@ -1,9 +1,9 @@
 //! `inspect`: whatever bears the name, as JSON.
 
 use anyhow::Result;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::{Exit, FAILED, terminal};
+use super::{Exit, FAILED, json, terminal};
 use crate::client::{self, Client, ClientError, Target};
 
 #[derive(clap::Args)]
@@ -29,7 +29,7 @@ pub async fn run(args: Args, client: &Client) -> Result<()> {
     print("object", &args.names, async |name| find(args.kind.as_deref(), name, client).await).await
 }
 
-async fn find(kind: Option<&str>, name: &str, client: &Client) -> client::Result<Value> {
+async fn find(kind: Option<&str>, name: &str, client: &Client) -> client::Result<Box<RawValue>> {
     let mut missing = None;
     for (_, noun, last) in KINDS.iter().filter(|(known, _, _)| kind.is_none_or(|kind| kind == *known)) {
         let parts: Vec<_> = [noun, name].into_iter().chain(*last).collect();
@@ -49,7 +49,7 @@ async fn find(kind: Option<&str>, name: &str, client: &Client) -> client::Result
 /// # Errors
 /// Always: it is not there.
 pub fn missing(kind: &str, name: &str) -> Result<()> {
-    terminal::print_json(&[])?;
+    terminal::say(json::list(&[]))?;
     terminal::complain(&format!("Error: no such {kind}: {name}"));
     Err(Exit(FAILED).into())
 }
@@ -61,7 +61,7 @@ pub fn missing(kind: &str, name: &str) -> Result<()> {
 pub async fn print(
     kind: &str,
     names: &[String],
-    get: impl AsyncFn(&str) -> client::Result<Value>,
+    get: impl AsyncFn(&str) -> client::Result<Box<RawValue>>,
 ) -> Result<()> {
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for name in names {
@@ -72,7 +72,7 @@ pub async fn print(
             Err(error) => return Err(error.into()),
         }
     }
-    terminal::print_json(&found)?;
+    terminal::say(json::list(&found))?;
     errors.iter().for_each(|error| terminal::complain(error));
     if errors.is_empty() { Ok(()) } else { Err(Exit(FAILED).into()) }
 }
@@ -108,7 +108,7 @@ mod tests {
             ("GET /images/y/json", Reply::Json(json!({"Id": "sha256:1"}))),
         ]);
         assert!(find(None, "x", &daemon.client()).await.unwrap_err().is_not_found());
-        assert_eq!(find(None, "y", &daemon.client()).await.unwrap()["Id"], "sha256:1");
+        assert_eq!(find(None, "y", &daemon.client()).await.unwrap().get(), r#"{"Id":"sha256:1"}"#);
         assert!(!find(Some("service"), "x", &daemon.client()).await.unwrap_err().is_not_found());
     }
 }

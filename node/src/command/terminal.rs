@@ -6,7 +6,6 @@ use std::{
     os::fd::AsFd,
 };
 
-use serde_json::Value;
 use tokio::fs::File;
 
 /// Writes one line to standard output.
@@ -33,18 +32,6 @@ pub fn complain(line: &str) {
 /// Writes each warning of the daemon to standard error.
 pub fn warn(warnings: &[String]) {
     warnings.iter().for_each(|warning| complain(&format!("WARNING: {warning}")));
-}
-
-/// Writes JSON, four blanks a level, as `inspect` does.
-///
-/// # Errors
-/// Nobody reads it.
-pub fn print_json(value: &[Value]) -> io::Result<()> {
-    let mut out = stdout();
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
-    serde::Serialize::serialize(value, &mut serializer)?;
-    writeln!(out)
 }
 
 /// True if a person watches the progress of a work, which is shown on standard error.

@@ -176,7 +176,8 @@ pub enum Command {
 /// What is proposed to the log: all of it is applied, or none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// Refused unless this is still the last index that changed the store (plans; users' commands carry none).
+    /// For plans: the last index that had changed the store when it was made. Refused where something that the
+    /// commands are about has changed since. Users' commands carry none.
     pub planned_at: Option<Version>,
     /// The changes, in order.
     pub commands: Vec<Command>,

@@ -5,6 +5,7 @@ mod cluster;
 mod node;
 mod service;
 mod snapshot;
+mod stale;
 mod task;
 
 use std::sync::Arc;
@@ -134,16 +135,20 @@ impl Store {
     /// applied at `max(at, last_at + 1 ns)`. A proposal that changes nothing is accepted and leaves no trace.
     ///
     /// # Errors
-    /// The first command that may not be; or [`Refusal::Stale`] for a plan that was made for an older store. The
-    /// store is then as it was.
+    /// The first command that may not be; or [`Refusal::Stale`] for a plan that is about something which has changed
+    /// since. The store is then as it was.
     pub fn apply(&mut self, index: Version, at: Stamp, proposal: &Proposal) -> Result<Vec<Event>, Refusal> {
-        if proposal.planned_at.is_some_and(|planned| planned != self.last_changed) {
+        let outrun = proposal.planned_at.filter(|planned| *planned != self.last_changed);
+        if let Some(planned) = outrun
+            && proposal.commands.iter().any(|command| self.has_outrun(command, planned))
+        {
             return Err(Refusal::Stale);
         }
         let at = at.max(Stamp(self.last_at.0.saturating_add(1)));
         let mut entry = Entry { store: self.clone(), index, at, events: Vec::new() };
         for command in &proposal.commands {
-            entry.apply(command)?;
+            // What a plan was about may be gone since.
+            entry.apply(command).map_err(|refusal| if outrun.is_some() { Refusal::Stale } else { refusal })?;
         }
         if !entry.events.is_empty() {
             entry.store.last_changed = index;

@@ -35,12 +35,39 @@ fn each_change_raises_the_version_of_what_it_changes_to_the_index_of_its_entry()
 }
 
 #[test]
-fn a_plan_is_refused_once_the_store_has_moved_on() {
+fn a_plan_is_refused_once_something_that_it_is_about_has_changed() {
     let mut scene = Scene::new();
+    scene.ok(create_service(1, "a"));
+    scene.ok(create_node(9, Role::Worker));
     let planned_at = Some(scene.store.last_changed());
-    let plan = |number| Proposal { planned_at, commands: vec![create_node(number, Role::Worker)] };
-    scene.apply(&plan(1)).unwrap();
-    assert_eq!(scene.apply(&plan(2)), Err(Refusal::Stale));
+    let plan = |commands| Proposal { planned_at, commands };
+    scene.update_service(1, service_spec_of_image("a", "other:1")).unwrap();
+    assert_eq!(scene.apply(&plan(vec![create_task(5, 1, 1)])), Err(Refusal::Stale));
+    scene.update_node(9, node_spec(Role::Manager)).unwrap();
+    let role = Command::SetNodeRole { id: id(9), role: Role::Worker };
+    assert_eq!(scene.apply(&plan(vec![role])), Err(Refusal::Stale));
+}
+
+#[test]
+fn a_plan_that_builds_on_what_is_gone_is_out_of_date_rather_than_wrong() {
+    let mut scene = Scene::new();
+    scene.ok(create_service(1, "a"));
+    let planned_at = Some(scene.store.last_changed());
+    scene.ok(Command::RemoveService { id: id(1) });
+    let plan = Proposal { planned_at, commands: vec![create_task(5, 1, 1)] };
+    assert_eq!(scene.apply(&plan), Err(Refusal::Stale));
+}
+
+/// Users who write all the time must not keep the leader from planning.
+#[test]
+fn a_plan_is_not_held_up_by_changes_elsewhere() {
+    let mut scene = Scene::new();
+    scene.ok(create_service(1, "a"));
+    let planned_at = Some(scene.store.last_changed());
+    scene.ok(create_service(2, "b"));
+    let allocate = Command::AllocateTask { id: id(5) };
+    let plan = Proposal { planned_at, commands: vec![create_task(5, 1, 1), allocate] };
+    assert!(scene.apply(&plan).is_ok());
 }
 
 #[test]

@@ -144,6 +144,12 @@ pub fn service_spec(name: &str) -> ServiceSpec {
     }
 }
 
+pub fn service_spec_of_image(name: &str, image: &str) -> ServiceSpec {
+    let mut spec = service_spec(name);
+    spec.task.container.image = image.to_owned();
+    spec
+}
+
 pub fn create_service(number: u128, name: &str) -> Command {
     Command::CreateService { id: id(number), spec: service_spec(name) }
 }

@@ -1,0 +1,36 @@
+//! Whether a plan still fits: nothing that it is about may have changed since it was made.
+
+use super::Store;
+use crate::{Id, Version, command::Command};
+
+impl Store {
+    /// True if something that `command` builds on has changed after `planned`. Users who write all the time to other
+    /// objects do not hold up a plan.
+    pub(super) fn has_outrun(&self, command: &Command, planned: Version) -> bool {
+        let service = |id: Id| self.service(id).is_some_and(|service| service.version > planned);
+        let node = |id: Id| self.node(id).is_some_and(|node| node.version > planned);
+        let task = |id: Id| self.task(id).is_some_and(|task| task.version > planned);
+        match *command {
+            Command::CreateCluster { .. } | Command::UpdateCluster { .. } | Command::SetJoinSecrets { .. } => {
+                self.cluster().is_some_and(|cluster| cluster.version > planned)
+            }
+            Command::CreateNode { id, .. }
+            | Command::UpdateNode { id, .. }
+            | Command::DescribeNode { id, .. }
+            | Command::SetNodeRole { id, .. }
+            | Command::SetNodeLeft { id, .. }
+            | Command::RemoveNode { id } => node(id),
+            Command::CreateService { id, .. }
+            | Command::UpdateService { id, .. }
+            | Command::SetUpdateStatus { id, .. }
+            | Command::RemoveService { id } => service(id),
+            Command::CreateTask { service: id, .. } => service(id),
+            Command::AssignTask { id, node: to } => task(id) || node(to),
+            Command::AllocateTask { id }
+            | Command::ExplainTask { id, .. }
+            | Command::SetTaskDesired { id, .. }
+            | Command::FinishTask { id, .. }
+            | Command::RemoveTask { id } => task(id),
+        }
+    }
+}

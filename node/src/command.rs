@@ -53,7 +53,13 @@ pub struct Cli {
 enum Command {
     /// Run the daemon of this node
     Daemon(Box<DaemonArgs>),
+    #[command(flatten)]
+    Ask(Question),
+}
 
+/// What is asked of the daemon.
+#[derive(Subcommand)]
+enum Question {
     /// Make, join and leave a cluster
     #[command(subcommand)]
     Swarm(swarm::Command),
@@ -135,16 +141,22 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    if let Command::Daemon(args) = cli.command {
-        if cli.host.is_some() {
-            bail!("say where the daemon listens after its name: covey daemon -H URL");
+    match cli.command {
+        Command::Daemon(_) if cli.host.is_some() => {
+            bail!("say where the daemon listens after its name: covey daemon -H URL")
         }
-        return crate::run::daemon(Config::load(*args)?);
+        Command::Daemon(args) => crate::run::daemon(Config::load(*args)?),
+        Command::Ask(question) => {
+            let host = host(cli.host, |name| env::var(name).ok());
+            ask(question, &Client::new(socket_path(&host)?))
+        }
     }
-    let client = Client::new(socket_path(&host(cli.host, |name| env::var(name).ok()))?);
+}
+
+fn ask(question: Question, client: &Client) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let done = runtime.block_on(dispatch(cli.command, &client));
+    let done = runtime.block_on(dispatch(question, client));
     // A read of standard input may still be under way in a thread of the runtime: nobody waits for it.
     runtime.shutdown_background();
     done
@@ -159,33 +171,32 @@ fn host(option: Option<String>, variable: impl Fn(&str) -> Option<String>) -> St
         .unwrap_or_else(|| format!("unix://{SOCKET_DEFAULT}"))
 }
 
-async fn dispatch(command: Command, client: &Client) -> Result<()> {
-    match command {
-        Command::Daemon(_) => Ok(()),
-        Command::Swarm(command) => swarm::run(command, client).await,
-        Command::Node(command) => node::run(command, client).await,
-        Command::Service(command) => service::run(command, client).await,
-        Command::Run(args) => container::run::run(*args, client).await,
-        Command::Exec(args) => container::exec::run(args, client).await,
-        Command::Ps(args) => container::ls::run(args, client).await,
-        Command::Logs(args) => container::logs::run(args, client).await,
-        Command::Start(args) => container::lifecycle::start(args, client).await,
-        Command::Stop(args) => container::lifecycle::stop(args, client).await,
-        Command::Kill(args) => container::lifecycle::kill(args, client).await,
-        Command::Wait(args) => container::lifecycle::wait(args, client).await,
-        Command::Rm(args) => container::lifecycle::remove(args, client).await,
-        Command::Container(command) => container::run_noun(command, client).await,
-        Command::Pull(args) => image::pull::run(args, client).await,
-        Command::Load(args) => image::load::load(args, client).await,
-        Command::Import(args) => image::load::import(args, client).await,
-        Command::Images(args) => image::ls::run(args, client).await,
-        Command::Tag(args) => image::names::tag(args, client).await,
-        Command::Rmi(args) => image::names::remove(args, client).await,
-        Command::Image(command) => image::run(command, client).await,
-        Command::Inspect(args) => inspect::run(args, client).await,
-        Command::Events(args) => events::run(args, client).await,
-        Command::Info => info::run(client).await,
-        Command::Version => version::run(client).await,
+async fn dispatch(question: Question, client: &Client) -> Result<()> {
+    match question {
+        Question::Swarm(command) => swarm::run(command, client).await,
+        Question::Node(command) => node::run(command, client).await,
+        Question::Service(command) => service::run(command, client).await,
+        Question::Run(args) => container::run::run(*args, client).await,
+        Question::Exec(args) => container::exec::run(args, client).await,
+        Question::Ps(args) => container::ls::run(args, client).await,
+        Question::Logs(args) => container::logs::run(args, client).await,
+        Question::Start(args) => container::lifecycle::start(args, client).await,
+        Question::Stop(args) => container::lifecycle::stop(args, client).await,
+        Question::Kill(args) => container::lifecycle::kill(args, client).await,
+        Question::Wait(args) => container::lifecycle::wait(args, client).await,
+        Question::Rm(args) => container::lifecycle::remove(args, client).await,
+        Question::Container(command) => container::run_noun(command, client).await,
+        Question::Pull(args) => image::pull::run(args, client).await,
+        Question::Load(args) => image::load::load(args, client).await,
+        Question::Import(args) => image::load::import(args, client).await,
+        Question::Images(args) => image::ls::run(args, client).await,
+        Question::Tag(args) => image::names::tag(args, client).await,
+        Question::Rmi(args) => image::names::remove(args, client).await,
+        Question::Image(command) => image::run(command, client).await,
+        Question::Inspect(args) => inspect::run(args, client).await,
+        Question::Events(args) => events::run(args, client).await,
+        Question::Info => info::run(client).await,
+        Question::Version => version::run(client).await,
     }
 }
 

@@ -123,7 +123,9 @@ impl Daemon {
         let daemon = self.clone();
         let id = member.id();
         tokio::spawn(async move {
-            member.expelled().await;
+            if !member.expelled().await {
+                return;
+            }
             tracing::warn!("this node was removed from the swarm");
             let _moving = daemon.moving.lock().await;
             if daemon.member().is_some_and(|member| member.id() == id)

@@ -224,9 +224,9 @@ impl Member {
         self.log.borrow().clone()
     }
 
-    /// All nodes, as far as this one was told.
-    pub fn nodes(&self) -> Nodes {
-        self.nodes.borrow().clone()
+    /// All nodes, as far as this one was told. Not to be held across an await.
+    pub fn nodes(&self) -> watch::Ref<'_, Nodes> {
+        self.nodes.borrow()
     }
 
     /// Follows the nodes.
@@ -234,10 +234,10 @@ impl Member {
         self.nodes.subscribe()
     }
 
-    /// Waits until the cluster has removed this node.
-    pub async fn expelled(&self) {
-        // The sender lives as long as this member.
-        let _ = self.expelled.subscribe().wait_for(|expelled| *expelled).await;
+    /// Waits until the cluster has removed this node; false if its membership ended otherwise.
+    pub async fn expelled(&self) -> bool {
+        let mut expelled = self.expelled.subscribe();
+        self.stop.run_until_cancelled(expelled.wait_for(|expelled| *expelled)).await.is_some()
     }
 
     /// The leader says which nodes it works with: connections to them are kept.

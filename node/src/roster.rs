@@ -17,11 +17,15 @@ use crate::{
     translate,
 };
 
+/// Removed nodes that are remembered: their certificates outlive their membership.
+const REMOVED_MAX: usize = 4096;
+
 /// All nodes, as of one version of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nodes {
     version: Version,
     peers: BTreeMap<Id, Peer>,
+    removed: BTreeSet<Id>,
 }
 
 /// What a roster changed.
@@ -48,8 +52,13 @@ impl Nodes {
         changed.gone.extend(roster.removed);
         for id in &changed.gone {
             self.peers.remove(id);
+            self.removed.insert(*id);
+        }
+        while self.removed.len() > REMOVED_MAX {
+            self.removed.pop_first();
         }
         for peer in roster.peers {
+            self.removed.remove(&peer.id);
             if self.peers.get(&peer.id) != Some(&peer) {
                 self.peers.insert(peer.id, peer.clone());
                 changed.known.push(peer);
@@ -61,6 +70,11 @@ impl Nodes {
     /// One node.
     pub fn get(&self, id: Id) -> Option<&Peer> {
         self.peers.get(&id)
+    }
+
+    /// It was a node and is none any more: what it says does not count, whatever its certificate says.
+    pub fn was_removed(&self, id: Id) -> bool {
+        self.removed.contains(&id)
     }
 
     /// All nodes.
@@ -119,6 +133,7 @@ mod tests {
         nodes.take(roster(1, true, vec![peer(1, Role::Manager), peer(2, Role::Worker)], vec![]));
         let changed = nodes.take(roster(2, true, vec![peer(1, Role::Manager)], vec![]));
         assert_eq!(changed, Changed { known: vec![], gone: [Id::new(2)].into() });
+        assert!(nodes.was_removed(Id::new(2)) && !nodes.was_removed(Id::new(1)));
         assert_eq!(nodes.managers().len(), 1);
     }
 

@@ -34,6 +34,12 @@ pub trait TaskLogs: Send + Sync + 'static {
 /// Serves until the endpoint ends.
 pub async fn events(member: Arc<Member>, mut events: mpsc::Receiver<Event>) {
     while let Some(event) = events.recv().await {
+        if let Some(id) = sender(&event)
+            && member.nodes().was_removed(id)
+        {
+            tracing::debug!(node = %id, "a removed node still talks");
+            continue;
+        }
         match event {
             Event::Datagram { from, bytes, .. } => member.gossip.datagram(from, bytes),
             Event::Stream { from, kind, send, recv, .. } => {
@@ -69,6 +75,15 @@ pub async fn events(member: Arc<Member>, mut events: mpsc::Receiver<Event>) {
                 member.sight.handle_lost(peer);
             }
         }
+    }
+}
+
+/// The member from whom an event is, where it is from one.
+fn sender(event: &Event) -> Option<Id> {
+    match event {
+        Event::Datagram { from, .. } => Some(*from),
+        Event::Stream { from, .. } | Event::Uni { from, .. } => Some(from.id),
+        Event::Join { .. } | Event::Renew { .. } | Event::Lost { .. } => None,
     }
 }
 

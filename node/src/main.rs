@@ -19,6 +19,7 @@ mod logs;
 mod machine;
 mod manager_loop;
 mod member;
+mod names;
 mod network;
 mod protocol;
 mod renewal;

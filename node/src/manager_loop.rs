@@ -60,7 +60,10 @@ pub async fn run(member: Arc<Member>, log: Log) {
         }
         if log.leadership_after(leadership).await.is_none() {
             let reason = log.stopped().await;
-            return tracing::error!(reason, "the managers' log has stopped on this node");
+            if member.log().is_some() {
+                tracing::error!(reason, "the managers' log has stopped on this node; restart the daemon");
+            }
+            return;
         }
     }
 }

@@ -46,14 +46,10 @@ pub async fn run(member: Arc<Member>) {
 async fn renew_now(member: &Arc<Member>) -> Result<()> {
     let identity = member.identity();
     let request = RenewRequest { request: identity.key.request()?, advertise: member.notes().advertise };
-    let renewed = match member.log() {
-        // A manager that can reach its quorum needs to ask nobody.
-        Some(log) => admission::renew(&log, identity.peer.clone(), request.clone()).await,
-        None => Err(anyhow::anyhow!("not a manager")),
-    };
-    let renewed = match renewed {
-        Ok(renewed) => renewed,
-        Err(_) => ask(&member.endpoint, &member.managers(), &request).await?,
+    let renewed = match member.log().filter(|log| log.leadership().am_leader) {
+        // Who leads needs to ask nobody; whoever does not may be on its way out of the managers.
+        Some(log) => admission::renew(&log, identity.peer.clone(), request).await?,
+        None => ask(&member.endpoint, &member.managers(), &request).await?,
     };
     let certificate = CertificateDer::from(renewed.certificate);
     let identity = Identity::new(identity.key, certificate, identity.ca)?;

@@ -19,11 +19,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use crate::{
     config::Config, control::ClusterControl, daemon::Daemon, engine::LocalEngine, identity::Folder, machine,
-    network::EdgeNetwork,
+    names, network::EdgeNetwork,
 };
 
 /// Who may use the API: root, and this group where there is one.
@@ -40,13 +42,13 @@ pub fn daemon(config: Config) -> Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("the TLS provider was set twice"))?;
     // Consensus tells at INFO what only its authors can read.
-    let filter = EnvFilter::new(format!("{},openraft=error", config.log_level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter = Targets::new().with_default(config.log_level).with_target("openraft", tracing::Level::ERROR);
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    names::use_built_in();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))
 }

@@ -95,13 +95,17 @@ pub enum ExecError {
 
 impl Exec {
     /// Waits for the process and returns its exit code; 128 + signal where a signal ended it.
-    pub async fn wait(&self) -> io::Result<i32> {
-        loop {
-            let mut ready = self.pidfd.readable().await?;
-            if let Some(code) = sys::reap(std::os::fd::AsFd::as_fd(self.pidfd.get_ref()))? {
-                return Ok(code);
+    pub fn wait(&self) -> impl Future<Output = io::Result<i32>> + Send + use<'_> {
+        // The streams beside it cannot be shared between threads, and need not be.
+        let pidfd = &self.pidfd;
+        async move {
+            loop {
+                let mut ready = pidfd.readable().await?;
+                if let Some(code) = sys::reap(std::os::fd::AsFd::as_fd(pidfd.get_ref()))? {
+                    return Ok(code);
+                }
+                ready.clear_ready();
             }
-            ready.clear_ready();
         }
     }
 }

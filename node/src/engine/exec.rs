@@ -1,6 +1,6 @@
 //! Processes that are run in a container beside its init.
 
-use std::{future::ready, thread};
+use std::future::ready;
 
 use bytes::Bytes;
 use covey_api::{
@@ -10,7 +10,6 @@ use covey_api::{
 };
 use covey_runtime::{Exec, ExecError, ExecSpec, Runtime};
 use futures_util::{StreamExt as _, future::BoxFuture, stream};
-use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{attach, failure};
 
@@ -35,7 +34,7 @@ pub async fn run(runtime: &Runtime, request: ExecRequest) -> Result<Running, Fai
     };
     let output = std::mem::replace(&mut exec.output, Box::pin(stream::empty()));
     let stdin = exec.stdin.take().map(|stdin| ready(Some(stdin)));
-    Ok(Running { pid: exec.pid, attached: attach::joined(output, stdin), exit: exit(exec)? })
+    Ok(Running { pid: exec.pid, attached: attach::joined(output, stdin), exit: exit(exec) })
 }
 
 fn unrunnable(code: i32, error: &ExecError) -> Running {
@@ -48,18 +47,6 @@ fn unrunnable(code: i32, error: &ExecError) -> Running {
     }
 }
 
-/// Waits on a thread of its own, since the wait for an [`Exec`] cannot move between threads. The API bounds how many
-/// processes there are.
-fn exit(exec: Exec) -> Result<BoxFuture<'static, Result<i32, Failure>>, Failure> {
-    let (to, from) = oneshot::channel();
-    let tokio = Handle::current();
-    let wait = move || {
-        let code = tokio.block_on(exec.wait()).map_err(|error| failure::internal(&error));
-        // Whoever asked may be gone.
-        let _ = to.send(code);
-    };
-    let spawned = thread::Builder::new().name("exec".to_owned()).spawn(wait);
-    spawned.map_err(|error| failure::internal(&error))?;
-    let lost = |_| Err(Failure::internal("the exit code of a process was lost"));
-    Ok(Box::pin(async move { from.await.unwrap_or_else(lost) }))
+fn exit(exec: Exec) -> BoxFuture<'static, Result<i32, Failure>> {
+    Box::pin(async move { exec.wait().await.map_err(|error| failure::internal(&error)) })
 }

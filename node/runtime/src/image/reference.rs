@@ -1,6 +1,8 @@
 //! Names of images, normalised as Docker does: `alpine` is `docker.io/library/alpine:latest`.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
 
 use super::Digest;
 
@@ -105,11 +107,28 @@ impl Reference {
 
     /// The registry is this machine: spoken to in plain HTTP, as nobody is in between.
     pub(super) fn is_loopback(&self) -> bool {
-        let host = match self.registry.strip_prefix('[') {
+        let host = self.host();
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    /// The registry is one of `named`: each `HOST:PORT`, `HOST` for all of its ports, or an address block.
+    pub(super) fn is_within(&self, named: &BTreeSet<String>) -> bool {
+        let address = self.host().parse::<IpAddr>().ok();
+        named.contains(&self.registry)
+            || named.contains(self.host())
+            || address.is_some_and(|address| {
+                named
+                    .iter()
+                    .filter_map(|name| name.parse::<IpNet>().ok())
+                    .any(|block| block.contains(&address))
+            })
+    }
+
+    fn host(&self) -> &str {
+        match self.registry.strip_prefix('[') {
             Some(rest) => rest.split(']').next().unwrap_or_default(),
             None => self.registry.split(':').next().unwrap_or_default(),
-        };
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
     }
 
     fn suffix(&self) -> String {
@@ -290,6 +309,17 @@ mod tests {
         }
         for text in ["x", "10.0.0.1:5000/x", "localhost.example.com/x", "[::2]/x"] {
             assert!(!parse(text).is_loopback(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_registry_is_named_by_host_by_host_and_port_or_by_block() {
+        let named = ["hub.lan:5000", "box.lan", "10.77.0.0/24", "fd00::/64"].map(str::to_owned).into();
+        for text in ["hub.lan:5000/x", "box.lan/x", "box.lan:81/x", "10.77.0.1:5000/x", "[fd00::7]:5000/x"] {
+            assert!(parse(text).is_within(&named), "{text}");
+        }
+        for text in ["x", "hub.lan/x", "hub.lan:80/x", "10.77.1.1:5000/x", "[fd00:1::7]/x"] {
+            assert!(!parse(text).is_within(&named), "{text}");
         }
     }
 }

@@ -158,7 +158,7 @@ impl ImageStore {
         reference: &Reference,
         auth: Option<RegistryAuth>,
     ) -> Result<Repository, RegistryError> {
-        let plain = reference.is_loopback() || self.insecure.contains(reference.registry());
+        let plain = reference.is_loopback() || reference.is_within(&self.insecure);
         let client = Client::try_from(ClientConfig {
             protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
             connect_timeout: Some(CONNECT_TIMEOUT),

@@ -41,7 +41,8 @@ pub struct Rootfs {
 
 impl ImageStore {
     /// Opens the store below `root`, makes it where there is none, and removes what an interrupted run left behind.
-    /// `insecure` are registries (`host:port`) that are spoken to in plain HTTP, as loopback ones always are.
+    /// `insecure` are registries that are spoken to in plain HTTP, as loopback ones always are: each `host:port`,
+    /// `host` or an address block.
     ///
     /// Blocks. The process must have installed a rustls provider before the first [`ImageStore::pull`].
     pub fn open(root: &Path, insecure: BTreeSet<String>) -> Result<Self, StoreError> {

@@ -32,11 +32,10 @@ is cpu.max "50000 100000" "$(cat "$group/cpu.max")"
 is pids.max 20 "$(cat "$group/pids.max")"
 is "memory.max inside" 67108864 "$(covey exec limits cat /sys/fs/cgroup/memory.max)"
 soon "both streams are in the log" sh -c '[ "$(covey logs limits 2>/dev/null)" = out ] && [ "$(covey logs limits 2>&1 >/dev/null)" = err ]'
-covey exec limits sh -c 'i=0; while [ $i -lt 30 ]; do sleep 3 & i=$((i + 1)); done' >/dev/null 2>&1
-[ "$(event "$group/pids.events" max)" -gt 0 ] || fail "the limit of processes does not hold"
+is "a process too many" "sh: can't fork: Resource temporarily unavailable" \
+    "$(covey run --rm --pids-limit 20 box sh -c 'i=0; while [ $i -lt 30 ]; do sleep 9 & i=$((i + 1)); done' 2>&1)"
 covey exec limits timeout 1 sh -c 'while :; do :; done'
 [ "$(event "$group/cpu.stat" nr_throttled)" -gt 0 ] || fail "the limit of CPU does not hold"
-say "limits hold"
 
 is "a disk" "sh: can't open /disk: Operation not permitted" "$(covey run --rm box sh -c 'mknod /disk b 8 0 && : < /disk' 2>&1)"
 is "memory of the machine, by exec" "sh: can't open /mem: Operation not permitted" "$(covey exec limits sh -c 'mknod /mem c 1 1 && : < /mem' 2>&1)"
@@ -65,4 +64,10 @@ soon "no groups are left" sh -c "! ls -d $groups/*/"
 soon "no mounts are left" sh -c "! grep overlay /proc/mounts"
 soon "no processes are left" sh -c '[ "$(pidof covey | wc -w)" = 1 ]'
 is "links" "lo eth0" "$(ls /sys/class/net | sort -r | tr '\n' ' ' | sed 's/ $//')"
-say "all is well"
+
+# In a container the topmost group is not the kernel's own, and holds processes.
+kill "$(cat /run/pid)"
+soon "the daemon ends" sh -c "! pidof covey"
+mkdir /sys/fs/cgroup/guest && echo $$ > /sys/fs/cgroup/guest/cgroup.procs && mount --bind /sys/fs/cgroup/guest /sys/fs/cgroup
+daemon
+is "memory.max below a group with processes" 16777216 "$(covey run --rm -m 16m box cat /sys/fs/cgroup/memory.max)"

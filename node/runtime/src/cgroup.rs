@@ -215,20 +215,53 @@ fn mounted(mountinfo: &str) -> (bool, Vec<Hierarchy>) {
 
 /// Version 2: lets the groups on the way down to `path` hand out the controllers that limits need.
 fn enable_below(mounted: &Path, path: &Path) -> io::Result<()> {
-    const WANTED: [&str; 3] = ["memory", "cpu", "pids"];
     let mut at = mounted.to_owned();
     for name in path {
-        let enabled = fs::read_to_string(at.join("cgroup.subtree_control")).unwrap_or_default();
-        for controller in WANTED.iter().filter(|c| !enabled.split_ascii_whitespace().any(|e| e == **c)) {
-            write_kernel_file(&at.join("cgroup.subtree_control"), format!("+{controller}"))?;
+        match enable(&at) {
+            // Not the root of the machine but that of a container, and its processes are in it.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && at == mounted => {
+                vacate(&at)?;
+                enable(&at).map_err(|error| {
+                    io::Error::new(error.kind(), format!("processes are left in {}: {error}", at.display()))
+                })?;
+            }
+            enabled => enabled?,
         }
         at.push(name);
-        match fs::create_dir(&at) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        create_if_missing(&at)?;
+    }
+    Ok(())
+}
+
+fn enable(group: &Path) -> io::Result<()> {
+    const WANTED: [&str; 3] = ["memory", "cpu", "pids"];
+    let file = group.join("cgroup.subtree_control");
+    let enabled = fs::read_to_string(&file).unwrap_or_default();
+    WANTED
+        .iter()
+        .filter(|wanted| !enabled.split_ascii_whitespace().any(|e| e == **wanted))
+        .try_for_each(|wanted| write_kernel_file(&file, format!("+{wanted}")))
+}
+
+/// Moves the processes of `group` into a leaf below it: version 2 hands nothing out where processes are.
+fn vacate(group: &Path) -> io::Result<()> {
+    let leaf = group.join("init");
+    create_if_missing(&leaf)?;
+    // 0 stands for a process outside of our pid namespace, which is not ours to move.
+    for pid in fs::read_to_string(group.join("cgroup.procs"))?.lines().filter(|pid| *pid != "0") {
+        match write_kernel_file(&leaf.join("cgroup.procs"), pid) {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
             _ => {}
         }
     }
     Ok(())
+}
+
+fn create_if_missing(group: &Path) -> io::Result<()> {
+    match fs::create_dir(group) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,15 @@
-//! What the tests of the whole share: where the workspace is, and what cargo says of it.
-#![allow(clippy::disallowed_methods, reason = "door: tests read the workspace and run cargo")]
+//! What the tests of the whole share: the workspace and what cargo says of it, and clusters of real daemons.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "door: tests run cargo, labs and clients, and wait by the clock"
+)]
+#![allow(clippy::disallowed_types, reason = "door: labs are counted across the threads of a test program")]
+
+pub mod image;
+pub mod lab;
+pub mod reply;
+pub mod residue;
+pub mod wait;
 
 use std::{
     path::{Path, PathBuf},

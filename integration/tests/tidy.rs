@@ -86,11 +86,15 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 /// Direct dependencies of each of our packages, those of tests left out.
 fn dependencies() -> BTreeMap<String, Vec<String>> {
     let metadata = metadata(false);
-    let packages = metadata["packages"].as_array().unwrap();
+    let packages = metadata["packages"].as_array().expect("packages");
     packages
         .iter()
         .map(|package| {
-            let normal = package["dependencies"].as_array().unwrap().iter().filter(|d| d["kind"].is_null());
+            let normal = package["dependencies"]
+                .as_array()
+                .expect("dependencies")
+                .iter()
+                .filter(|d| d["kind"].is_null());
             (text(package, "name").to_owned(), normal.map(|d| text(d, "name").to_owned()).collect())
         })
         .collect()

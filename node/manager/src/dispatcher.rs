@@ -47,6 +47,16 @@ impl Dispatcher {
         Self { term, sequence: 0, nodes: BTreeMap::new() }
     }
 
+    /// The term that it counts in.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Nobody is connected any more; the count goes on.
+    pub fn disconnect_all(&mut self) {
+        self.nodes.clear();
+    }
+
     /// A node opened its session, or asks for a full set after a gap.
     pub fn handle_connected(&mut self, store: &Store, node: Id) -> Output {
         let tasks: Vec<Assignment> = store.tasks_on_node(node).map(|task| Assignment::of(task)).collect();

@@ -2,13 +2,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use covey_state::{
-    Id, Store,
-    command::Command,
-    task::{DesiredState, Task},
-};
-
-use crate::slot::is_active;
+use covey_state::{Id, Store, command::Command, task::Task};
 
 /// A plan would break an invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +44,12 @@ pub(crate) fn check(before: &Store, after: &Store, commands: &[Command]) -> Resu
         if let Some(old) = before.task(id) {
             check_task(old, new)?;
         }
-        if is_wanted_running(new) {
+        if new.is_wanted_running() {
             slots.insert((new.service, new.slot));
         }
     }
     for (service, slot) in slots {
-        if after.tasks_of_slot(service, slot).filter(|task| is_wanted_running(task)).count() > 1 {
+        if after.tasks_of_slot(service, slot).filter(|task| task.is_wanted_running()).count() > 1 {
             return Err(Violation::Doubled { service, slot });
         }
     }
@@ -73,10 +67,6 @@ fn check_task(old: &Task, new: &Task) -> Result<(), Violation> {
         return Err(Violation::Altered(new.id));
     }
     Ok(())
-}
-
-fn is_wanted_running(task: &Task) -> bool {
-    task.desired == DesiredState::Running && is_active(task)
 }
 
 fn task_of(command: &Command) -> Option<Id> {
@@ -99,7 +89,7 @@ mod tests {
     use covey_state::{
         command::Proposal,
         service::{Mode, ServiceSpec, TaskSpec, UpdateConfig},
-        task::TaskState,
+        task::{DesiredState, TaskState},
         time::Stamp,
     };
 
@@ -136,15 +126,14 @@ mod tests {
     #[test]
     fn two_tasks_wanted_running_in_one_slot_are_found() {
         let before = store();
-        for (second, result) in [
-            (DesiredState::Ready, Ok(())),
-            (DesiredState::Running, Err(Violation::Doubled { service: SERVICE, slot: 1 })),
-        ] {
-            let commands = [create(7, DesiredState::Running), create(8, second)];
-            let mut after = before.clone();
-            apply(&mut after, &commands);
-            assert_eq!(check(&before, &after, &commands), result);
-        }
+        let mut commands = vec![create(7, DesiredState::Running), create(8, DesiredState::Ready)];
+        let mut after = before.clone();
+        apply(&mut after, &commands);
+        assert_eq!(check(&before, &after, &commands), Ok(()));
+        commands.push(Command::SetTaskDesired { id: Id::new(8), desired: DesiredState::Running });
+        apply(&mut after, &commands[2..]);
+        let doubled = Violation::Doubled { service: SERVICE, slot: 1 };
+        assert_eq!(check(&before, &after, &commands), Err(doubled));
     }
 
     /// TSK-03, TSK-04

@@ -166,6 +166,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// It runs, or will as soon as it can: there is one such task in a slot.
+    pub fn is_wanted_running(&self) -> bool {
+        self.desired == DesiredState::Running && !self.status.state.is_terminal()
+    }
+
     /// `service.slot`, as `service ps` shows it.
     pub fn name(&self) -> String {
         format!("{}.{}", self.service_name, self.slot)

@@ -11,7 +11,9 @@ impl Store {
         let node = |id: Id| self.node(id).is_some_and(|node| node.version > planned);
         let task = |id: Id| self.task(id).is_some_and(|task| task.version > planned);
         match *command {
-            Command::CreateCluster { .. } | Command::UpdateCluster { .. } | Command::SetJoinSecrets { .. } => {
+            Command::CreateCluster { .. }
+            | Command::UpdateCluster { .. }
+            | Command::SetJoinSecrets { .. } => {
                 self.cluster().is_some_and(|cluster| cluster.version > planned)
             }
             Command::CreateNode { id, .. }
@@ -24,7 +26,9 @@ impl Store {
             | Command::UpdateService { id, .. }
             | Command::SetUpdateStatus { id, .. }
             | Command::RemoveService { id } => service(id),
-            Command::CreateTask { service: id, .. } => service(id),
+            Command::CreateTask { service: id, slot, .. } => {
+                service(id) || self.tasks_of_slot(id, slot).any(|task| task.version > planned)
+            }
             Command::AssignTask { id, node: to } => task(id) || node(to),
             Command::AllocateTask { id }
             | Command::ExplainTask { id, .. }

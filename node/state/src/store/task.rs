@@ -30,6 +30,13 @@ impl Entry {
         if desired > DesiredState::Running {
             return Err(Refusal::Invalid(format!("task {id} would be made to be {}", desired.as_str())));
         }
+        if desired == DesiredState::Running
+            && self.store.tasks_of_slot(service, slot).any(|task| task.is_wanted_running())
+        {
+            return Err(Refusal::Invalid(format!(
+                "slot {slot} of service {service} has a running task already"
+            )));
+        }
         let owner = self.service(service)?;
         let spec =
             self.store.task_specs.get(&service).cloned().ok_or_else(|| not_found("service", service))?;

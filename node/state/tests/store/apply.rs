@@ -6,7 +6,7 @@ use covey_state::{
     command::{Command, Proposal, Refusal},
     event::{Change, Event},
     node::Role,
-    task::DesiredState,
+    task::{DesiredState, TaskState},
     time::Stamp,
 };
 
@@ -46,6 +46,24 @@ fn a_plan_is_refused_once_something_that_it_is_about_has_changed() {
     scene.update_node(9, node_spec(Role::Manager)).unwrap();
     let role = Command::SetNodeRole { id: id(9), role: Role::Worker };
     assert_eq!(scene.apply(&plan(vec![role])), Err(Refusal::Stale));
+}
+
+/// TSK-12: an attempt that a caller gave up may be applied after all, and the plan that follows it does not see it.
+#[test]
+fn a_plan_that_fills_a_slot_is_out_of_date_once_another_has_filled_it() {
+    let mut scene = Scene::new();
+    scene.ok(create_service(1, "a"));
+    let plan = |planned_at, task, slot| {
+        let commands = vec![create_task(task, 1, slot)];
+        Proposal { planned_at: Some(planned_at), commands }
+    };
+    let planned_at = scene.store.last_changed();
+    scene.apply(&plan(planned_at, 5, 1)).unwrap();
+    assert_eq!(scene.apply(&plan(planned_at, 6, 1)), Err(Refusal::Stale));
+    // One that ended since leaves its slot to plans that know of it.
+    scene.all(vec![want(5, DesiredState::Shutdown), finish(5, TaskState::Shutdown)]).unwrap();
+    assert_eq!(scene.apply(&plan(planned_at, 6, 1)), Err(Refusal::Stale));
+    scene.apply(&plan(planned_at, 7, 2)).unwrap();
 }
 
 #[test]
@@ -134,7 +152,7 @@ fn a_snapshot_holds_each_task_spec_once() {
     spec.task.container.env = vec!["X".repeat(100_000)];
     scene.ok(Command::CreateService { id: id(2), spec });
     for task in 0..100 {
-        scene.all(place_task(1_000 + task, 2, 1, 1)).unwrap();
+        scene.all(place_task(1_000 + task, 2, 1 + task as u64, 1)).unwrap();
     }
     let bytes = encode(&scene.store);
     assert!(bytes.len() < 300_000, "{} bytes", bytes.len());

@@ -109,7 +109,7 @@ fn service_step() -> impl Strategy<Value = Step> {
 
 fn task_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (TASKS, SERVICES, 0..3_u64).prop_map(|(task, service, slot)| create_task(task, service, slot)),
+        4 => (TASKS, SERVICES, 0..6_u64).prop_map(|(task, service, slot)| create_task(task, service, slot)),
         3 => TASKS.prop_map(|task| Command::AllocateTask { id: id(task) }),
         4 => (TASKS, NODES).prop_map(|(task, node)| Command::AssignTask { id: id(task), node: id(node) }),
         1 => (TASKS, "[ab]").prop_map(|(task, reason)| Command::ExplainTask { id: id(task), reason }),
@@ -136,10 +136,10 @@ fn populated() -> Scene {
     scene.ok(create_service(100, "a"));
     scene.ok(create_service(101, "b"));
     for task in 200..206 {
-        scene.all(place_task(task, 100 + task % 2, 1, task % 5)).unwrap();
+        scene.all(place_task(task, 100 + task % 2, task as u64 % 6 / 2 + 1, task % 5)).unwrap();
     }
     for task in 206..209 {
-        scene.all(vec![create_task(task, 100, 2), Command::AllocateTask { id: id(task) }]).unwrap();
+        scene.all(vec![create_task(task, 100, task as u64), Command::AllocateTask { id: id(task) }]).unwrap();
     }
     scene
 }

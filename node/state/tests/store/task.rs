@@ -102,6 +102,27 @@ fn a_task_needs_a_service_a_slot_and_an_id_of_its_own() {
     assert!(matches!(scene.refused(ended), Refusal::Invalid(_)));
 }
 
+/// TSK-12
+#[test]
+fn a_slot_has_one_task_that_is_wanted_running() {
+    let ready = Command::CreateTask {
+        id: id(4),
+        service: id(1),
+        slot: 1,
+        desired: DesiredState::Ready,
+        not_before: None,
+    };
+    let (mut stopping, mut ended) = (scene(), Scene::with_task_on_node(1, 2, 3));
+    for scene in [&mut stopping, &mut ended] {
+        assert!(matches!(scene.refused(create_task(5, 1, 1)), Refusal::Invalid(_)));
+        scene.ok(ready.clone());
+    }
+    stopping.ok(want(3, DesiredState::Shutdown));
+    stopping.ok(create_task(5, 1, 1));
+    ended.ok(finish(3, TaskState::Failed));
+    ended.ok(create_task(5, 1, 1));
+}
+
 /// TSK-03
 #[test]
 fn what_is_wanted_of_a_task_only_grows() {
@@ -150,6 +171,7 @@ fn a_task_runs_the_spec_of_its_birth_and_shares_it_with_its_siblings() {
     let mut newer = service_spec("web");
     newer.task.container.image = "nginx:2".into();
     scene.update_service(1, newer).unwrap();
+    scene.ok(want(3, DesiredState::Shutdown));
     scene.ok(create_task(5, 1, 1));
     let spec = |number| &scene.store.task(id(number)).unwrap().spec;
     assert!(Arc::ptr_eq(spec(3), spec(4)));
@@ -160,6 +182,7 @@ fn a_task_runs_the_spec_of_its_birth_and_shares_it_with_its_siblings() {
 #[test]
 fn tasks_are_found_by_service_and_slot_in_order() {
     let mut scene = scene();
+    scene.ok(want(3, DesiredState::Shutdown));
     for (number, slot) in [(9, 1), (7, 3), (8, 2)] {
         scene.ok(create_task(number, 1, slot));
     }

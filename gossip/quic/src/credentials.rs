@@ -8,7 +8,7 @@ use std::{
 
 use covey_crypto::{
     certificate::{CaCertificate, CertificateError},
-    identity::{NodeKey, ParseKeyError, PeerIdentity},
+    identity::{NodeKey, ParseKeyError, PeerIdentity, Role},
 };
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use rustls::{client::Resumption, crypto::CryptoProvider, time_provider::TimeProvider, version::TLS13};
@@ -69,6 +69,7 @@ pub enum IdentityError {
 /// The identity as TLS uses it. Sessions that were opened with it are not resumed with another.
 pub(crate) struct Credentials {
     pub(crate) ca: CaCertificate,
+    pub(crate) role: Role,
     pub(crate) server: quinn::ServerConfig,
     pub(crate) member: quinn::ClientConfig,
     pub(crate) renew: quinn::ClientConfig,
@@ -82,6 +83,7 @@ impl Credentials {
         }
         Ok(Self {
             ca: identity.ca.clone(),
+            role: me.role,
             server: server(identity, clock)?,
             member: client(identity, clock, MEMBER, Resumption::in_memory_sessions(SESSIONS_MAX))?,
             renew: client(identity, clock, RENEW, Resumption::disabled())?,

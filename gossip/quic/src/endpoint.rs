@@ -132,7 +132,7 @@ impl Endpoint {
     }
 
     /// Uses this identity from now on: after joining, and after renewing. Existing connections stay, unless
-    /// they are of another cluster.
+    /// they are of another cluster or show peers another role; those are made anew.
     ///
     /// # Errors
     /// [`IdentityError`].

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, mem, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use covey_crypto::identity::PeerIdentity;
+use covey_crypto::identity::{PeerIdentity, Role};
 use covey_wire::Id;
 use quinn::{Connection, ConnectionError, Incoming, SendDatagramError};
 use tokio::{
@@ -49,6 +49,8 @@ pub(crate) struct Hub {
     identity: watch::Receiver<Option<Arc<Credentials>>>,
     kept: watch::Receiver<BTreeMap<Id, SocketAddr>>,
     clock: Clock,
+    /// What peers of existing connections know of us.
+    role: Option<Role>,
     peers: BTreeMap<Id, Peer>,
     /// Everything that runs on the endpoint's behalf; ends with it.
     tasks: JoinSet<Ended>,
@@ -66,6 +68,7 @@ impl Hub {
         kept: watch::Receiver<BTreeMap<Id, SocketAddr>>,
         clock: Clock,
     ) -> Self {
+        let role = identity.borrow().as_ref().map(|ours| ours.role);
         Self {
             socket,
             commands,
@@ -73,6 +76,7 @@ impl Hub {
             identity,
             kept,
             clock,
+            role,
             peers: BTreeMap::new(),
             tasks: JoinSet::new(),
             connecting: 0,
@@ -319,12 +323,17 @@ impl Hub {
     }
 
     fn identity_changed(&mut self) {
-        let cluster = self.identity.borrow_and_update().as_ref().map(|ours| ours.ca.cluster());
+        let ours = self.identity.borrow_and_update().as_ref().map(|ours| (ours.ca.cluster(), ours.role));
+        let (cluster, role) = ours.unzip();
         self.close(
             |_, live| Some(live.identity.cluster) != cluster,
             Close::Gone,
             "node has left the cluster",
         );
+        // Peers judge what we ask by the certificate that a connection began with.
+        if mem::replace(&mut self.role, role) != role {
+            self.close(|_, _| true, Close::Gone, "node has another role now");
+        }
         self.open_kept();
     }
 

@@ -1,23 +1,31 @@
 //! The agent loop: owns the worker machine, has the executor take its steps, and tells what became of them.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use covey_agent::{
     controller::{Done, Step},
-    executor::Executor,
+    executor::{Executor, ExecutorError},
     worker::{Output, Remembered, SetError, Worker},
 };
 use covey_state::{
     Id,
     assignment::{Assignment, AssignmentSet},
 };
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::task::TaskTracker;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::sleep,
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::{clock, disk, gossip_loop::GossipHandle};
 
 /// Inputs that wait for the loop.
 const INPUTS_MAX: usize = 1024;
+/// Wait after a removal that failed.
+const REMOVE_AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of the remembered set, at most.
 const REMEMBERED_MAX: usize = 64 << 20;
 
@@ -48,6 +56,8 @@ pub struct AgentLoop<E> {
     tasks: TaskTracker,
     inputs: mpsc::Receiver<Input>,
     back: mpsc::WeakSender<Input>,
+    over: CancellationToken,
+    _over: DropGuard,
 }
 
 impl<E: Executor> AgentLoop<E> {
@@ -71,7 +81,10 @@ impl<E: Executor> AgentLoop<E> {
         let (remember, watched) = watch::channel(None);
         tasks.spawn(write_remembered(file, watched));
         let back = sender.downgrade();
-        Ok((Self { worker, executor, gossip, remember, tasks, inputs, back }, AgentHandle(sender)))
+        let over = CancellationToken::new();
+        let _over = over.clone().drop_guard();
+        let agent = Self { worker, executor, gossip, remember, tasks, inputs, back, over, _over };
+        Ok((agent, AgentHandle(sender)))
     }
 
     /// Runs until nobody holds a handle any more.
@@ -105,11 +118,7 @@ impl<E: Executor> AgentLoop<E> {
                 Output::Withdraw { task } => self.gossip.withdraw(task).await,
                 Output::Discard { task } => {
                     let executor = self.executor.clone();
-                    self.tasks.spawn(async move {
-                        if let Err(error) = executor.remove(task).await {
-                            tracing::warn!(%task, %error, "what is left of an unknown task cannot be removed");
-                        }
-                    });
+                    self.tasks.spawn(async move { remove(&*executor, task).await });
                 }
                 Output::Remember(remembered) => _ = self.remember.send_replace(Some(remembered)),
             }
@@ -117,15 +126,19 @@ impl<E: Executor> AgentLoop<E> {
     }
 
     fn take_step(&self, assignment: Assignment, attempt: u32, step: Step) {
-        let (executor, back) = (self.executor.clone(), self.back.clone());
+        let (executor, back, over) = (self.executor.clone(), self.back.clone(), self.over.clone());
         self.tasks.spawn(async move {
             let task = assignment.task;
             let done = match step {
                 Step::Prepare => Done::Prepared(executor.prepare(&assignment, attempt).await),
                 Step::Start => Done::Started(executor.start(task).await),
-                Step::Wait => Done::Exited(executor.wait(task).await),
+                // Containers outlive the loop: nobody waits longer than it does.
+                Step::Wait => match over.run_until_cancelled(executor.wait(task)).await {
+                    Some(exited) => Done::Exited(exited),
+                    None => return,
+                },
                 Step::Stop { grace } => Done::Stopped(executor.stop(task, grace).await),
-                Step::Remove => Done::Removed(executor.remove(task).await),
+                Step::Remove => Done::Removed(remove(&*executor, task).await),
             };
             if let Some(back) = back.upgrade() {
                 // Fails only when the loop has ended meanwhile; the next daemon finds what was done.
@@ -133,6 +146,16 @@ impl<E: Executor> AgentLoop<E> {
             }
         });
     }
+}
+
+/// Removes what is left of a task. After a failure it waits before it says so, since it will be asked again.
+async fn remove(executor: &impl Executor, task: Id) -> Result<(), ExecutorError> {
+    let removed = executor.remove(task).await;
+    if let Err(error) = &removed {
+        tracing::warn!(%task, %error, "what is left of a task cannot be removed yet");
+        sleep(REMOVE_AGAIN).await;
+    }
+    removed
 }
 
 /// Keeps the file as the last set is: sets that come faster than the disk are skipped.

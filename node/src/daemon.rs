@@ -11,9 +11,9 @@ use covey_api::{
 use covey_crypto::{
     authority::Authority, identity::NodeKey, identity::Role as CertifiedRole, token::JoinToken,
 };
-use covey_gossip_quic::{RequestError, read_frame, write_frame};
+use covey_gossip_quic::{Endpoint, Event, RequestError, read_frame, write_frame};
 use covey_overlay_netlink::local_networks;
-use covey_raft::Change;
+use covey_raft::{Change, Raft};
 use covey_runtime::{NetworkMode, Runtime, TaskExecutor};
 use covey_state::{
     Id,
@@ -23,7 +23,7 @@ use covey_state::{
 };
 use rustls::pki_types::CertificateDer;
 use tokio::{
-    sync::{Mutex, broadcast, watch},
+    sync::{Mutex, broadcast, mpsc, watch},
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -136,6 +136,16 @@ impl Daemon {
         });
     }
 
+    /// Where this node's containers have had their addresses, if it is a member: known before anybody is asked.
+    ///
+    /// # Errors
+    /// What is on disk is damaged or newer than this version.
+    pub fn recall_edge(&self) -> Result<Option<EdgeBlock>> {
+        let edge = self.folder.load()?.and_then(|(_, notes)| notes.edge);
+        self.edge.send_replace(edge);
+        Ok(edge)
+    }
+
     /// Goes on as the member that this machine was before the daemon started, if it was one.
     ///
     /// # Errors
@@ -143,14 +153,21 @@ impl Daemon {
     pub async fn resume(self: &Arc<Self>) -> Result<()> {
         let _moving = self.moving.lock().await;
         let Some((mut identity, notes)) = self.folder.load()? else { return Ok(()) };
-        let (endpoint, events) = Member::bind(notes.listen, Some(&identity))?;
+        if notes.leaving {
+            return self.forget(identity.peer.id).await;
+        }
+        let (endpoint, events) = Member::bind(notes.listen, Some(&identity)).await?;
         if identity.peer.check_time(clock::wall()).is_err() {
-            tracing::info!("the certificate is not valid at this time: asking for a new one");
-            let request = RenewRequest { request: identity.key.request()?, advertise: notes.advertise };
-            let renewed = renewal::ask(&endpoint, &notes.managers, &request).await?;
-            identity = Identity::new(identity.key, CertificateDer::from(renewed.certificate), identity.ca)?;
-            self.folder.save(&identity)?;
-            endpoint.set_identity(&identity.of_quic())?;
+            tracing::warn!("the certificate is not valid at this time: asking for a new one");
+            match renewed(&endpoint, &identity, &notes).await {
+                Ok(new) => {
+                    self.folder.save(&new)?;
+                    endpoint.set_identity(&new.of_quic())?;
+                    identity = new;
+                }
+                // What runs here goes on; a new certificate is asked for again and again.
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "no new certificate yet"),
+            }
         }
         let surroundings = self.surroundings(identity.peer.id);
         self.enter(Member::start(surroundings, identity, notes, endpoint, events, None).await?);
@@ -196,7 +213,7 @@ impl Daemon {
             authority.issue(&key.request()?, id, CertifiedRole::Manager, clock::wall(), lifetime)?;
         let public_key = key.public();
         let identity = Identity::new(key, certificate, authority.certificate().clone())?;
-        let (endpoint, events) = Member::bind(listen, Some(&identity))?;
+        let (endpoint, events) = Member::bind(listen, Some(&identity)).await?;
         self.folder.save(&identity)?;
         let notes = Notes::new(listen, advertise, vec![(id, advertise)]);
         let member = Member::start(self.surroundings(id), identity, notes, endpoint, events, None).await?;
@@ -263,7 +280,24 @@ impl Daemon {
         listen: std::net::SocketAddr,
         advertise: std::net::SocketAddr,
     ) -> Result<()> {
-        let (endpoint, events) = Member::bind(listen, None)?;
+        let (endpoint, events) = Member::bind(listen, None).await?;
+        let joined = self.come_in_by(endpoint.clone(), events, request, token, listen, advertise).await;
+        if joined.is_err() {
+            // The next attempt wants the same address.
+            endpoint.close().await;
+        }
+        joined
+    }
+
+    async fn come_in_by(
+        self: &Arc<Self>,
+        endpoint: Endpoint,
+        events: mpsc::Receiver<Event>,
+        request: &JoinRequest,
+        token: &JoinToken,
+        listen: std::net::SocketAddr,
+        advertise: std::net::SocketAddr,
+    ) -> Result<()> {
         let key = NodeKey::from_seed(&clock::random());
         let asked = covey_wire::encode(&protocol::JoinRequest {
             token: request.token.clone(),
@@ -300,8 +334,10 @@ impl Daemon {
                     self.enter(member);
                     return Ok(());
                 }
-                // A word of the manager is final; whoever cannot be reached may have a neighbour.
-                Err(error @ (RequestError::Refused(_) | RequestError::WrongCa)) => return Err(error.into()),
+                // A word of the manager is final, also one that was lost on the way; whoever cannot be reached may have a neighbour.
+                Err(
+                    error @ (RequestError::Refused(_) | RequestError::WrongCa | RequestError::NoAnswer { .. }),
+                ) => return Err(error.into()),
                 Err(error) => last = Some(error),
             }
         }
@@ -318,49 +354,64 @@ impl Daemon {
     pub async fn leave(self: &Arc<Self>, force: bool) -> Result<(), Failure> {
         let _moving = self.moving.lock().await;
         let member = self.member().ok_or_else(|| Failure::unavailable("This node is not part of a swarm"))?;
-        match member.log() {
-            Some(log) => {
-                if !force && let Some(refusal) = may_not_leave(&member, &log) {
-                    return Err(Failure::unavailable(refusal));
-                }
-                if let Err(error) = be_let_go(&member, &log).await {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "the other managers did not let this one go"
-                    );
-                }
+        if let Some(log) = member.log() {
+            if !force && let Some(refusal) = may_not_leave(&member, &log) {
+                return Err(Failure::unavailable(refusal));
             }
-            None => {
-                if let Err(error) = say_goodbye(&member).await {
-                    tracing::warn!(error = format!("{error:#}"), "no manager heard that this node leaves");
+            match be_let_go(&member, &log).await {
+                Err(error) if !force => {
+                    let what = "the other managers did not let this one go (use --force to leave all the same)";
+                    return Err(Failure::unavailable(format!("{what}: {error:#}")));
                 }
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the other managers did not let this one go"),
+                Ok(()) => {}
             }
+        }
+        if let Err(error) = say_goodbye(&member).await {
+            tracing::warn!(error = format!("{error:#}"), "no manager heard that this node leaves");
         }
         self.go_out(true).await.map_err(internal)
     }
 
     /// Ends this node's membership and what it runs for it.
     async fn go_out(&self, goodbye: bool) -> Result<()> {
-        let Some(member) = self.member.send_replace(None) else { return Ok(()) };
+        let Some(member) = self.member() else { return Ok(()) };
+        member.note_leaving()?;
+        self.member.send_replace(None);
         member.stop(goodbye).await;
-        self.state.send_replace((LocalState::Inactive, String::new()));
-        let executor = self.executor(member.id());
+        self.forget(member.id()).await
+    }
+
+    /// Removes what is left of a membership: the containers of its tasks, then what made this machine a member.
+    async fn forget(&self, node: Id) -> Result<()> {
+        let executor = self.executor(node);
         for held in executor.held().await? {
-            executor.remove(held.task).await?;
+            if let Err(error) = executor.remove(held.task).await {
+                tracing::error!(task = %held.task, %error, "its container cannot be removed; remove it by hand");
+            }
         }
-        member.wipe()
+        self.edge.send_replace(None);
+        Raft::destroy(&self.folder.raft())?;
+        self.folder.wipe()?;
+        self.state.send_replace((LocalState::Inactive, String::new()));
+        Ok(())
     }
 
     /// After a failed init or join: as before.
     async fn retreat(&self) {
-        if let Some(member) = self.member.send_replace(None) {
-            member.stop(true).await;
-        }
-        if let Err(error) = self.folder.wipe() {
-            tracing::error!(
-                error = format!("{error:#}"),
-                "what is left of a failed attempt could not be removed"
-            );
+        let undone = async {
+            if let Some(member) = self.member.send_replace(None) {
+                // The cluster may have taken this node in already.
+                if let Err(error) = say_goodbye(&member).await {
+                    tracing::debug!(error = format!("{error:#}"), "no manager heard that the attempt has failed");
+                }
+                member.stop(true).await;
+            }
+            Raft::destroy(&self.folder.raft())?;
+            self.folder.wipe()
+        };
+        if let Err(error) = undone.await {
+            tracing::error!(error = format!("{error:#}"), "what is left of a failed attempt could not be removed");
         }
         self.edge.send_replace(None);
         self.state.send_replace((LocalState::Inactive, String::new()));
@@ -401,7 +452,7 @@ fn may_not_leave(member: &Member, log: &Log) -> Option<String> {
     covey_manager::leave::refusal(voters.len(), voters.keys().filter(|id| alive(id)).count())
 }
 
-/// Has the others take this manager out of their number, and note that it left.
+/// Has the others take this manager out of their number.
 async fn be_let_go(member: &Member, log: &Log) -> Result<()> {
     let id = member.id();
     if log.members().voters.len() <= 1 {
@@ -411,17 +462,22 @@ async fn be_let_go(member: &Member, log: &Log) -> Result<()> {
         let store = log.read().await?;
         let node = store.node(id).context("this node is no member any more")?;
         let spec = NodeSpec { role: Role::Worker, ..node.spec.clone() };
-        let commands = vec![
-            Command::UpdateNode { id, version: node.version, spec },
-            Command::SetNodeLeft { id, left: true },
-        ];
+        let commands = vec![Command::UpdateNode { id, version: node.version, spec }];
         log.propose(&Proposal { planned_at: None, commands }).await?;
-        while log.members().voters.contains_key(&id) {
+        // The log closes when this node has become a worker.
+        while member.log().is_some() && log.members().voters.contains_key(&id) {
             sleep(LOOK).await;
         }
         Ok(())
     };
     timeout(LET_GO_MAX, gone).await?
+}
+
+/// A new certificate for a node whose own is not valid at this time.
+async fn renewed(endpoint: &Endpoint, identity: &Identity, notes: &Notes) -> Result<Identity> {
+    let request = RenewRequest { request: identity.key.request()?, advertise: notes.advertise };
+    let renewed = renewal::ask(endpoint, &notes.managers, &request).await?;
+    Identity::new(identity.key.clone(), CertificateDer::from(renewed.certificate), identity.ca.clone())
 }
 
 async fn say_goodbye(member: &Member) -> Result<()> {

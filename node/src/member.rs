@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -11,7 +12,7 @@ use anyhow::{Context, Result};
 use covey_agent::executor::Executor;
 use covey_crypto::identity::Role;
 use covey_gossip::Myself;
-use covey_gossip_quic::{self as quic, Endpoint, Event, read_frame, write_frame};
+use covey_gossip_quic::{self as quic, BindError, Endpoint, Event, read_frame, write_frame};
 use covey_raft::{Raft, Settings, Transport, TransportError};
 use covey_state::{
     Id, Store,
@@ -39,6 +40,10 @@ use crate::{
 const KEPT_MAX: usize = 56;
 /// How long what still runs may take to end.
 const STOP_MAX: Duration = Duration::from_secs(5);
+/// How long an address that is in use is waited for.
+const BIND_MAX: Duration = Duration::from_secs(1);
+/// Between two looks at it.
+const BIND_RETRY: Duration = Duration::from_millis(10);
 
 /// Carries the managers' consensus over QUIC.
 #[derive(Clone)]
@@ -105,16 +110,28 @@ pub struct Member {
 }
 
 impl Member {
-    /// Binds the control socket.
+    /// Binds the control socket. The one of a membership that has just ended may hold the address for a moment.
     ///
     /// # Errors
     /// The address cannot be had.
-    pub fn bind(
+    pub async fn bind(
         listen: SocketAddr,
         identity: Option<&Identity>,
     ) -> Result<(Endpoint, mpsc::Receiver<Event>)> {
         let identity = identity.map(Identity::of_quic);
-        Ok(Endpoint::bind(listen, identity.as_ref(), Arc::new(clock::wall))?)
+        let bind = || Endpoint::bind(listen, identity.as_ref(), Arc::new(clock::wall));
+        let patience = tokio::time::Instant::now() + BIND_MAX;
+        loop {
+            match bind() {
+                Err(BindError::Socket { source, .. })
+                    if source.kind() == io::ErrorKind::AddrInUse
+                        && tokio::time::Instant::now() < patience =>
+                {
+                    tokio::time::sleep(BIND_RETRY).await;
+                }
+                bound => return Ok(bound?),
+            }
+        }
     }
 
     /// Takes part from now on. `roster` is what was told when joining.
@@ -184,10 +201,12 @@ impl Member {
             stop: CancellationToken::new(),
             tasks,
         });
-        if manager {
-            member.open_log().await?;
-        }
+        // The loop takes what opening the log tells it of the nodes.
         member.spawn(gossip_loop.run());
+        if manager && let Err(error) = member.open_log().await {
+            member.stop(false).await;
+            return Err(error);
+        }
         member.spawn(agent_loop.run());
         if let Some(roster) = roster {
             member.take_roster(roster).await;
@@ -232,6 +251,19 @@ impl Member {
     /// Follows the nodes.
     pub fn watch_nodes(&self) -> watch::Receiver<Nodes> {
         self.nodes.subscribe()
+    }
+
+    /// True while this node leads, and works with the nodes.
+    pub fn leads(&self) -> bool {
+        !self.led.borrow().is_empty()
+    }
+
+    /// It was a node and is none any more: a leader knows for sure, everybody else what it was told.
+    pub fn is_gone(&self, id: Id) -> bool {
+        match self.log().filter(|_| self.leads()) {
+            Some(log) => log.store().node(id).is_none_or(|node| node.left),
+            None => self.nodes().was_removed(id),
+        }
     }
 
     /// Waits until the cluster has removed this node; false if its membership ended otherwise.
@@ -295,10 +327,11 @@ impl Member {
             changed = nodes.take(roster);
             !changed.known.is_empty() || !changed.gone.is_empty()
         });
-        let me = self.id();
+        let (me, mut edge) = (self.id(), None);
         for peer in changed.known {
             if peer.id == me {
                 self.edge.send_if_modified(|edge| edge.replace(peer.edge) != Some(peer.edge));
+                edge = Some(peer.edge);
             }
             self.gossip.learn_owner(peer.id, peer.public_key).await;
         }
@@ -307,26 +340,37 @@ impl Member {
                 self.expelled.send_replace(true);
             } else {
                 self.gossip.forget_owner(id).await;
-                self.endpoint.disconnect(id).await;
+                // The leader still has to tell it.
+                if !self.leads() {
+                    self.endpoint.disconnect(id).await;
+                }
             }
         }
-        self.note_managers();
+        self.note(edge);
     }
 
-    /// Writes down where the managers are, to find them after a restart.
-    fn note_managers(&self) {
+    /// Writes down what a restart without a manager needs: where the managers are, and this node's block.
+    fn note(&self, edge: Option<EdgeBlock>) {
         let managers = self.nodes.borrow().managers();
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        if managers.is_empty() || notes.managers == managers {
-            return;
-        }
-        notes.managers = managers;
-        if let Err(error) = self.folder.save_notes(&notes) {
-            tracing::warn!(%error, "the managers' addresses cannot be written down");
-        }
+        let (notes, folder) = (self.notes.clone(), self.folder.clone());
+        self.tasks.spawn_blocking(move || {
+            let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut new = notes.clone();
+            new.edge = edge.or(new.edge);
+            if !managers.is_empty() {
+                new.managers = managers;
+            }
+            if new == *notes {
+                return;
+            }
+            match folder.save_notes(&new) {
+                Ok(()) => *notes = new,
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the managers' addresses cannot be written down"),
+            }
+        });
     }
 
-    /// The managers to ask for something, this node left out; the leader first, where it is known.
+    /// The managers to ask for something, this node left out.
     pub fn managers(&self) -> Vec<(Id, SocketAddr)> {
         let (me, nodes) = (self.id(), self.nodes.borrow().managers());
         let mut managers = if nodes.is_empty() { self.notes().managers } else { nodes };
@@ -350,14 +394,14 @@ impl Member {
         self.endpoint.close().await;
     }
 
-    /// Forgets the cluster, after [`Member::stop`].
+    /// Notes that this node is on its way out: from now on a restart finishes that.
     ///
     /// # Errors
-    /// A file cannot be removed.
-    pub fn wipe(&self) -> Result<()> {
-        self.edge.send_replace(None);
-        Raft::destroy(&self.folder.raft())?;
-        self.folder.wipe()
+    /// It could not be written; the node is a member as before.
+    pub fn note_leaving(&self) -> Result<()> {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.leaving = true;
+        self.folder.save_notes(&notes)
     }
 }
 

@@ -31,6 +31,10 @@ pub fn advertise(text: &str, listen: SocketAddr) -> Result<SocketAddr> {
         return Ok(listen);
     }
     let mut found = own_addresses()?;
+    // A host with both families is reached by the older one, unless it is bound to the newer.
+    if listen.is_ipv4() || found.iter().any(|(_, address)| address.is_ipv4()) {
+        found.retain(|(_, address)| address.is_ipv4());
+    }
     match (found.pop(), found.is_empty()) {
         (Some((_, address)), true) => Ok(SocketAddr::new(address, listen.port())),
         (None, _) => bail!(

@@ -170,9 +170,8 @@ fn liveness(member: &Member, log: &Log, store: &Store) -> BTreeMap<Id, Liveness>
             _ if node.left => (NodeState::Down, "it left the swarm".to_owned()),
             _ if alive => (NodeState::Ready, String::new()),
             Some((Heard::Left, _)) => (NodeState::Down, "it left the swarm".to_owned()),
-            Some(_) => {
-                (NodeState::Down, ["heartbeat failure", &notice].join("; ").trim_end_matches("; ").to_owned())
-            }
+            Some(_) if notice.is_empty() => (NodeState::Down, "heartbeat failure".to_owned()),
+            Some(_) => (NodeState::Down, format!("heartbeat failure; {notice}")),
             None => (NodeState::Unknown, String::new()),
         };
         let answers = match (leader.am_leader, contacts.get(&node.id)) {

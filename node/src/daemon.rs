@@ -336,7 +336,8 @@ impl Daemon {
                 }
                 // A word of the manager is final, also one that was lost on the way; whoever cannot be reached may have a neighbour.
                 Err(
-                    error @ (RequestError::Refused(_) | RequestError::WrongCa | RequestError::NoAnswer { .. }),
+                    error
+                    @ (RequestError::Refused(_) | RequestError::WrongCa | RequestError::NoAnswer { .. }),
                 ) => return Err(error.into()),
                 Err(error) => last = Some(error),
             }
@@ -360,10 +361,13 @@ impl Daemon {
             }
             match be_let_go(&member, &log).await {
                 Err(error) if !force => {
-                    let what = "the other managers did not let this one go (use --force to leave all the same)";
+                    let what =
+                        "the other managers did not let this one go (use --force to leave all the same)";
                     return Err(Failure::unavailable(format!("{what}: {error:#}")));
                 }
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "the other managers did not let this one go"),
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "the other managers did not let this one go")
+                }
                 Ok(()) => {}
             }
         }
@@ -403,7 +407,10 @@ impl Daemon {
             if let Some(member) = self.member.send_replace(None) {
                 // The cluster may have taken this node in already.
                 if let Err(error) = say_goodbye(&member).await {
-                    tracing::debug!(error = format!("{error:#}"), "no manager heard that the attempt has failed");
+                    tracing::debug!(
+                        error = format!("{error:#}"),
+                        "no manager heard that the attempt has failed"
+                    );
                 }
                 member.stop(true).await;
             }
@@ -411,7 +418,10 @@ impl Daemon {
             self.folder.wipe()
         };
         if let Err(error) = undone.await {
-            tracing::error!(error = format!("{error:#}"), "what is left of a failed attempt could not be removed");
+            tracing::error!(
+                error = format!("{error:#}"),
+                "what is left of a failed attempt could not be removed"
+            );
         }
         self.edge.send_replace(None);
         self.state.send_replace((LocalState::Inactive, String::new()));

@@ -1,6 +1,6 @@
 //! The gossip loop: owns the gossip machine, carries what it wants sent, and passes on what it hears.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use covey_gossip::{Gossip, MESSAGE_BYTES_MAX, Myself, Output, Rights, Topic};
@@ -16,6 +16,10 @@ use crate::{clock, protocol::kind, sight::Sight};
 
 /// Inputs that wait for the loop.
 const INPUTS_MAX: usize = 4096;
+/// Wait after a write of the incarnation that failed.
+const PERSIST_AGAIN: Duration = Duration::from_secs(1);
+/// Bytes of a task's error or message that are told; the rest stays in the log of its node.
+const TEXT_BYTES_MAX: usize = 1024;
 /// Bytes of a task's status in a row.
 const STATUS_BYTES_MAX: usize = 8 * 1024;
 
@@ -76,7 +80,11 @@ impl GossipHandle {
 
     /// Says how a task of this node is.
     pub async fn report(&self, task: Id, status: &TaskStatus) {
-        match covey_wire::encode(status) {
+        let mut status = status.clone();
+        for text in [&mut status.error, &mut status.message] {
+            text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        }
+        match covey_wire::encode(&status) {
             Ok(bytes) => {
                 let payload = bytes.into();
                 self.send(Input::SetRow { topic: tasks_topic(), key: task.to_string(), payload }).await;
@@ -278,12 +286,19 @@ impl GossipLoop {
 
     fn persist(&self, incarnation: u64) {
         let (persist, back) = (self.persist.clone(), self.back.clone());
-        self.tasks.spawn_blocking(move || match (persist(incarnation), back.upgrade()) {
-            (Ok(()), Some(back)) => _ = back.blocking_send(Input::Persisted { incarnation }),
-            (Err(error), _) => {
-                tracing::error!(%error, "the incarnation cannot be written; this node stays silent")
+        self.tasks.spawn_blocking(move || {
+            // Without it this node cannot say that it is alive: a disk that was full is asked again.
+            while let Err(error) = persist(incarnation) {
+                tracing::error!(error = format!("{error:#}"), "the incarnation cannot be written");
+                if back.upgrade().is_none() {
+                    return;
+                }
+                std::thread::sleep(PERSIST_AGAIN);
             }
-            (Ok(()), None) => {}
+            if let Some(back) = back.upgrade() {
+                // Fails only when the loop has ended.
+                let _ = back.blocking_send(Input::Persisted { incarnation });
+            }
         });
     }
 

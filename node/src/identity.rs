@@ -1,7 +1,7 @@
 //! What makes this machine a member, on disk: its key, its certificate, the CA, and a few lines beside them.
 //!
 //! `<data>/swarm/node.key`, `node.crt`, `ca.crt` (PEM) and `member.json`. Without `member.json` the machine is in no
-//! cluster: it is written last when joining and removed first when leaving.
+//! cluster: it is written last when joining, and says so first when leaving.
 
 use std::{
     fs, io,
@@ -14,7 +14,7 @@ use covey_crypto::{
     certificate::{self, CaCertificate},
     identity::{NodeKey, PeerIdentity},
 };
-use covey_state::Id;
+use covey_state::{Id, cluster::RaftSpec, node::EdgeBlock};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,7 @@ const FORMAT: u32 = 1;
 /// The few lines beside key and certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notes {
+    /// The form of these notes.
     format: u32,
     /// Where the control socket is bound.
     pub listen: SocketAddr,
@@ -37,12 +38,36 @@ pub struct Notes {
     pub incarnation: u64,
     /// Managers known last, to find the cluster again.
     pub managers: Vec<(Id, SocketAddr)>,
+    /// Addresses of this node's containers, once a leader has told.
+    #[serde(default)]
+    pub edge: Option<EdgeBlock>,
+    /// Consensus timing of the cluster, on a manager.
+    #[serde(default)]
+    pub raft: Option<RaftSpec>,
+    /// The node is on its way out: what is left of its membership is removed, whatever happens.
+    #[serde(default)]
+    pub leaving: bool,
+}
+
+/// What can be read of notes of any version.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
 }
 
 impl Notes {
     /// The notes of a node that has just become a member.
     pub fn new(listen: SocketAddr, advertise: SocketAddr, managers: Vec<(Id, SocketAddr)>) -> Self {
-        Self { format: FORMAT, listen, advertise, incarnation: 0, managers }
+        Self {
+            format: FORMAT,
+            listen,
+            advertise,
+            incarnation: 0,
+            managers,
+            edge: None,
+            raft: None,
+            leaving: false,
+        }
     }
 }
 
@@ -99,15 +124,16 @@ impl Folder {
     /// Something of it is damaged, or of a newer version.
     pub fn load(&self) -> Result<Option<(Identity, Notes)>> {
         let Some(notes) = disk::read(&self.0.join("member.json"), FILE_MAX)? else { return Ok(None) };
-        let notes: Notes = serde_json::from_slice(&notes)
-            .with_context(|| format!("{} is damaged", self.0.join("member.json").display()))?;
-        if notes.format > FORMAT {
+        let damaged = || format!("{} is damaged", self.0.join("member.json").display());
+        let Format { format } = serde_json::from_slice(&notes).with_context(damaged)?;
+        if format > FORMAT {
             bail!(
                 "{} has format {}, this version of Covey reads {FORMAT}: start the newer version again",
                 self.0.display(),
-                notes.format
+                format
             );
         }
+        let notes: Notes = serde_json::from_slice(&notes).with_context(damaged)?;
         let key = NodeKey::from_pem(&self.text("node.key")?).context("node.key")?;
         let certificate = certificate::from_pem(&self.text("node.crt")?).context("node.crt")?;
         let ca = CaCertificate::from_pem(&self.text("ca.crt")?).context("ca.crt")?;

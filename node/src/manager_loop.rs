@@ -17,7 +17,7 @@ use covey_raft::{Change, Leadership, ProposeError};
 use covey_state::{
     Id, Store,
     command::{Command, Proposal, Refusal},
-    event::{Change as Touch, Event},
+    event::Event,
     node::NodeDescription,
     time::Stamp,
 };
@@ -50,15 +50,33 @@ pub const REACHABLE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs for as long as the log does.
 pub async fn run(member: Arc<Member>, log: Log) {
+    // Generations count on through all leaderships of a term: workers remember the last one.
+    let mut dispatcher = Dispatcher::new(0);
     loop {
+        if let Some(cluster) = log.store().cluster() {
+            member.note_raft(cluster.spec.raft);
+        }
         let leadership = log.leadership();
         if leadership.am_leader {
             tracing::info!(term = leadership.term, "this node leads");
-            lead(&member, &log, leadership).await;
+            if dispatcher.term() != leadership.term {
+                dispatcher = Dispatcher::new(leadership.term);
+            }
+            dispatcher.disconnect_all();
+            lead(&member, &log, leadership, &mut dispatcher).await;
             member.lead(BTreeMap::new());
             member.notices.send_replace(Vec::new());
         }
-        if log.leadership_after(leadership).await.is_none() {
+        let changed = log.leadership_after(leadership);
+        tokio::pin!(changed);
+        let changed = loop {
+            tokio::select! {
+                changed = &mut changed => break changed,
+                // News are a leader's business: whoever becomes one looks at everything first.
+                _ = member.sight.news() => {}
+            }
+        };
+        if changed.is_none() {
             let reason = log.stopped().await;
             if member.log().is_some() {
                 tracing::error!(reason, "the managers' log has stopped on this node; restart the daemon");
@@ -68,7 +86,7 @@ pub async fn run(member: Arc<Member>, log: Log) {
     }
 }
 
-async fn lead(member: &Arc<Member>, log: &Log, leadership: Leadership) {
+async fn lead(member: &Arc<Member>, log: &Log, leadership: Leadership, dispatcher: &mut Dispatcher) {
     let lost = async {
         // Another term, or nobody: in both cases somebody else begins anew.
         let mut seen = leadership;
@@ -81,16 +99,18 @@ async fn lead(member: &Arc<Member>, log: &Log, leadership: Leadership) {
     };
     tokio::select! {
         () = lost => tracing::info!(term = leadership.term, "this node leads no longer"),
-        () = Leader::run(member.clone(), log.clone(), leadership.term) => {}
+        () = Leader::run(member.clone(), log.clone(), dispatcher) => {}
     }
 }
 
 /// What a leader has for the time that it leads.
-struct Leader {
+struct Leader<'a> {
     member: Arc<Member>,
     log: Log,
+    /// How far the time of the log was ahead of this node's clock when it began to lead.
+    ahead: Duration,
     observed: Observed,
-    dispatcher: Dispatcher,
+    dispatcher: &'a mut Dispatcher,
     sessions: BTreeMap<Id, Session>,
     /// Whose session stands.
     connected: BTreeSet<Id>,
@@ -107,8 +127,8 @@ struct Leader {
     rng: StdRng,
 }
 
-impl Leader {
-    async fn run(member: Arc<Member>, log: Log, term: u64) {
+impl<'a> Leader<'a> {
+    async fn run(member: Arc<Member>, log: Log, dispatcher: &'a mut Dispatcher) {
         // A leader may still lack what the one before it had decided.
         while let Err(error) = log.read().await {
             tracing::debug!(%error, "not ready to lead yet");
@@ -116,9 +136,11 @@ impl Leader {
         }
         let mut changes = log.changes();
         let (reports, mut reported) = mpsc::channel(REPORTS_MAX);
+        let ahead = log.store().last_at().since(clock::now());
         let mut leader = Self {
-            observed: Observed::new(clock::now()),
-            dispatcher: Dispatcher::new(term),
+            ahead,
+            observed: Observed::new(clock::now() + ahead),
+            dispatcher,
             sessions: BTreeMap::new(),
             connected: BTreeSet::new(),
             reports,
@@ -133,13 +155,14 @@ impl Leader {
         };
         leader.look_around();
         let mut full_plan = interval(FULL_PLAN_EVERY);
+        full_plan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut members = interval(MEMBERS_EVERY);
         members.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let sight = leader.member.sight.clone();
         loop {
             leader.plan_if_due().await;
             leader.plan_members_if_due().await;
-            let wait = leader.look_again_at.map(|at| Instant::now() + at.since(clock::now()));
+            let wait = leader.look_again_at.map(|at| Instant::now() + at.since(leader.now()));
             tokio::select! {
                 change = changes.next() => match change {
                     Some(Change::Applied(applied)) => leader.handle_events(&applied.events),
@@ -159,17 +182,27 @@ impl Leader {
         }
     }
 
+    /// The time of the log goes on from where it was, also where this node's clock is behind.
+    fn now(&self) -> Stamp {
+        clock::now() + self.ahead
+    }
+
+    fn liveness(&self, (liveness, since): (covey_gossip::Liveness, Stamp)) -> Liveness {
+        translate::liveness((liveness, since + self.ahead))
+    }
+
     /// Reads everything anew: at the beginning, and after more has changed than was told.
     fn look_around(&mut self) {
         let store = self.log.store();
         for (node, heard) in self.member.sight.nodes() {
-            self.observed.handle_liveness(node, translate::liveness(heard));
+            self.observed.handle_liveness(node, self.liveness(heard));
         }
         // SWIM does not tell a node of itself.
         self.observed.handle_liveness(self.member.id(), Liveness::Alive);
         for (task, status) in self.member.sight.tasks(&store) {
             self.observed.handle_task(task, status);
         }
+        self.let_go(&store);
         self.attend(&store);
         for node in self.connected.clone() {
             self.hand_everything(&store, node);
@@ -204,34 +237,33 @@ impl Leader {
             for node in self.connected.clone() {
                 self.order(node, Order::Roster(roster.clone()));
             }
-            self.attend_later(&store, events);
+            self.let_go(&store);
+            self.attend(&store);
             self.members_due = true;
         }
     }
 
-    /// Sessions follow the nodes; that of a removed node hands over the news of it first.
-    fn attend_later(&mut self, store: &Store, events: &[Event]) {
-        for event in events {
-            if let Event::Node(id, Touch::Removed) = event {
-                self.observed.forget_node(*id);
+    /// Sessions of nodes that are none any more end, once each was handed the news of it.
+    fn let_go(&mut self, store: &Store) {
+        let gone = |id: &Id| store.node(*id).is_none_or(|node| node.left);
+        let gone: Vec<Id> = self.sessions.keys().copied().filter(gone).collect();
+        for id in gone {
+            self.connected.remove(&id);
+            self.dispatcher.handle_disconnected(id);
+            if store.node(id).is_none() {
+                self.observed.forget_node(id);
             }
-        }
-        let gone: BTreeSet<Id> =
-            self.sessions.keys().copied().filter(|id| store.node(*id).is_none_or(|node| node.left)).collect();
-        for id in &gone {
-            self.connected.remove(id);
-            if let Some(session) = self.sessions.remove(id) {
+            if let Some(session) = self.sessions.remove(&id) {
                 session.finish(&self.member);
             }
         }
-        self.attend(store);
     }
 
     fn handle_news(&mut self, news: News) {
         let store = self.log.store();
         for id in news.nodes {
             let Some(heard) = self.member.sight.node(id) else { continue };
-            if self.observed.handle_liveness(id, translate::liveness(heard)) {
+            if self.observed.handle_liveness(id, self.liveness(heard)) {
                 self.scope.add_node(id);
             }
             // SWIM's word is checked by the leader's own.
@@ -264,7 +296,7 @@ impl Leader {
     fn handle_gone(&mut self, node: Id) {
         self.connected.remove(&node);
         self.dispatcher.handle_disconnected(node);
-        if self.observed.handle_session(node, Seen::Gone { since: clock::now() }) {
+        if self.observed.handle_session(node, Seen::Gone { since: self.now() }) {
             self.scope.add_node(node);
         }
     }
@@ -315,13 +347,13 @@ impl Leader {
     }
 
     async fn plan_if_due(&mut self) {
-        let due = self.look_again_at.is_some_and(|at| at <= clock::now());
+        let due = self.look_again_at.is_some_and(|at| at <= self.now());
         if self.scope.is_empty() && !due {
             return;
         }
         let mut scope = std::mem::take(&mut self.scope);
         scope.merge(std::mem::take(&mut self.waiting));
-        let plan = plan(&self.log.store(), &self.observed, &scope, clock::now(), &mut self.rng);
+        let plan = plan(&self.log.store(), &self.observed, &scope, self.now(), &mut self.rng);
         self.look_again_at = plan.look_again_at;
         self.waiting = plan.waiting;
         self.tell(&plan.notices);
@@ -367,11 +399,13 @@ impl Leader {
         let me = self.member.id();
         let members = self.log.members();
         let contacts = self.log.contacts();
-        let reachable = contacts.iter().filter(|(_, ago)| **ago < REACHABLE_WITHIN).map(|(id, _)| *id);
+        let answers = |id: &Id| contacts.get(id).is_some_and(|ago| *ago < REACHABLE_WITHIN);
+        let reachable = contacts.keys().copied().filter(answers);
         let members = RaftMembers {
             leader: me,
             voters: members.voters.into_keys().collect(),
-            learners: members.learners.into_keys().map(|id| (id, true)).collect(),
+            // Raft itself waits until a learner has caught up; one that does not answer never will.
+            learners: members.learners.into_keys().map(|id| (id, answers(&id))).collect(),
             reachable: reachable.chain([me]).collect(),
         };
         let plan = plan_membership(&self.log.store(), &members);

@@ -13,9 +13,10 @@ use covey_agent::executor::Executor;
 use covey_crypto::identity::Role;
 use covey_gossip::Myself;
 use covey_gossip_quic::{self as quic, BindError, Endpoint, Event, read_frame, write_frame};
-use covey_raft::{Raft, Settings, Transport, TransportError};
+use covey_raft::{Raft, Settings, Timing, Transport, TransportError};
 use covey_state::{
     Id, Store,
+    cluster::RaftSpec,
     node::{EdgeBlock, NodeDescription},
 };
 use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey};
@@ -295,7 +296,12 @@ impl Member {
 
     async fn open_log(self: &Arc<Self>) -> Result<()> {
         let peer = self.identity().peer;
-        let settings = Settings::new(peer.cluster, peer.id, self.notes().advertise);
+        let notes = self.notes();
+        let mut settings = Settings::new(peer.cluster, peer.id, notes.advertise);
+        if let Some(raft) = notes.raft {
+            settings.timing = Timing::from(raft);
+            settings.snapshot_interval = raft.snapshot_interval;
+        }
         let transport = RaftTransport(self.endpoint.clone());
         let log = Raft::open(&self.folder.raft(), settings, transport, clock::now).await?;
         // What the log knows already need not wait for a leader.
@@ -346,28 +352,37 @@ impl Member {
                 }
             }
         }
-        self.note(edge);
+        let managers = self.nodes.borrow().managers();
+        self.note(move |notes| {
+            notes.edge = edge.or(notes.edge);
+            if !managers.is_empty() {
+                notes.managers = managers;
+            }
+        });
     }
 
-    /// Writes down what a restart without a manager needs: where the managers are, and this node's block.
-    fn note(&self, edge: Option<EdgeBlock>) {
-        let managers = self.nodes.borrow().managers();
+    /// Writes down what the next start needs to know before it can ask anybody.
+    fn note(&self, change: impl FnOnce(&mut Notes) + Send + 'static) {
         let (notes, folder) = (self.notes.clone(), self.folder.clone());
         self.tasks.spawn_blocking(move || {
             let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
             let mut new = notes.clone();
-            new.edge = edge.or(new.edge);
-            if !managers.is_empty() {
-                new.managers = managers;
-            }
+            change(&mut new);
             if new == *notes {
                 return;
             }
             match folder.save_notes(&new) {
                 Ok(()) => *notes = new,
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "the managers' addresses cannot be written down"),
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "what the next start needs is not written")
+                }
             }
         });
+    }
+
+    /// Consensus timing of the cluster: the log opens with it the next time.
+    pub fn note_raft(&self, spec: RaftSpec) {
+        self.note(move |notes| notes.raft = Some(spec));
     }
 
     /// The managers to ask for something, this node left out.

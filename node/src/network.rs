@@ -20,7 +20,7 @@ use covey_overlay::{
 use covey_overlay_netlink::{Edge, namespace};
 use covey_runtime::{Attachment, BoxFuture, Network};
 use covey_state::{cluster::EdgePool, node::EdgeBlock};
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::{sync::watch, task::spawn_blocking, time::MissedTickBehavior};
 
 /// The kernel is compared with what is wanted this often.
 const REPAIR_EVERY: Duration = Duration::from_secs(10);
@@ -95,6 +95,10 @@ impl EdgeNetwork {
         let mut state = self.state();
         let pair = Pair { v4, v6 };
         state.block.claim(pair);
+        if !state.blocks.iter().any(|(block, _)| block.contains(&v4)) {
+            // Of a block that the node had before: it keeps its way out.
+            state.blocks.insert((v4.into(), v6.into()));
+        }
         self.want(&mut state, container, pair);
     }
 
@@ -111,7 +115,7 @@ impl EdgeNetwork {
     }
 
     /// New containers get their addresses from this block; those that run keep theirs.
-    fn use_block(&self, EdgeBlock { v4, v6 }: EdgeBlock) {
+    pub fn use_block(&self, EdgeBlock { v4, v6 }: EdgeBlock) {
         let mut state = self.state();
         let mut block = Block::new(v4, v6);
         for pair in state.taken.values() {
@@ -148,6 +152,7 @@ impl EdgeNetwork {
     /// Follows the node's block, and mends what somebody meddled with.
     pub async fn run(self, mut block: watch::Receiver<Option<EdgeBlock>>) {
         let mut timer = tokio::time::interval(REPAIR_EVERY);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = *block.borrow_and_update();
             match now.map_or_else(standalone, Ok) {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use covey_gossip_quic::Endpoint;
-use covey_state::Id;
+use covey_state::{Id, node::Role};
 use rustls::pki_types::CertificateDer;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     protocol::{JOIN_MAX, RenewRequest, Renewed},
 };
 
-/// Wait after an attempt that failed.
+/// Wait between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
 /// Clocks are set while a timer runs: the time of day is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
@@ -28,7 +28,8 @@ pub async fn run(member: Arc<Member>) {
         loop {
             let wanted = nodes.borrow_and_update().get(member.id()).map(|peer| peer.role);
             let left = due.duration_since(clock::wall()).unwrap_or_default();
-            if wanted.is_some_and(|role| role != identity.role()) || left.is_zero() {
+            let lacks_log = identity.role() == Role::Manager && member.log().is_none();
+            if wanted.is_some_and(|role| role != identity.role()) || left.is_zero() || lacks_log {
                 break;
             }
             tokio::select! {
@@ -38,8 +39,9 @@ pub async fn run(member: Arc<Member>) {
         }
         if let Err(error) = renew_now(&member).await {
             tracing::warn!(error = format!("{error:#}"), "the certificate was not renewed yet");
-            tokio::time::sleep(RETRY).await;
         }
+        // Also after success: news of the role may be older than the certificate.
+        tokio::time::sleep(RETRY).await;
     }
 }
 

@@ -57,7 +57,7 @@ async fn serve(config: Config) -> Result<()> {
     for folder in [&config.data_root, &config.exec_root] {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    let _only = only_daemon(&config.data_root)?;
+    let _only = [only_daemon(&config.data_root)?, only_daemon(&config.exec_root)?];
     let listener = listen(&config.socket)?;
     let pidfile = config.pidfile.as_deref().map(write_pid).transpose()?;
 
@@ -82,6 +82,9 @@ async fn serve(config: Config) -> Result<()> {
         Folder::below(&config.data_root),
         runtime.clone(),
     );
+    if let Some(block) = daemon.recall_edge()? {
+        network.use_block(block);
+    }
     let edge = tokio::spawn(network.run(daemon.edge.subscribe()));
     daemon.resume().await.context("this node cannot go on as a member of its swarm")?;
 
@@ -89,12 +92,16 @@ async fn serve(config: Config) -> Result<()> {
     let engine = Arc::new(LocalEngine::new(runtime, images));
     let server = Server::new(control, engine, daemon.host.clone());
     let stop = CancellationToken::new();
-    let served = tokio::spawn(async move { server.serve(listener, stop.clone()).await });
+    let served = tokio::spawn({
+        let stop = stop.clone();
+        async move { server.serve(listener, stop).await }
+    });
     tracing::info!(socket = %config.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
 
     ended().await?;
     tracing::info!("ending; containers run on");
-    served.abort();
+    stop.cancel();
+    served.await?;
     daemon.stop().await;
     edge.abort();
     for path in pidfile.iter().map(PathBuf::as_path).chain([config.socket.as_path()]) {
@@ -104,12 +111,12 @@ async fn serve(config: Config) -> Result<()> {
     Ok(())
 }
 
-/// Two daemons on one data root would tear each other's containers apart.
-fn only_daemon(data_root: &Path) -> Result<Flock<fs::File>> {
-    let path = data_root.join("lock");
+/// Two daemons on one root would tear each other's containers apart.
+fn only_daemon(root: &Path) -> Result<Flock<fs::File>> {
+    let path = root.join("lock");
     let file = fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| anyhow::anyhow!("another daemon uses {}", data_root.display()))
+        .map_err(|_| anyhow::anyhow!("another daemon uses {}", root.display()))
 }
 
 fn listen(socket: &Path) -> Result<UnixListener> {

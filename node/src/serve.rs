@@ -1,6 +1,11 @@
 //! What other nodes ask of this one: each kind of stream goes to whoever serves it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use covey_agent::worker::SetError;
@@ -8,7 +13,7 @@ use covey_crypto::identity::{PeerIdentity, Role};
 use covey_gossip::MESSAGE_BYTES_MAX as GOSSIP_MAX;
 use covey_gossip_quic::{Event, RecvStream, Reply, SendStream, read_frame, write_frame};
 use covey_state::{
-    Id,
+    Id, Version,
     assignment::AssignmentSet,
     command::{Command, Proposal},
     node::Role as NodeRole,
@@ -17,11 +22,15 @@ use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
 use tokio::sync::mpsc;
 
 use crate::{
-    admission,
+    admission, clock,
     member::{Log, Member},
-    protocol::{Answer, Assign, Assigned, JOIN_MAX, LogFrame, LogsRequest, MESSAGE_MAX, Taken, kind},
+    protocol::{Answer, Assign, Assigned, JOIN_MAX, LogFrame, LogsRequest, MESSAGE_MAX, Roster, Taken, kind},
+    session,
 };
 
+/// A node that is none any more is told so this often, and so many at a time.
+const TELL_GONE_EVERY: Duration = Duration::from_secs(1);
+const TOLD_MAX: usize = 1024;
 /// Bytes of a request for log lines, or to leave.
 const SMALL_MAX: usize = 64 << 10;
 
@@ -33,11 +42,12 @@ pub trait TaskLogs: Send + Sync + 'static {
 
 /// Serves until the endpoint ends.
 pub async fn events(member: Arc<Member>, mut events: mpsc::Receiver<Event>) {
+    let mut told = BTreeMap::new();
     while let Some(event) = events.recv().await {
-        if let Some(id) = sender(&event)
-            && member.nodes().was_removed(id)
+        if let Some((id, address)) = sender(&event)
+            && member.is_gone(id)
         {
-            tracing::debug!(node = %id, "a removed node still talks");
+            tell_gone(&member, &mut told, id, address);
             continue;
         }
         match event {
@@ -79,12 +89,31 @@ pub async fn events(member: Arc<Member>, mut events: mpsc::Receiver<Event>) {
 }
 
 /// The member from whom an event is, where it is from one.
-fn sender(event: &Event) -> Option<Id> {
+fn sender(event: &Event) -> Option<(Id, SocketAddr)> {
     match event {
-        Event::Datagram { from, .. } => Some(*from),
-        Event::Stream { from, .. } | Event::Uni { from, .. } => Some(from.id),
+        Event::Datagram { from, address, .. } => Some((*from, *address)),
+        Event::Stream { from, address, .. } | Event::Uni { from, address, .. } => Some((from.id, *address)),
         Event::Join { .. } | Event::Renew { .. } | Event::Lost { .. } => None,
     }
+}
+
+/// A node that was removed while it was away still runs its tasks: the leader tells it, every now and then.
+fn tell_gone(member: &Arc<Member>, told: &mut BTreeMap<Id, Instant>, id: Id, address: SocketAddr) {
+    let now = clock::monotonic();
+    told.retain(|_, at| now.duration_since(*at) < TELL_GONE_EVERY);
+    if !member.leads() || told.len() >= TOLD_MAX || told.insert(id, now).is_some() {
+        return;
+    }
+    tracing::info!(node = %id, "a node that is none any more still talks; it is told so");
+    let roster = Roster { version: Version::MAX, removed: vec![id], ..Roster::default() };
+    let news = Assign { set: None, roster: Some(roster) };
+    let member = member.clone();
+    member.clone().spawn(async move {
+        if let Err(error) = session::ask(&member, id, address, &news).await {
+            tracing::debug!(node = %id, error = format!("{error:#}"), "it does not hear it");
+        }
+        member.endpoint.disconnect(id).await;
+    });
 }
 
 fn answer(reply: Reply, result: Result<Vec<u8>>) {
@@ -192,9 +221,16 @@ async fn send_logs(member: &Member, request: LogsRequest, send: &mut SendStream)
     let begun: Answer<()> = lines.as_ref().map(|_| ()).map_err(Clone::clone);
     write_frame(send, &covey_wire::encode(&begun)?).await?;
     let Ok(mut lines) = lines else { return Ok(()) };
-    while let Some(line) = lines.next().await {
-        let frame: LogFrame = line;
-        write_frame(send, &covey_wire::encode(&frame)?).await?;
+    // A quiet task says nothing for hours: whoever asked may be gone long before.
+    let gone = send.stopped();
+    tokio::pin!(gone);
+    loop {
+        tokio::select! {
+            line = lines.next() => match line {
+                Some(frame) => write_frame(send, &covey_wire::encode(&frame)?).await?,
+                None => return Ok(()),
+            },
+            _ = &mut gone => return Ok(()),
+        }
     }
-    Ok(())
 }

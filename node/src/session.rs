@@ -8,7 +8,7 @@ use covey_gossip_quic::{read_frame, write_frame};
 use covey_state::{Id, assignment::AssignmentSet, node::NodeDescription};
 use tokio::{
     sync::{mpsc, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use tokio_util::task::AbortOnDropHandle;
@@ -106,8 +106,10 @@ struct Work {
 
 impl Work {
     async fn run(mut self) {
+        let mut wait = RETRY_MIN;
         loop {
             let Some(description) = self.reach().await else { return };
+            let begun = Instant::now();
             // Orders of before are part of the full set that follows.
             while self.orders.try_recv().is_ok() {}
             if self.reports.send(Report::Connected { node: self.node, description }).await.is_err() {
@@ -121,6 +123,9 @@ impl Work {
             if self.reports.send(Report::Gone { node: self.node }).await.is_err() {
                 return;
             }
+            // A node that answers but cannot take its work must not be asked in a circle.
+            wait = if begun.elapsed() < RETRY_MAX { (wait * 2).min(RETRY_MAX) } else { RETRY_MIN };
+            sleep(wait).await;
         }
     }
 
@@ -178,7 +183,11 @@ impl Work {
     }
 }
 
-async fn ask(member: &Member, node: Id, address: SocketAddr, assign: &Assign) -> Result<Assigned> {
+/// Hands something over to a node, once.
+///
+/// # Errors
+/// It was not taken, or nobody knows.
+pub async fn ask(member: &Member, node: Id, address: SocketAddr, assign: &Assign) -> Result<Assigned> {
     let (mut send, mut recv) = member.endpoint.open(node, address, kind::ASSIGN).await?;
     write_frame(&mut send, &covey_wire::encode(assign)?).await?;
     send.finish()?;

@@ -80,17 +80,17 @@ impl Controller {
     }
 
     /// The controller of a task of which the executor still holds something from before a restart of the daemon.
-    pub fn adopt(now: Stamp, assignment: Assignment, held: Held) -> Self {
-        let Held { attempt, container, state, .. } = held;
-        let mut controller = Self::at(now, assignment, attempt, TaskState::Ready);
+    pub fn adopt(assignment: Assignment, held: Held) -> Self {
+        let Held { attempt, container, state, since, .. } = held;
+        let mut controller = Self::at(since, assignment, attempt, TaskState::Ready);
         controller.holding = true;
         controller.status.container = Some(container);
         match state {
             HeldState::Created => {}
-            HeldState::Running => controller.enter(now, TaskState::Running, "started"),
+            HeldState::Running => controller.enter(since, TaskState::Running, "started"),
             HeldState::Exited(exit) => {
                 controller.stopping = controller.assignment.desired >= DesiredState::Shutdown;
-                controller.handle_exit(now, Ok(exit));
+                controller.handle_exit(since, Ok(exit));
             }
             HeldState::Lost => controller.lost = true,
         }
@@ -411,16 +411,19 @@ mod tests {
             attempt: 1,
             container: container(),
             state: HeldState::Exited(Exit { code: 42, oom_killed: false }),
+            since: Stamp(3),
         };
-        let c = Controller::adopt(T, assignment(DesiredState::Running), held);
+        let c = Controller::adopt(assignment(DesiredState::Running), held);
+        assert_eq!(c.status().at, Stamp(3));
         assert_eq!(c.status().error, "task: non-zero exit (42)");
         assert_eq!(c.status().container.as_ref().unwrap().exit_code, Some(42));
     }
 
     #[test]
     fn a_task_that_went_down_with_its_host_starts_as_its_next_attempt() {
-        let held = Held { task: Id::new(1), attempt: 3, container: container(), state: HeldState::Lost };
-        let mut c = Controller::adopt(T, assignment(DesiredState::Running), held);
+        let held =
+            Held { task: Id::new(1), attempt: 3, container: container(), state: HeldState::Lost, since: T };
+        let mut c = Controller::adopt(assignment(DesiredState::Running), held);
         assert_eq!(c.next(T), Next::Idle);
         c.restart_lost(T);
         assert_eq!((c.status().attempt, c.status().state), (4, TaskState::Accepted));

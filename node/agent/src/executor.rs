@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use covey_state::{Id, assignment::Assignment, task::ContainerStatus};
+use covey_state::{Id, assignment::Assignment, task::ContainerStatus, time::Stamp};
 
 /// A step of a task failed; the text is the task's error, for the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,8 @@ pub struct Held {
     pub container: ContainerStatus,
     /// How far it is.
     pub state: HeldState,
+    /// When it got there.
+    pub since: Stamp,
 }
 
 /// How far a [`Held`] container is.

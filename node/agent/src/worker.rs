@@ -180,7 +180,7 @@ impl Worker {
         match (self.controllers.get_mut(&task), self.held.remove(&task)) {
             (Some(controller), _) => controller.handle_assignment(assignment),
             (None, Some(held)) => {
-                let controller = Controller::adopt(now, assignment, held);
+                let controller = Controller::adopt(assignment, held);
                 self.introduce(task, controller);
             }
             (None, None) => {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     fn held(task: u128, state: HeldState) -> Held {
-        Held { task: Id::new(task), attempt: 1, container: ContainerStatus::default(), state }
+        Held { task: Id::new(task), attempt: 1, container: ContainerStatus::default(), state, since: T }
     }
 
     /// CLU-22, TSK-07

@@ -88,7 +88,12 @@ impl Executor for TaskExecutor {
                     HeldState::Exited(Exit { code: exit.code, oom_killed: exit.oom_killed })
                 }
             };
-            Some(Held { task, attempt, container: status(container), state })
+            let since = match &container.state {
+                ContainerState::Created => container.created,
+                ContainerState::Running => container.started_at.unwrap_or(container.created),
+                ContainerState::Exited(exit) => exit.at,
+            };
+            Some(Held { task, attempt, container: status(container), state, since })
         };
         Ok(self.runtime.list().iter().filter_map(held).collect())
     }

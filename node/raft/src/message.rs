@@ -29,7 +29,8 @@ pub(crate) enum Request {
 }
 
 impl Request {
-    /// Who says this, where it is part of the message.
+    /// Who says this, where it is part of the message: where managers talk about the log. What is asked on behalf of
+    /// a user names nobody.
     pub(crate) fn sender(&self) -> Option<Member> {
         let vote = match self {
             Self::Append(request) => &request.vote,
@@ -63,7 +64,7 @@ pub(crate) enum Reply {
     TransferLeader(Result<(), TransferLeaderError<Types>>),
     Propose(Result<Applied, ProposeError>),
     ReadIndex(Option<u64>),
-    /// To `Propose` and `ReadIndex`: ask the leader.
+    /// To `Propose` and `ReadIndex`: ask the leader, in a moment. It is how a stranger is answered, too.
     NotLeader,
     /// The request makes no sense, or the log has stopped. The text is for the asking manager's log.
     Refused(String),

@@ -46,13 +46,16 @@ impl Incoming {
 
 impl<T: Transport> Raft<T> {
     /// Answers a request that manager `from` sent through its [`Transport`]; who it is has been proven. Always
-    /// answers, whatever the request: what makes no sense, or is said in another manager's name, is refused.
+    /// answers, whatever the request: what makes no sense, or is said in another manager's name, is refused, and who
+    /// is no member of the log (any more) has nothing proposed or read for it.
     pub async fn handle(&self, from: Id, request: Vec<u8>) -> Vec<u8> {
         let reply = match decode_request(&request) {
             Ok(request) if request.sender().is_some_and(|sender| sender != Member(from)) => {
                 tracing::warn!(%from, "a manager speaks in the name of another; refused");
                 Reply::Refused("it does not come from whom it says".to_owned())
             }
+            // A certificate outlives a membership. Who is only just becoming a member asks again.
+            Ok(request) if request.sender().is_none() && self.address_of(from).is_none() => Reply::NotLeader,
             Ok(request) => self.answer(request).await,
             Err(error) => Reply::Refused(error.to_string()),
         };

@@ -86,6 +86,9 @@ impl Settings {
             election_timeout_min: millis(election_min),
             election_timeout_max: millis(election_max),
             enable_pre_vote: Some(true),
+            // Whoever counts what it does within a term begins anew with each leadership: a leader that restarts
+            // needs a new term.
+            enable_leader_restore: Some(false),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_interval.max(1)),
             max_in_snapshot_log_to_keep: self.kept_entries,
             // Whoever is further behind than this gets a snapshot, so it must have seen one taken.

@@ -7,7 +7,8 @@ mod lab;
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 use covey_raft::{
-    Change, InitializeError, MembershipError, ProposeError, Raft, ReadError, TransportError, VOTERS_MAX,
+    Change, InitializeError, MembershipError, ProposeError, Raft, ReadError, Timing, TransportError,
+    VOTERS_MAX,
 };
 use covey_state::{
     command::{Proposal, Refusal},
@@ -56,7 +57,7 @@ async fn a_refusal_comes_back_as_such() {
             raft.propose(&create_cluster()).await,
             Err(ProposeError::Refused(Refusal::Invalid(_)))
         ));
-        let stale = Proposal { planned_at: Some(0), ..create_service(1) };
+        let stale = Proposal { planned_at: Some(0), ..create_cluster() };
         assert_eq!(raft.propose(&stale).await, Err(ProposeError::Refused(Refusal::Stale)));
     }
     let mut large = create_service(1);
@@ -185,6 +186,23 @@ async fn a_restart_finds_everything_on_disk() {
     assert!(insist(&managers[1], 3).await.is_some());
 }
 
+/// QRM-08: nobody else could lead, so a restarted manager of its own does not wait; but never in a term that it has led
+/// before, in which it would count its decisions anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_manager_leads_in_a_new_term_after_each_restart() {
+    let mut lab = Lab::new();
+    // Were it to wait for others, the test would be over first.
+    lab.timing = Timing { election_min: PATIENCE * 2, election_max: PATIENCE * 3, ..lab.timing };
+    let mut raft = lab.found().await;
+    for _ in 0..3 {
+        let before = raft.leadership().term;
+        lab.stop(raft, 1).await;
+        raft = lab.open(1).await;
+        let now = follow(&raft, |leadership| leadership.am_leader).await;
+        assert!(now.term > before, "it goes on in term {before}");
+    }
+}
+
 /// QRM-03: a leader that goes on purpose leaves no gap behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_goes_hands_over() {
@@ -235,6 +253,23 @@ async fn managers_come_and_go() {
     follow(&others[0], |leadership| leadership.am_leader).await;
     assert!(insist(&others[0], 1).await.is_some());
     assert_eq!(others[0].members().voters.len(), 1);
+}
+
+/// QRM-05: whoever follows the log proposes and reads, and nobody else does, though it once did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_is_served_at_once_and_a_removed_manager_no_more() {
+    let lab = Lab::new();
+    let first = lab.found().await;
+    let other = lab.open(2).await;
+    first.add_learner(id(2), address_of(id(2))).await.unwrap();
+    other.propose(&create_service(1)).await.unwrap();
+    assert!(has_services(&other.read().await.unwrap(), [1]));
+
+    first.remove(id(2)).await.unwrap();
+    assert_eq!(other.leadership().leader, Some(id(1)), "it could not even ask");
+    assert!(other.propose(&create_service(2)).await.is_err());
+    assert!(other.read().await.is_err());
+    assert!(!has_services(&first.read().await.unwrap(), [2]));
 }
 
 /// QRM-01: a manager that comes late gets a snapshot, and so does one that missed too much.

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use covey_raft::{Applied, Leadership, OpenError, ProposeError, Raft, Settings, Transport, TransportError};
+use covey_raft::{
+    Applied, Leadership, OpenError, ProposeError, Raft, Settings, Timing, Transport, TransportError,
+};
 use covey_state::{
     Id,
     cluster::{Authority, ClusterSpec, JoinSecrets},
@@ -80,6 +82,7 @@ pub struct Lab {
     switch: Arc<RwLock<Switch>>,
     pub clock: Arc<AtomicI64>,
     pub snapshot_interval: u64,
+    pub timing: Timing,
 }
 
 impl Lab {
@@ -89,6 +92,7 @@ impl Lab {
             switch: Arc::default(),
             clock: Arc::new(AtomicI64::new(1_000)),
             snapshot_interval: 10_000,
+            timing: Timing::default(),
         }
     }
 
@@ -101,6 +105,7 @@ impl Lab {
         let mut settings = Settings::new(id(100), node, address_of(node));
         settings.snapshot_interval = self.snapshot_interval;
         settings.kept_entries = 5;
+        settings.timing = self.timing;
         settings.patience = Duration::from_secs(2);
         let wire = Wire { from: node, switch: self.switch.clone() };
         let clock = self.clock.clone();

@@ -13,7 +13,7 @@ use crate::{
     error::Failure,
     raft::Core,
     settings::Timing,
-    types::{Member, Place, Types},
+    types::{Member, Place, StoredMembership, Types, Vote},
 };
 
 /// A leader that no majority has answered for this many of the longest election timeouts does not count as one.
@@ -71,6 +71,17 @@ fn leadership(metrics: &Metrics, timing: Timing) -> Leadership {
     Leadership { leader: leader.filter(|_| am_leader), term, am_leader }
 }
 
+/// Whether this manager may stand for election. One that was removed and is added again gets the log from its
+/// beginning, and may pass a time when it was the only manager: by that history alone it would elect itself, against
+/// those who lead now. A membership of one that counts is of the term that it follows, or this manager led since.
+pub(crate) fn may_stand(me: Member, membership: &StoredMembership, vote: &Vote) -> bool {
+    let alone = membership.voter_ids().eq([me]);
+    let follows_another = vote.committed && vote.leader_id.node_id != me;
+    let past =
+        membership.log_id().is_some_and(|entry| entry.committed_leader_id().term < vote.leader_id.term);
+    !(alone && follows_another && past)
+}
+
 fn health(metrics: &Metrics, timing: Timing, failure: &Failure) -> Health {
     match &metrics.running_state {
         Ok(()) => Health { leadership: leadership(metrics, timing), stopped: None },
@@ -87,6 +98,7 @@ pub(crate) async fn observe(core: Core, timing: Timing, failure: Failure, watche
     loop {
         let (now, joint) = {
             let metrics = metrics.borrow_watched();
+            core.runtime_config().elect(may_stand(metrics.id, &metrics.membership_config, &metrics.vote));
             (health(&metrics, timing, &failure), is_joint(&metrics))
         };
         let before = watched.borrow().clone();
@@ -127,4 +139,43 @@ async fn finish_change(core: Core) {
         }
     }
     tracing::warn!("the change of managers that the last leader began is not finished");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        net::{Ipv4Addr, SocketAddr},
+    };
+
+    use openraft::{Membership, vote::RaftLeaderId as _};
+
+    use super::*;
+    use crate::types::LogId;
+
+    fn membership(term: u64, voters: &[u128]) -> StoredMembership {
+        let voters: BTreeSet<Member> = voters.iter().map(|voter| Member(Id::new(*voter))).collect();
+        let place = Place { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)) };
+        let places: BTreeMap<Member, Place> = voters.iter().map(|voter| (*voter, place.clone())).collect();
+        let leader = openraft::impls::leader_id_adv::LeaderId::new(term, Member(Id::new(1)));
+        let membership = Membership::new(vec![voters], places).expect("every voter has a place");
+        StoredMembership::new(Some(LogId::new(leader.to_committed(), 7)), membership)
+    }
+
+    /// QRM-03: who is added again does not lead by what it reads of the time when it was alone.
+    #[test]
+    fn the_only_manager_of_the_past_does_not_stand_for_election() {
+        let me = Member(Id::new(1));
+        let of = |term, leader, committed| {
+            let vote = Vote::new(term, Member(Id::new(leader)));
+            Vote { committed, ..vote }
+        };
+        let alone = membership(1, &[1]);
+        assert!(!may_stand(me, &alone, &of(2, 2, true)), "another leads since");
+        assert!(may_stand(me, &alone, &of(1, 1, true)), "it founded the cluster");
+        assert!(may_stand(me, &alone, &of(5, 1, false)), "it stood before");
+        assert!(may_stand(me, &alone, &of(2, 2, false)), "nobody was elected since");
+        assert!(may_stand(me, &membership(2, &[1]), &of(2, 2, true)), "the other left it the cluster");
+        assert!(may_stand(me, &membership(1, &[1, 2]), &of(2, 2, true)), "a majority decides");
+    }
 }

@@ -24,7 +24,7 @@ use crate::{
     directory::{Directory, Identity},
     error::{Failure, InitializeError, OpenError},
     feed::{CHANGES_MAX, Change, Changes},
-    leadership::{Health, Leadership, SHUT_DOWN, observe},
+    leadership::{Health, Leadership, SHUT_DOWN, may_stand, observe},
     log::LogStore,
     machine::{Machine, Published},
     network::{Network, Transport},
@@ -141,8 +141,10 @@ impl<T: Transport> Raft<T> {
             .await
             .map_err(|error| OpenError::Start(error.to_string()))?;
         let me = Member(settings.node);
-        let alone =
-            core.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([me]));
+        let alone = core.with_raft_state(move |state| {
+            let membership = state.membership_state.effective();
+            membership.voter_ids().eq([me]) && may_stand(me, membership, state.vote_ref())
+        });
         if alone.await.unwrap_or(false) {
             // Nobody else could lead: there is no reason to wait for a heartbeat. Where this fails, the timer elects.
             let _ = core.trigger().elect(false).await;

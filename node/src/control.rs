@@ -107,14 +107,15 @@ impl Control for ClusterControl {
         Box::pin(async move {
             let (_, log) = self.manager()?;
             let store = log.read().await.map_err(unreadable)?;
-            let old = &store.cluster().ok_or_else(Failure::not_in_swarm)?.join;
+            let cluster = store.cluster().ok_or_else(Failure::not_in_swarm)?;
+            let old = &cluster.join;
             let secret =
                 |rotate: bool, old: &str| if rotate { clock::new_id().to_string() } else { old.to_owned() };
             let join = JoinSecrets {
                 worker: secret(roles.worker, &old.worker),
                 manager: secret(roles.manager, &old.manager),
             };
-            self.propose(Command::SetJoinSecrets { join }).await
+            self.propose(Command::SetJoinSecrets { version: cluster.version, join }).await
         })
     }
 

@@ -36,6 +36,8 @@ pub enum Command {
     },
     /// New join secrets; the old ones are void at once.
     SetJoinSecrets {
+        /// What the user had read: of two who make new ones at once, neither brings back what the other made void.
+        version: Version,
         /// The secrets.
         join: JoinSecrets,
     },

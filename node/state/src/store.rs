@@ -148,7 +148,9 @@ impl Store {
         let mut entry = Entry { store: self.clone(), index, at, events: Vec::new() };
         for command in &proposal.commands {
             // What a plan was about may be gone since.
-            entry.apply(command).map_err(|refusal| if outrun.is_some() { Refusal::Stale } else { refusal })?;
+            entry
+                .apply(command)
+                .map_err(|refusal| if outrun.is_some() { Refusal::Stale } else { refusal })?;
         }
         if !entry.events.is_empty() {
             entry.store.last_changed = index;
@@ -175,7 +177,7 @@ impl Entry {
                 self.create_cluster(*id, spec, authority, join)
             }
             Command::UpdateCluster { version, spec } => self.update_cluster(*version, spec),
-            Command::SetJoinSecrets { join } => self.set_join_secrets(join),
+            Command::SetJoinSecrets { version, join } => self.set_join_secrets(*version, join),
 
             Command::CreateNode { id, spec, description, address, public_key } => {
                 self.create_node(*id, spec, description, *address, *public_key)

@@ -47,8 +47,9 @@ impl Entry {
         Ok(())
     }
 
-    pub(super) fn set_join_secrets(&mut self, join: &JoinSecrets) -> Result<(), Refusal> {
+    pub(super) fn set_join_secrets(&mut self, version: Version, join: &JoinSecrets) -> Result<(), Refusal> {
         let mut cluster = self.cluster()?;
+        check_version(version, cluster.version)?;
         cluster.join = join.clone();
         self.put_cluster(cluster, Change::Updated);
         Ok(())

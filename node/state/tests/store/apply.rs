@@ -172,7 +172,10 @@ fn what_is_not_a_store_is_not_read() {
 fn there_is_one_cluster_and_nothing_before_it() {
     let mut scene = Scene::default();
     assert!(matches!(scene.refused(create_node(1, Role::Manager)), Refusal::Invalid(_)));
-    assert!(matches!(scene.refused(Command::SetJoinSecrets { join: join(1) }), Refusal::Invalid(_)));
+    assert!(matches!(
+        scene.refused(Command::SetJoinSecrets { version: 0, join: join(1) }),
+        Refusal::Invalid(_)
+    ));
     scene.ok(create_cluster(ClusterSpec::default()));
     assert!(matches!(scene.refused(create_cluster(ClusterSpec::default())), Refusal::Invalid(_)));
 }
@@ -210,8 +213,12 @@ fn settings_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn new_join_secrets_replace_the_old() {
+fn new_join_secrets_replace_the_old_for_those_who_have_read_them() {
     let mut scene = Scene::new();
-    assert_eq!(scene.ok(Command::SetJoinSecrets { join: join(1) }), [Event::Cluster(Change::Updated)]);
+    let version = scene.store.cluster().unwrap().version;
+    let set = |version, number| Command::SetJoinSecrets { version, join: join(number) };
+    assert_eq!(scene.ok(set(version, 1)), [Event::Cluster(Change::Updated)]);
     assert_eq!(scene.store.cluster().unwrap().join, join(1));
+    assert_eq!(scene.refused(set(version, 2)), Refusal::OutOfSequence);
+    scene.ok(set(scene.store.cluster().unwrap().version, 2));
 }

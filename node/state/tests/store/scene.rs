@@ -66,7 +66,8 @@ impl Scene {
     /// Lets time pass.
     pub fn wait(&mut self, time: Duration) {
         self.index += 1;
-        let commands = vec![Command::SetJoinSecrets { join: join(self.index) }];
+        let version = self.store.cluster().unwrap().version;
+        let commands = vec![Command::SetJoinSecrets { version, join: join(self.index) }];
         let at = self.store.last_at() + time;
         self.store.apply(self.index, at, &Proposal { planned_at: None, commands }).unwrap();
     }

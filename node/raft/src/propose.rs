@@ -143,7 +143,7 @@ impl<T: Transport> Raft<T> {
         }
     }
 
-    /// Asks the leader.
+    /// Asks the leader, until another one leads: of a host that died the transport hears nothing for much longer.
     pub(crate) async fn ask_leader(
         &self,
         leader: Leadership,
@@ -151,14 +151,29 @@ impl<T: Transport> Raft<T> {
         until: Instant,
     ) -> Result<Reply, TransportError> {
         let unreachable = |reason: &str| TransportError::Unreachable(reason.to_owned());
-        let leader = leader.leader.ok_or_else(|| unreachable("nobody leads"))?;
-        let address =
-            self.address_of(leader).ok_or_else(|| unreachable("the leader's address is unknown"))?;
+        let id = leader.leader.ok_or_else(|| unreachable("nobody leads"))?;
+        let address = self.address_of(id).ok_or_else(|| unreachable("the leader's address is unknown"))?;
         let request =
             covey_wire::encode(request).map_err(|error| TransportError::Unreachable(error.to_string()))?;
-        let reply = timeout_at(until, self.0.transport.call(leader, address, request))
-            .await
-            .map_err(|_| TransportError::Unanswered("it took too long".to_owned()))??;
-        decode_reply(&reply).map_err(|error| TransportError::Unanswered(error.to_string()))
+        let unanswered = |reason: &str| TransportError::Unanswered(reason.to_owned());
+        let reply = tokio::select! {
+            called = timeout_at(until, self.0.transport.call(id, address, request)) => {
+                called.map_err(|_| unanswered("it took too long"))??
+            }
+            () = self.succeeded(leader) => return Err(unanswered("another manager leads now")),
+        };
+        decode_reply(&reply).map_err(|error| unanswered(&error.to_string()))
+    }
+
+    /// Waits until another manager leads.
+    async fn succeeded(&self, leader: Leadership) {
+        let mut health = self.0.health.clone();
+        let another = |now: Leadership| {
+            now.term > leader.term && now.leader.is_some_and(|id| Some(id) != leader.leader)
+        };
+        if health.wait_for(|health| another(health.leadership)).await.is_err() {
+            // The log has stopped, which the call's end will say.
+            std::future::pending().await
+        }
     }
 }

@@ -129,6 +129,20 @@ async fn the_loss_of_the_leader_loses_nothing() {
     assert!(has_services(&first.read().await.unwrap(), 1..=2));
 }
 
+/// QRM-08: whoever asked a leader that died hears of it from the next one, not from its transport's timers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_leader_is_waited_for_only_until_another_leads() {
+    let lab = Lab::new();
+    let [_first, second, third] = lab.three().await;
+    follow(&second, |leadership| leadership.leader == Some(id(1))).await;
+    lab.silence(1).await;
+    let proposal = create_service(1);
+    let (read, proposed) = tokio::join!(second.read(), third.propose(&proposal));
+    assert!(read.is_ok(), "{read:?}");
+    assert!(matches!(proposed, Ok(_) | Err(ProposeError::Unknown)), "{proposed:?}");
+    assert!(third.leadership().leader.is_some_and(|leader| leader != id(1)));
+}
+
 /// QRM-06, QRM-10: without a majority nothing is decided, and the user is told so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_nothing_is_decided() {

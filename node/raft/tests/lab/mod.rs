@@ -37,6 +37,8 @@ struct Switch {
     cut: BTreeSet<Id>,
     /// They reach everybody, but hear no answer.
     deaf: BTreeSet<Id>,
+    /// What is sent to them is never answered, nor said to be lost: for a while a dead host is like that.
+    silent: BTreeSet<Id>,
 }
 
 /// A manager's end of the network.
@@ -57,7 +59,11 @@ impl Transport for Wire {
             .filter(|_| !switch.cut.contains(&to) && !switch.cut.contains(&self.from));
         let peer = peer.ok_or_else(|| TransportError::Unreachable("cut".to_owned()))?.clone();
         let deaf = switch.deaf.contains(&self.from);
+        let silent = switch.silent.contains(&to) || switch.silent.contains(&self.from);
         drop(switch);
+        if silent {
+            std::future::pending::<()>().await;
+        }
         // As over a real network, a caller that gives up does not stop the one that answers.
         let from = self.from;
         let answer = tokio::spawn(async move { peer.handle(from, request).await });
@@ -153,10 +159,15 @@ impl Lab {
         self.switch.write().await.deaf.insert(id(node));
     }
 
+    pub async fn silence(&self, node: u128) {
+        self.switch.write().await.silent.insert(id(node));
+    }
+
     pub async fn heal(&self) {
         let mut switch = self.switch.write().await;
         switch.cut.clear();
         switch.deaf.clear();
+        switch.silent.clear();
     }
 }
 

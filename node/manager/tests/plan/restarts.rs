@@ -1,13 +1,16 @@
 //! What follows the end of a task.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use covey_state::{
     service::RestartCondition,
-    task::{DesiredState, TaskState},
+    task::{ContainerStatus, DesiredState, TaskState},
 };
 
-use crate::world::{SECOND, World, service};
+use crate::{
+    host::status,
+    world::{SECOND, World, service},
+};
 
 /// TSK-11, TSK-12
 #[test]
@@ -27,6 +30,45 @@ fn a_failed_task_is_replaced_after_the_restart_delay() {
     assert_eq!(world.running(web).len(), 0);
     world.advance(Duration::from_millis(200));
     assert_eq!(world.running(web)[0].id, new.id);
+}
+
+/// TSK-11: a node that says that it stopped what nobody asked it to stop does not get one task after the other.
+#[test]
+fn a_stop_that_nobody_asked_for_is_a_failure() {
+    for state in [TaskState::Shutdown, TaskState::Orphaned] {
+        let (mut world, _) = World::with_nodes(1);
+        let web = world.create(service("web", "web:1", 1));
+        world.settle();
+        let first = world.running(web)[0].clone();
+        world.end(first.id, state);
+        world.settle();
+        let old = world.store.task(first.id).unwrap();
+        assert_eq!((old.desired, old.status.state), (DesiredState::Shutdown, TaskState::Failed));
+        assert!(old.status.error.contains(state.as_str()), "{}", old.status.error);
+        assert_eq!(world.running(web).len(), 0, "it waits for the restart delay");
+        world.advance(6 * SECOND);
+        assert_eq!(world.running(web).len(), 1);
+    }
+}
+
+/// What a node reports may be long; the log keeps so much of it that a plan fits into one entry.
+#[test]
+fn of_a_long_story_the_log_keeps_the_beginning() {
+    let (mut world, _) = World::with_nodes(1);
+    let web = world.create(service("web", "web:1", 1));
+    world.settle();
+    let task = world.running(web)[0].id;
+    let mut status = status(world.now, TaskState::Failed, &"é".repeat(4_000));
+    status.error = format!("x{}", "é".repeat(4_000));
+    let id = "f".repeat(4_000);
+    let addresses = vec![Ipv4Addr::LOCALHOST.into(); 1_000];
+    status.container = Some(ContainerStatus { id, addresses, exit_code: Some(1), ..Default::default() });
+    world.report(task, status);
+    world.settle();
+    let kept = &world.store.task(task).unwrap().status;
+    assert_eq!((kept.message.len(), kept.error.len()), (1024, 1023));
+    let container = kept.container.as_ref().unwrap();
+    assert_eq!((container.id.len(), container.addresses.len(), container.exit_code), (1024, 8, Some(1)));
 }
 
 /// TSK-19

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::snapshot::Snapshot;
 pub use self::{
     check::Broken,
-    node::{MANAGERS_MAX, NUMBER_REST},
+    node::{MANAGERS_MAX, NUMBER_REST, REMOVED_NODES_MAX},
 };
 use crate::{
     Id, Version,
@@ -41,6 +41,8 @@ pub struct Store {
     pub(crate) nodes: RedBlackTreeMapSync<Id, Arc<Node>>,
     /// Numbers of removed nodes, and when each was removed: nobody gets them for a day.
     retired: RedBlackTreeMapSync<u32, Stamp>,
+    /// Removed nodes, and when each was removed: their certificates may still be valid.
+    removed: RedBlackTreeMapSync<Id, Stamp>,
     pub(crate) services: RedBlackTreeMapSync<Id, Arc<Service>>,
     pub(crate) tasks: RedBlackTreeMapSync<Id, Arc<Task>>,
 
@@ -83,6 +85,12 @@ impl Store {
     /// All nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.nodes.values()
+    }
+
+    /// Nodes that were removed and may still show a valid certificate: those of the last lifetime of certificates,
+    /// and the last [`REMOVED_NODES_MAX`] at most.
+    pub fn removed_nodes(&self) -> impl Iterator<Item = Id> {
+        self.removed.keys().copied()
     }
 
     /// One service.

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{MANAGERS_MAX, Store};
+use super::{MANAGERS_MAX, REMOVED_NODES_MAX, Store};
 use crate::{
     Id, Version,
     service::TaskSpec,
@@ -43,6 +43,7 @@ impl Store {
             let expect = |holds, what| expect("node", node.id, holds, what);
             expect(node.number != 0 && numbers.insert(node.number), "its number is its own")?;
             expect(!self.retired.contains_key(&node.number), "its number has rested")?;
+            expect(!self.removed.contains_key(&node.id), "it was not removed")?;
             let pool = self.cluster.as_ref().map(|cluster| cluster.spec.edge);
             // Blocks of different numbers are disjoint: each is the pool's block of that index.
             expect(
@@ -51,6 +52,8 @@ impl Store {
             )?;
             expect(self.is_past(node.version, node.created_at, node.updated_at), "it lies in the past")?;
         }
+        let removed = self.removed.size();
+        expect("store", removed, removed <= REMOVED_NODES_MAX, "not too many removed nodes are remembered")?;
         let managers = self.nodes().filter(|node| node.is_manager()).count();
         expect("store", managers, managers <= MANAGERS_MAX, "there are not too many managers")
     }

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use rpds::RedBlackTreeMapSync;
+
 use super::{Entry, check_version, not_found};
 use crate::{
     Id, Version,
@@ -9,12 +11,15 @@ use crate::{
     event::{Change, Event},
     node::{Node, NodeDescription, NodeSpec, Role},
     task::{DesiredState, TaskState, TaskStatus},
+    time::Stamp,
 };
 
 /// Managers that a cluster may have: each more makes the log slower and hardly safer.
 pub const MANAGERS_MAX: usize = 7;
 /// A removed node's number is given to nobody for this long: marks and addresses derived from it may live on.
 pub const NUMBER_REST: Duration = Duration::from_secs(24 * 3600);
+/// Removed nodes that are remembered: the last ones, however many there were.
+pub const REMOVED_NODES_MAX: usize = 4096;
 
 impl Entry {
     pub(super) fn create_node(
@@ -48,6 +53,7 @@ impl Entry {
             edge,
             left: false,
         };
+        self.store.removed.remove_mut(&id);
         self.put_node(node, Change::Created);
         Ok(())
     }
@@ -109,6 +115,9 @@ impl Entry {
         self.orphan_tasks(id)?;
         self.store.nodes.remove_mut(&id);
         self.store.retired.insert_mut(node.number, self.at);
+        self.store.removed.insert_mut(id, self.at);
+        let lifetime = self.cluster()?.spec.certificate_lifetime;
+        forget_removed(&mut self.store.removed, self.at, lifetime);
         self.events.push(Event::Node(id, Change::Removed));
         Ok(())
     }
@@ -175,5 +184,32 @@ impl Entry {
         taken.sort_unstable();
         // As long as there is no gap they count 1, 2, 3 …
         taken.into_iter().fold(1, |free, taken| if taken == free { free + 1 } else { free })
+    }
+}
+
+/// Forgets those whose certificates have run out, and then the oldest where there are too many.
+fn forget_removed(removed: &mut RedBlackTreeMapSync<Id, Stamp>, now: Stamp, lifetime: Duration) {
+    let mut by_age: Vec<(Stamp, Id)> = removed.iter().map(|(id, at)| (*at, *id)).collect();
+    by_age.sort_unstable();
+    let expired = by_age.partition_point(|(at, _)| now.since(*at) >= lifetime);
+    let surplus = by_age.len().saturating_sub(REMOVED_NODES_MAX);
+    for (_, id) in by_age.iter().take(expired.max(surplus)) {
+        removed.remove_mut(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ids count down, so that their order is not the one in which the nodes went.
+    #[test]
+    fn of_many_removed_nodes_the_last_ones_are_remembered() {
+        let count = REMOVED_NODES_MAX as i64 + 2;
+        let mut removed: RedBlackTreeMapSync<Id, Stamp> =
+            (1..=count).map(|age| (Id::new(age as u128), Stamp(-age))).collect();
+        forget_removed(&mut removed, Stamp(0), Duration::from_secs(1));
+        assert_eq!(removed.size(), REMOVED_NODES_MAX);
+        assert_eq!(removed.last().map(|(id, _)| id.bits()), Some(count as u128 - 2));
     }
 }

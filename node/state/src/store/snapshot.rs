@@ -22,6 +22,7 @@ pub(super) struct Snapshot {
     cluster: Option<Arc<Cluster>>,
     nodes: Vec<Arc<Node>>,
     retired: BTreeMap<u32, Stamp>,
+    removed: BTreeMap<Id, Stamp>,
     services: Vec<Arc<Service>>,
     /// (service, spec version) → what its tasks run.
     specs: BTreeMap<(Id, Version), Arc<TaskSpec>>,
@@ -44,6 +45,7 @@ impl From<Store> for Snapshot {
             cluster: store.cluster.clone(),
             nodes: store.nodes().cloned().collect(),
             retired: store.retired.iter().map(|(number, removed)| (*number, *removed)).collect(),
+            removed: store.removed.iter().map(|(id, removed)| (*id, *removed)).collect(),
             services: store.services().cloned().collect(),
             specs,
             tasks,
@@ -66,6 +68,7 @@ impl TryFrom<Snapshot> for Store {
             cluster: snapshot.cluster,
             nodes: snapshot.nodes.into_iter().map(|node| (node.id, node)).collect(),
             retired: snapshot.retired.into_iter().collect(),
+            removed: snapshot.removed.into_iter().collect(),
             ..Self::default()
         };
         for service in snapshot.services {

@@ -138,6 +138,30 @@ fn a_manager_must_be_demoted_before_it_is_removed() {
     assert!(matches!(scene.refused(remove(1)), Refusal::NotFound { .. }));
 }
 
+fn removed(scene: &Scene) -> Vec<u128> {
+    scene.store.removed_nodes().map(|node| node.bits()).collect()
+}
+
+/// NOD-25: whatever a certificate says, its node is known to be removed for as long as the certificate lasts.
+#[test]
+fn a_removed_node_is_remembered_while_its_certificate_may_be_valid() {
+    let mut scene = Scene::new();
+    let lifetime = scene.store.cluster().unwrap().spec.certificate_lifetime;
+    for node in 1..=4 {
+        scene.ok(create_node(node, Role::Worker));
+    }
+    scene.ok(remove(1));
+    scene.wait(lifetime / 2);
+    scene.ok(remove(2));
+    assert_eq!(removed(&scene), [1, 2]);
+    assert_eq!(decode(&encode(&scene.store)), scene.store);
+    scene.wait(lifetime / 2);
+    scene.ok(remove(3));
+    assert_eq!(removed(&scene), [2, 3]);
+    scene.ok(create_node(2, Role::Worker));
+    assert_eq!(removed(&scene), [3], "it is a member again");
+}
+
 /// API-08
 #[test]
 fn a_node_changes_for_those_who_have_read_it() {

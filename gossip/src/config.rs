@@ -73,14 +73,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// For nodes in one building: round trips up to some 50 ms. A killed host is declared down about a second after
+    /// For nodes in one building: round trips up to some 50 ms. A killed host is declared down well within a second after
     /// its connections are lost, some 3 to 5 s after its death otherwise.
     pub const fn lan() -> Self {
         Self {
             probe_period: Duration::from_secs(1),
             probe_rtt: Duration::from_millis(300),
             suspect_after: Duration::from_secs(2),
-            lost_after: Duration::from_millis(900),
+            lost_after: Duration::from_millis(600),
             confirm_period: Duration::from_millis(150),
             gossip_period: Duration::from_millis(150),
             revive_period: Duration::from_secs(1),

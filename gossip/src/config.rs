@@ -73,8 +73,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// For nodes in one building: round trips up to some 50 ms. A killed host is declared down well within a second after
-    /// its connections are lost, some 3 to 5 s after its death otherwise.
+    /// For nodes in one building: round trips up to some 50 ms. A killed host is declared down less than a second
+    /// after its connections are lost, some 3 to 5 s after its death otherwise.
     pub const fn lan() -> Self {
         Self {
             probe_period: Duration::from_secs(1),

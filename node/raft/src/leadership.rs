@@ -75,11 +75,11 @@ fn leadership(metrics: &Metrics, timing: Timing) -> Leadership {
 /// beginning, and may pass a time when it was the only manager: by that history alone it would elect itself, against
 /// those who lead now. A membership of one that counts is of the term that it follows, or this manager led since.
 pub(crate) fn may_stand(me: Member, membership: &StoredMembership, vote: &Vote) -> bool {
-    let alone = membership.voter_ids().eq([me]);
+    let voters: Vec<Member> = membership.voter_ids().collect();
     let follows_another = vote.committed && vote.leader_id.node_id != me;
     let past =
         membership.log_id().is_some_and(|entry| entry.committed_leader_id().term < vote.leader_id.term);
-    !(alone && follows_another && past)
+    voters.contains(&me) && !(voters.len() == 1 && follows_another && past)
 }
 
 fn health(metrics: &Metrics, timing: Timing, failure: &Failure) -> Health {
@@ -156,7 +156,7 @@ mod tests {
     fn membership(term: u64, voters: &[u128]) -> StoredMembership {
         let voters: BTreeSet<Member> = voters.iter().map(|voter| Member(Id::new(*voter))).collect();
         let place = Place { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)) };
-        let places: BTreeMap<Member, Place> = voters.iter().map(|voter| (*voter, place.clone())).collect();
+        let places: BTreeMap<Member, Place> = voters.iter().map(|voter| (*voter, place)).collect();
         let leader = openraft::impls::leader_id_adv::LeaderId::new(term, Member(Id::new(1)));
         let membership = Membership::new(vec![voters], places).expect("every voter has a place");
         StoredMembership::new(Some(LogId::new(leader.to_committed(), 7)), membership)
@@ -177,5 +177,6 @@ mod tests {
         assert!(may_stand(me, &alone, &of(2, 2, false)), "nobody was elected since");
         assert!(may_stand(me, &membership(2, &[1]), &of(2, 2, true)), "the other left it the cluster");
         assert!(may_stand(me, &membership(1, &[1, 2]), &of(2, 2, true)), "a majority decides");
+        assert!(!may_stand(me, &membership(1, &[2]), &of(2, 2, true)), "it has no vote");
     }
 }

@@ -86,6 +86,8 @@ impl Settings {
             election_timeout_min: millis(election_min),
             election_timeout_max: millis(election_max),
             enable_pre_vote: Some(true),
+            // Until the log shows that this manager may stand: an only voter stands at the very next tick.
+            enable_elect: false,
             // Whoever counts what it does within a term begins anew with each leadership: a leader that restarts
             // needs a new term.
             enable_leader_restore: Some(false),

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use covey_crypto::{certificate::ValidityError, identity::PeerIdentity};
+use covey_crypto::{
+    certificate::ValidityError,
+    identity::{PeerIdentity, Role},
+};
 use covey_wire::Id;
 use quinn::{Connection, ConnectionError, Incoming, TransportErrorCode, crypto::rustls::HandshakeData};
 use rustls::AlertDescription;
@@ -64,6 +67,9 @@ pub enum ConnectError {
     /// This node has too many connections, or is making too many.
     #[error("too many connections")]
     Busy,
+    /// The connection was made with a certificate that says what this node was before.
+    #[error("this node's role has changed meanwhile")]
+    Outdated,
     /// The endpoint was closed.
     #[error("this node is shutting down")]
     Closed,
@@ -73,6 +79,8 @@ pub enum ConnectError {
 pub(crate) struct Admitted {
     pub(crate) connection: Connection,
     pub(crate) identity: PeerIdentity,
+    /// What it was told that this node is.
+    pub(crate) shown: Role,
 }
 
 /// What has come in.
@@ -127,7 +135,7 @@ pub(crate) async fn dial_member(
         Some(ConnectError::Mismatch { address, expected: peer, found: identity.id })
     };
     match refused {
-        None => Ok(Admitted { connection, identity }),
+        None => Ok(Admitted { connection, identity, shown: credentials.role }),
         Some(error) => {
             connection.close(Close::Refused.code(), error.to_string().as_bytes());
             Err(error)
@@ -158,7 +166,7 @@ fn sort(connection: &Connection, credentials: &Credentials, clock: &Clock) -> Re
         return Ok(Arrival::Join(connection.clone()));
     }
     let identity = identity(connection, credentials).ok_or("no certificate of this cluster was shown")?;
-    let admitted = |identity| Admitted { connection: connection.clone(), identity };
+    let admitted = |identity| Admitted { connection: connection.clone(), identity, shown: credentials.role };
     match &*protocol {
         MEMBER => {
             identity.check_time(clock()).map_err(|error| error.to_string())?;

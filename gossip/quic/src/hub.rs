@@ -25,6 +25,10 @@ use crate::{
     },
 };
 
+/// What peers read of connections that do not outlive an identity.
+const LEFT: &str = "node has left the cluster";
+const OTHER_ROLE: &str = "node has another role now";
+
 /// What the handles ask for.
 pub(crate) enum Command {
     Datagram { peer: Id, address: SocketAddr, bytes: Bytes },
@@ -118,6 +122,7 @@ impl Hub {
     }
 
     fn datagram(&mut self, peer: Id, address: SocketAddr, bytes: Bytes) {
+        self.catch_up();
         if let Some(live) = self.newest(peer) {
             match live.connection.send_datagram(bytes) {
                 Ok(()) | Err(SendDatagramError::ConnectionLost(_)) => {}
@@ -131,6 +136,7 @@ impl Hub {
     }
 
     fn link(&mut self, peer: Id, address: SocketAddr, reply: LinkReply) {
+        self.catch_up();
         if let Some(live) = self.newest(peer) {
             let _ = reply.send(Ok(live.link()));
         } else if let Some(waiting) = self.waiting(peer, address) {
@@ -207,7 +213,9 @@ impl Hub {
             None => {}
             Some(Arrival::Member(admitted)) => self.called_by(admitted),
             Some(Arrival::Join(connection)) => self.serve(connection, None),
-            Some(Arrival::Renew(Admitted { connection, identity })) => self.serve(connection, Some(identity)),
+            Some(Arrival::Renew(Admitted { connection, identity, .. })) => {
+                self.serve(connection, Some(identity))
+            }
         }
     }
 
@@ -236,13 +244,21 @@ impl Hub {
     /// Takes a connection in.
     fn admit(
         &mut self,
-        Admitted { connection, identity }: Admitted,
+        Admitted { connection, identity, shown }: Admitted,
         opened_here: bool,
     ) -> Result<Link, ConnectError> {
         // The identity may have been cleared or replaced during the handshake.
-        if self.identity.borrow().as_ref().is_none_or(|ours| ours.ca.cluster() != identity.cluster) {
-            connection.close(Close::Gone.code(), b"node has left the cluster");
-            return Err(ConnectError::NoIdentity);
+        let ours = self.identity.borrow().as_ref().map(|ours| (ours.ca.cluster(), ours.role));
+        match ours {
+            Some((cluster, role)) if cluster == identity.cluster && role == shown => {}
+            Some((cluster, _)) if cluster == identity.cluster => {
+                connection.close(Close::Gone.code(), OTHER_ROLE.as_bytes());
+                return Err(ConnectError::Outdated);
+            }
+            _ => {
+                connection.close(Close::Gone.code(), LEFT.as_bytes());
+                return Err(ConnectError::NoIdentity);
+            }
         }
         if !self.make_room() {
             connection.close(Close::Refused.code(), b"too many connections");
@@ -322,17 +338,20 @@ impl Hub {
         self.forget_idle();
     }
 
+    /// Whoever has set an identity finds it in force, though its word may overtake that of the change.
+    fn catch_up(&mut self) {
+        if self.identity.has_changed().unwrap_or(false) {
+            self.identity_changed();
+        }
+    }
+
     fn identity_changed(&mut self) {
         let ours = self.identity.borrow_and_update().as_ref().map(|ours| (ours.ca.cluster(), ours.role));
         let (cluster, role) = ours.unzip();
-        self.close(
-            |_, live| Some(live.identity.cluster) != cluster,
-            Close::Gone,
-            "node has left the cluster",
-        );
+        self.close(|_, live| Some(live.identity.cluster) != cluster, Close::Gone, LEFT);
         // Peers judge what we ask by the certificate that a connection began with.
         if mem::replace(&mut self.role, role) != role {
-            self.close(|_, _| true, Close::Gone, "node has another role now");
+            self.close(|_, _| true, Close::Gone, OTHER_ROLE);
         }
         self.open_kept();
     }

@@ -15,7 +15,7 @@ use covey_gossip::Myself;
 use covey_gossip_quic::{self as quic, BindError, Endpoint, Event, read_frame, write_frame};
 use covey_raft::{Raft, Settings, Timing, Transport, TransportError};
 use covey_state::{
-    Id, Store,
+    Id,
     cluster::RaftSpec,
     node::{EdgeBlock, NodeDescription},
 };
@@ -31,7 +31,7 @@ use crate::{
     manager_loop,
     protocol::{Roster, kind},
     renewal,
-    roster::Nodes,
+    roster::{self, Nodes},
     serve,
     sight::Sight,
     translate,
@@ -305,17 +305,13 @@ impl Member {
         let transport = RaftTransport(self.endpoint.clone());
         let log = Raft::open(&self.folder.raft(), settings, transport, clock::now).await?;
         // What the log knows already need not wait for a leader.
-        self.learn(&log.store()).await;
+        if log.store().cluster().is_some() {
+            self.take_roster(roster::full(&log.store())).await;
+        }
         self.gossip.hear_tasks(true).await;
         self.log.send_replace(Some(log.clone()));
         self.spawn(manager_loop::run(self.clone(), log));
         Ok(())
-    }
-
-    async fn learn(&self, store: &Store) {
-        for node in store.nodes() {
-            self.gossip.learn_owner(node.id, node.public_key).await;
-        }
     }
 
     async fn close_log(&self, log: Log) -> Result<()> {

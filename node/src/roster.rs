@@ -49,7 +49,7 @@ impl Nodes {
             let named: BTreeSet<Id> = roster.peers.iter().map(|peer| peer.id).collect();
             changed.gone.extend(self.peers.keys().filter(|id| !named.contains(id)));
         }
-        changed.gone.extend(roster.removed);
+        changed.gone.extend(roster.removed.into_iter().filter(|id| !self.removed.contains(id)));
         for id in &changed.gone {
             self.peers.remove(id);
             self.removed.insert(*id);
@@ -88,10 +88,10 @@ impl Nodes {
     }
 }
 
-/// All nodes of a store.
+/// All nodes of a store, and those that were and whose certificates may still be valid.
 pub fn full(store: &Store) -> Roster {
     let peers = store.nodes().filter(|node| !node.left).map(|node| translate::peer(node)).collect();
-    Roster { version: store.last_changed(), full: true, peers, removed: Vec::new() }
+    Roster { version: store.last_changed(), full: true, peers, removed: store.removed_nodes().collect() }
 }
 
 /// The nodes that these events touched; `None` where they touched none.

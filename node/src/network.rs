@@ -102,6 +102,23 @@ impl EdgeNetwork {
         self.want(&mut state, container, pair);
     }
 
+    /// Removes the namespaces of containers that are no more: a daemon that was killed while it removed one left its
+    /// namespace. To be called once all containers of before have been claimed.
+    ///
+    /// # Errors
+    /// They cannot be listed or removed.
+    pub fn sweep(&self) -> Result<()> {
+        let state = self.state();
+        let entries = fs::read_dir(&self.folder);
+        for entry in entries.with_context(|| format!("cannot read {}", self.folder.display()))? {
+            let name = entry?.file_name();
+            if name.to_str().is_none_or(|container| !state.taken.contains_key(container)) {
+                namespace::remove(&self.folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
     fn want(&self, state: &mut State, container: &str, addresses: Pair) -> Veth {
         let veth = Veth {
             name: LinkName::of_container(container),

@@ -33,6 +33,11 @@ const GROUP: &str = "covey";
 /// Owner and group may read and write.
 const SOCKET_MODE: u32 = 0o660;
 
+/// Threads for blocking work; what is beyond waits. Each keeps some 60 KiB of stack for a while.
+const BLOCKING_THREADS_MAX: usize = 48;
+/// Heaps of the allocator: with one a thread, as it likes it, freed memory stays in many half-empty ones.
+const ARENAS_MAX: libc::c_int = 2;
+
 /// Runs the daemon until it is told to end.
 ///
 /// # Errors
@@ -49,7 +54,12 @@ pub fn daemon(config: Config) -> Result<()> {
         .with_writer(std::io::stderr);
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     names::use_built_in();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // SAFETY: changes a setting of the allocator, which no other thread uses yet.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS_MAX) };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(config))
 }
 
@@ -75,6 +85,7 @@ async fn serve(config: Config) -> Result<()> {
     for container in runtime.list() {
         network.claim(container.id.as_str(), &container.addresses);
     }
+    network.sweep()?;
 
     let daemon = Daemon::new(
         machine::host(&config),

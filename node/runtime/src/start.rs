@@ -78,8 +78,8 @@ impl Runtime {
             life if life.state == ContainerState::Running => return Err(StartError::Running(id)),
             _ => {}
         }
-        let attachment = self.attach_network(&slot).await?;
         let permit = self.inner.launches.acquire().await;
+        let attachment = self.attach_network(&slot).await?;
         let launch = Launch {
             inner: self.inner.clone(),
             record: slot.record.clone(),

@@ -54,6 +54,26 @@ pub(crate) fn check<T: PartialEq + From<i8>>(value: T) -> io::Result<T> {
     if value == T::from(-1) { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
+/// Gives back the pages of code that were mapped on the way here; what is still needed comes back by itself. A process
+/// is charged its share of every page that it maps, used or not.
+pub(crate) fn let_go_of_code() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for line in maps.lines() {
+        // Nothing else: what looks like constants may have been relocated, which only memory knows.
+        let mut fields = line.split_ascii_whitespace();
+        let (Some(range), Some("r-xp"), Some(inode)) = (fields.next(), fields.next(), fields.nth(2)) else {
+            continue;
+        };
+        if let Some((from, to)) = range.split_once('-')
+            && let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16))
+            && inode != "0"
+        {
+            // SAFETY: nobody has written to this code; it is read from its file again.
+            unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
+        }
+    }
+}
+
 /// A path as the kernel takes it. Fails for a path with a NUL inside.
 pub(crate) fn c_path(path: impl AsRef<OsStr>) -> io::Result<CString> {
     CString::new(path.as_ref().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))

@@ -69,6 +69,7 @@ impl Shim<'_> {
         let pidfd = sys::pidfd_open(init)?;
         Process::of(init)?.write(self.exec, layout::INIT)?;
         drop(ready);
+        sys::let_go_of_code();
         let code = supervise(log, out, err, &pidfd, &signals, &mut keeper)?;
         self.end(code)
     }

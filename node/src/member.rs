@@ -205,6 +205,8 @@ impl Member {
         // The loop takes what opening the log tells it of the nodes.
         member.spawn(gossip_loop.run());
         if manager && let Err(error) = member.open_log().await {
+            // Whoever writes its file ends with it, and is waited for.
+            drop(agent_loop);
             member.stop(false).await;
             return Err(error);
         }

@@ -20,7 +20,9 @@ pub fn of_host(lab: &Lab, host: &str) -> BTreeSet<String> {
     ];
     for (kind, command) in commands {
         let reply = lab.script(&[&["exec", host], command].concat());
-        found.extend(reply.ok().lines().map(|line| format!("{kind} {}", line.trim())));
+        // Each host sees the network namespaces of the labs that were there when it booted.
+        let own = reply.ok().lines().filter(|line| !line.contains("/run/netns/cl-"));
+        found.extend(own.map(|line| format!("{kind} {}", line.trim())));
     }
     let init = fs::read_to_string(lab.directory(host).join("init")).expect("the host is up");
     let init = init.split(' ').next().unwrap_or_default();

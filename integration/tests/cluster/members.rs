@@ -82,8 +82,7 @@ fn roles_change_at_run_time_and_the_leader_too_can_be_demoted() {
 
     let reply = lab.docker("m1", &["node", "demote", "m1"]);
     assert_eq!(reply.ok(), "Manager m1 demoted in the swarm.");
-    let leader = wait::until_some(REPAIR, "another leader", || lab.leader("w1"));
-    assert_ne!(leader, "m1");
+    wait::until(REPAIR, "another leader", || lab.leader("w1").is_some_and(|leader| leader != "m1"));
     wait::until(REPAIR, "m1 being a worker", || lab.node("w1", "m1")[2].is_empty());
     wait::until(REPAIR, "its refusal", || {
         let reply = lab.docker("m1", &["node", "ls"]);
@@ -132,14 +131,21 @@ fn nodes_leave_and_join_again_and_refusals_say_why() {
     let token = lab.docker("m1", &["swarm", "join-token", "-q", "worker"]).ok().to_owned();
     let join = ["swarm", "join", "--token", &token, &format!("{}:2377", lab.address("m1"))];
     assert_eq!(lab.docker("w1", &join).ok(), "This node joined a swarm as a worker.");
-    let rows = lab.docker("m1", &["node", "ls"]);
-    let states = |state: &str| {
-        let words = |line: &&str| line.split_whitespace().skip(1).take(2).eq(["w1", state]);
-        rows.ok().lines().filter(words).count()
+    let rows = || lab.docker("m1", &["node", "ls"]).ok().to_owned();
+    let states = || {
+        let rows = rows();
+        let of_w1 = |line: &str| {
+            let mut words = line.split_whitespace().skip(1);
+            (words.next() == Some("w1")).then(|| words.next().unwrap_or_default().to_owned())
+        };
+        let mut states: Vec<String> = rows.lines().filter_map(of_w1).collect();
+        states.sort();
+        states
     };
-    assert_eq!((states("Down"), states("Ready")), (1, 1), "{}", rows.out);
+    wait::until_equal(REPAIR, "the new node", &vec!["Down".to_owned(), "Ready".to_owned()], states);
     lab.docker("m1", &["node", "inspect", "w1"]).refused_with("ambiguous");
-    let down = rows.ok().lines().find(|line| line.contains("Down")).and_then(|line| line.split(' ').next());
+    let rows = rows();
+    let down = rows.lines().find(|line| line.contains("Down")).and_then(|line| line.split(' ').next());
     let down = down.expect("a node that is down");
     assert_eq!(lab.docker("m1", &["node", "rm", down]).ok(), down);
     lab.docker("m1", &["node", "inspect", "w1"]).ok();

@@ -107,8 +107,6 @@ async fn lead(member: &Arc<Member>, log: &Log, leadership: Leadership, dispatche
 struct Leader<'a> {
     member: Arc<Member>,
     log: Log,
-    /// How far the time of the log was ahead of this node's clock when it began to lead.
-    ahead: Duration,
     observed: Observed,
     dispatcher: &'a mut Dispatcher,
     sessions: BTreeMap<Id, Session>,
@@ -136,10 +134,9 @@ impl<'a> Leader<'a> {
         }
         let mut changes = log.changes();
         let (reports, mut reported) = mpsc::channel(REPORTS_MAX);
-        let ahead = log.store().last_at().since(clock::now());
+        member.catch_up(log.store().last_at());
         let mut leader = Self {
-            ahead,
-            observed: Observed::new(clock::now() + ahead),
+            observed: Observed::new(member.log_time()),
             dispatcher,
             sessions: BTreeMap::new(),
             connected: BTreeSet::new(),
@@ -184,11 +181,11 @@ impl<'a> Leader<'a> {
 
     /// The time of the log goes on from where it was, also where this node's clock is behind.
     fn now(&self) -> Stamp {
-        clock::now() + self.ahead
+        self.member.log_time()
     }
 
     fn liveness(&self, (liveness, since): (covey_gossip::Liveness, Stamp)) -> Liveness {
-        translate::liveness((liveness, since + self.ahead))
+        translate::liveness((liveness, since + self.member.ahead()))
     }
 
     /// Reads everything anew: at the beginning, and after more has changed than was told.

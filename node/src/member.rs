@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,6 +21,7 @@ use covey_state::{
     Id,
     cluster::RaftSpec,
     node::{EdgeBlock, NodeDescription},
+    time::Stamp,
 };
 use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey};
 use tokio::sync::{mpsc, watch};
@@ -95,6 +99,8 @@ pub struct Member {
     log: watch::Sender<Option<Log>>,
     nodes: watch::Sender<Nodes>,
     edge: watch::Sender<Option<EdgeBlock>>,
+    /// How far the time of the log was ahead of this node's clock when it began to lead, in nanoseconds.
+    ahead: Arc<AtomicU64>,
     /// Nodes that the leader works with.
     led: watch::Sender<BTreeMap<Id, SocketAddr>>,
     partners: watch::Receiver<Vec<Id>>,
@@ -193,6 +199,7 @@ impl Member {
             log,
             nodes: watch::Sender::new(Nodes::default()),
             edge,
+            ahead: Arc::default(),
             led: watch::Sender::new(BTreeMap::new()),
             partners,
             logs,
@@ -256,6 +263,22 @@ impl Member {
         self.nodes.subscribe()
     }
 
+    /// The time of the log: this node's clock, or where it was when this node began to lead and its clock was behind.
+    pub fn log_time(&self) -> Stamp {
+        log_time(&self.ahead)
+    }
+
+    /// This node begins to lead: the time of the log goes on from `last`.
+    pub fn catch_up(&self, last: Stamp) {
+        let ahead = last.since(clock::now()).as_nanos();
+        self.ahead.store(u64::try_from(ahead).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How far the time of the log is ahead of this node's clock.
+    pub fn ahead(&self) -> Duration {
+        Duration::from_nanos(self.ahead.load(Ordering::Relaxed))
+    }
+
     /// True while this node leads, and works with the nodes.
     pub fn leads(&self) -> bool {
         !self.led.borrow().is_empty()
@@ -305,7 +328,8 @@ impl Member {
             settings.snapshot_interval = raft.snapshot_interval;
         }
         let transport = RaftTransport(self.endpoint.clone());
-        let log = Raft::open(&self.folder.raft(), settings, transport, clock::now).await?;
+        let ahead = self.ahead.clone();
+        let log = Raft::open(&self.folder.raft(), settings, transport, move || log_time(&ahead)).await?;
         // What the log knows already need not wait for a leader.
         if log.store().cluster().is_some() {
             self.take_roster(roster::full(&log.store())).await;
@@ -416,6 +440,10 @@ impl Member {
         notes.leaving = true;
         self.folder.save_notes(&notes)
     }
+}
+
+fn log_time(ahead: &AtomicU64) -> Stamp {
+    clock::now() + Duration::from_nanos(ahead.load(Ordering::Relaxed))
 }
 
 impl Identity {

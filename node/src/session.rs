@@ -23,6 +23,8 @@ use crate::{
 const ORDERS_MAX: usize = 256;
 /// How long a node may take to take what is handed to it.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// A node that a new leader has not reached for so long counts as gone.
+const SILENT_MAX: Duration = Duration::from_secs(1);
 /// Waits between attempts to reach a node that is gone.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -131,6 +133,7 @@ impl Work {
 
     /// Tries until the node answers.
     async fn reach(&mut self) -> Option<NodeDescription> {
+        let begun = Instant::now();
         let mut wait = RETRY_MIN;
         let mut told = false;
         loop {
@@ -139,8 +142,9 @@ impl Work {
                 Ok(Assigned { description: None, .. }) => {}
                 Err(error) => tracing::trace!(node = %self.node, error = format!("{error:#}"), "not reached"),
             }
-            // The first failure is news: this leader may never have seen the node.
-            if !std::mem::replace(&mut told, true) {
+            // News for a leader that has never seen the node; one that has was told already.
+            if !told && begun.elapsed() >= SILENT_MAX {
+                told = true;
                 self.reports.send(Report::Gone { node: self.node }).await.ok()?;
             }
             tokio::select! {

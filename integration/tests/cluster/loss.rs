@@ -113,7 +113,7 @@ fn containers_outlive_their_daemon_and_nothing_they_said_is_lost() {
     lab.create_sleepers("m1", "web", 4);
     wait::until_equal(REPAIR, "4 tasks", &each_once(4), || lab.slots("web", lab.hosts()));
     // One counts, and one ends with a code of its own while there is no daemon.
-    let count = "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); sleep 0.01; done; sleep 10000";
+    let count = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); sleep 0.01; done; sleep 10000";
     lab.covey("w1", &["run", "-d", "--name", "counts", "alpine", "sh", "-c", count]).ok();
     lab.covey("w1", &["run", "-d", "--name", "ends", "alpine", "sh", "-c", "sleep 0.8; echo last; exit 7"])
         .ok();
@@ -131,8 +131,8 @@ fn containers_outlive_their_daemon_and_nothing_they_said_is_lost() {
     let code = lab.covey("w1", &["wait", "ends"]);
     assert_eq!(code.ok(), "7");
     assert_eq!(lab.covey("w1", &["logs", "ends"]).ok(), "last");
-    let expected: Vec<String> = (0..400).map(|number| format!("line {number}")).collect();
-    wait::until_equal(10, "all lines", &expected, || {
+    let expected: Vec<String> = (0..200).map(|number| format!("line {number}")).collect();
+    wait::until_equal(30, "all lines", &expected, || {
         lab.covey("w1", &["logs", "counts"]).ok().lines().map(str::to_owned).collect()
     });
     wait::until(REPAIR, "w1 being ready", || lab.node("m1", "w1")[0] == "ready");

@@ -1,6 +1,6 @@
 //! What the API asks of the cluster, answered by this node.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use covey_api::{
     Control, Failure,
@@ -162,7 +162,7 @@ fn refused(error: ProposeError) -> Failure {
 fn liveness(member: &Member, log: &Log, store: &Store) -> BTreeMap<Id, Liveness> {
     let leader = log.leadership();
     let contacts = log.contacts();
-    let voters = log.members().voters;
+    let members = log.members();
     let notice = member.notices.borrow().join("; ");
     let me = member.id();
     let of = |node: &Node| {
@@ -176,14 +176,15 @@ fn liveness(member: &Member, log: &Log, store: &Store) -> BTreeMap<Id, Liveness>
             None => (NodeState::Unknown, String::new()),
         };
         let answers = match (leader.am_leader, contacts.get(&node.id)) {
-            (true, Some(ago)) => *ago < REACHABLE_WITHIN,
+            // One that never answered has only just come.
+            (true, Some(ago)) if *ago < Duration::MAX => *ago < REACHABLE_WITHIN,
             _ => alive,
         };
         Liveness {
             state,
             message,
             leader: leader.leader == Some(node.id),
-            reachable: voters.contains_key(&node.id) && (node.id == me || answers),
+            reachable: members.contains(node.id) && (node.id == me || answers),
         }
     };
     store.nodes().map(|node| (node.id, of(node))).collect()

@@ -48,10 +48,11 @@ pub async fn run(member: Arc<Member>) {
 async fn renew_now(member: &Arc<Member>) -> Result<()> {
     let identity = member.identity();
     let request = RenewRequest { request: identity.key.request()?, advertise: member.notes().advertise };
-    let renewed = match member.log().filter(|log| log.leadership().am_leader) {
-        // Who leads needs to ask nobody; whoever does not may be on its way out of the managers.
-        Some(log) => admission::renew(&log, identity.peer.clone(), request).await?,
-        None => ask(&member.endpoint, &member.managers(), &request).await?,
+    let others = member.managers();
+    let renewed = match member.log() {
+        // The only manager has nobody else to ask; any other may be on its way out of the managers.
+        Some(log) if others.is_empty() => admission::renew(&log, identity.peer.clone(), request).await?,
+        _ => ask(&member.endpoint, &others, &request).await?,
     };
     let certificate = CertificateDer::from(renewed.certificate);
     let identity = Identity::new(identity.key, certificate, identity.ca)?;

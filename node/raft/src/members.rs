@@ -39,6 +39,13 @@ pub struct Members {
     pub learners: BTreeMap<Id, SocketAddr>,
 }
 
+impl Members {
+    /// It has the log, with a vote or without.
+    pub fn contains(&self, id: Id) -> bool {
+        self.voters.contains_key(&id) || self.learners.contains_key(&id)
+    }
+}
+
 impl<T: Transport> Raft<T> {
     /// The managers that have the log, as far as this one knows.
     pub fn members(&self) -> Members {

@@ -1,5 +1,6 @@
 //! The edge against a real kernel, in namespaces of its own: what it makes, what it mends, what it leaves.
 #![allow(clippy::disallowed_methods, reason = "door: tests make namespaces and run ip and ping")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
     path::{Path, PathBuf},

@@ -327,7 +327,7 @@ impl Daemon {
                         Member::start(surroundings, identity, notes, endpoint, events, roster).await?;
                     self.member.send_replace(Some(member.clone()));
                     if let Some(log) = member.log() {
-                        timeout(READY_MAX, has_cluster(&log))
+                        timeout(READY_MAX, has_vote(&log, member.id()))
                             .await
                             .context("the managers' log did not come")?;
                     }
@@ -450,9 +450,11 @@ async fn local() -> Result<Vec<ipnet::IpNet>> {
     Ok(spawn_blocking(local_networks).await??)
 }
 
-async fn has_cluster(log: &Log) {
-    let mut changes = log.changes();
-    while log.store().cluster().is_none() && changes.next().await.is_some() {}
+/// A new manager counts once it votes: before, the loss of another one could cost the quorum.
+async fn has_vote(log: &Log, me: Id) {
+    while log.store().cluster().is_none() || !log.members().voters.contains_key(&me) {
+        sleep(LOOK).await;
+    }
 }
 
 fn may_not_leave(member: &Member, log: &Log) -> Option<String> {

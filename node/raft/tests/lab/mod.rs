@@ -129,6 +129,8 @@ impl Lab {
     pub async fn found(&self) -> Raft<Wire> {
         let raft = self.open(1).await;
         raft.initialize().await.unwrap();
+        // On a machine that is busy elsewhere this takes longer than the patience of the tests.
+        until("the founder leads", || raft.leadership().am_leader).await;
         raft.propose(&create_cluster()).await.unwrap();
         raft
     }

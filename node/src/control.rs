@@ -11,6 +11,7 @@ use covey_api::{
     log::LogQuery,
 };
 use covey_gossip::Liveness as Heard;
+use covey_manager::{MassLoss, Observed};
 use covey_raft::{ProposeError, ReadError};
 use covey_state::{
     Id, Store,
@@ -163,7 +164,7 @@ fn liveness(member: &Member, log: &Log, store: &Store) -> BTreeMap<Id, Liveness>
     let leader = log.leadership();
     let contacts = log.contacts();
     let members = log.members();
-    let notice = member.notices.borrow().join("; ");
+    let loss = mass_loss(member, store);
     let me = member.id();
     let of = |node: &Node| {
         let alive = node.id == me || member.sight.node(node.id).is_some_and(|(heard, _)| heard.is_live());
@@ -171,8 +172,10 @@ fn liveness(member: &Member, log: &Log, store: &Store) -> BTreeMap<Id, Liveness>
             _ if node.left => (NodeState::Down, "it left the swarm".to_owned()),
             _ if alive => (NodeState::Ready, String::new()),
             Some((Heard::Left, _)) => (NodeState::Down, "it left the swarm".to_owned()),
-            Some(_) if notice.is_empty() => (NodeState::Down, "heartbeat failure".to_owned()),
-            Some(_) => (NodeState::Down, format!("heartbeat failure; {notice}")),
+            Some(_) => match &loss {
+                Some(loss) => (NodeState::Down, format!("heartbeat failure; {loss}")),
+                None => (NodeState::Down, "heartbeat failure".to_owned()),
+            },
             None => (NodeState::Unknown, String::new()),
         };
         let answers = match (leader.am_leader, contacts.get(&node.id)) {
@@ -188,6 +191,16 @@ fn liveness(member: &Member, log: &Log, store: &Store) -> BTreeMap<Id, Liveness>
         }
     };
     store.nodes().map(|node| (node.id, of(node))).collect()
+}
+
+/// Whether so many hosts vanished at once that nothing is moved for a while.
+fn mass_loss(member: &Member, store: &Store) -> Option<MassLoss> {
+    let now = clock::now();
+    let mut observed = Observed::new(now);
+    for (node, heard) in member.sight.nodes() {
+        observed.handle_liveness(node, translate::liveness(heard));
+    }
+    covey_manager::mass_loss(store, &observed, now)
 }
 
 /// Subject and public key out of the CA's certificate.

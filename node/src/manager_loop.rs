@@ -65,7 +65,6 @@ pub async fn run(member: Arc<Member>, log: Log) {
             dispatcher.disconnect_all();
             lead(&member, &log, leadership, &mut dispatcher).await;
             member.lead(BTreeMap::new());
-            member.notices.send_replace(Vec::new());
         }
         let changed = log.leadership_after(leadership);
         tokio::pin!(changed);
@@ -118,6 +117,8 @@ struct Leader<'a> {
     /// To be planned with whatever is planned next.
     waiting: Scope,
     look_again_at: Option<Stamp>,
+    /// What the last plan had to say.
+    told: Vec<String>,
     /// A change of Raft's members that is under way.
     change: Option<AbortOnDropHandle<()>>,
     /// Raft's members may have to change.
@@ -144,6 +145,7 @@ impl<'a> Leader<'a> {
             scope: Scope::All,
             waiting: Scope::default(),
             look_again_at: None,
+            told: Vec::new(),
             change: None,
             members_due: true,
             rng: StdRng::from_seed(clock::random()),
@@ -361,17 +363,13 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// Says what is new to say, and keeps it for those who ask.
-    fn tell(&self, notices: &[Notice]) {
+    /// Says what is new to say.
+    fn tell(&mut self, notices: &[Notice]) {
         let notices: Vec<String> = notices.iter().map(ToString::to_string).collect();
-        self.member.notices.send_if_modified(|told| {
-            for notice in notices.iter().filter(|notice| !told.contains(notice)) {
-                tracing::warn!("{notice}");
-            }
-            let modified = *told != notices;
-            *told = notices;
-            modified
-        });
+        for notice in notices.iter().filter(|notice| !self.told.contains(notice)) {
+            tracing::warn!("{notice}");
+        }
+        self.told = notices;
     }
 
     /// True where the log took it.

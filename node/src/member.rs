@@ -108,8 +108,6 @@ pub struct Member {
     pub logs: Arc<dyn serve::TaskLogs>,
     /// What this node says of itself.
     pub description: NodeDescription,
-    /// What a person should know of the cluster, said by the leader.
-    pub notices: watch::Sender<Vec<String>>,
     /// Told once, when the cluster has removed this node.
     expelled: watch::Sender<bool>,
     stop: CancellationToken,
@@ -204,7 +202,6 @@ impl Member {
             partners,
             logs,
             description,
-            notices: watch::Sender::new(Vec::new()),
             expelled: watch::Sender::new(false),
             stop: CancellationToken::new(),
             tasks,

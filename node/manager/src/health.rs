@@ -93,8 +93,9 @@ impl fmt::Display for MassLoss {
     }
 }
 
-/// The mass loss that is in force at `now`: more than half of the hosts, and at least three, vanished together.
-pub(crate) fn mass_loss(store: &Store, observed: &Observed, now: Stamp) -> Option<MassLoss> {
+/// The mass loss that is in force at `now`: more than half of the hosts, and at least three, vanished together. Any
+/// manager can tell, from what gossip says alone.
+pub fn mass_loss(store: &Store, observed: &Observed, now: Stamp) -> Option<MassLoss> {
     let members = || store.nodes().filter(|node| !node.left);
     let mut vanished: Vec<Stamp> =
         members().filter_map(|node| vanished_at(observed.node_view(node.id))).collect();

@@ -30,7 +30,7 @@ mod slot;
 
 pub use check::Violation;
 pub use dispatcher::Dispatcher;
-pub use health::MassLoss;
+pub use health::{MassLoss, mass_loss};
 pub use observed::Observed;
 pub use plan::{Notice, Plan, plan};
 pub use scope::Scope;

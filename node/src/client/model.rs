@@ -146,6 +146,7 @@ pub struct Engine {
 #[serde(default, rename_all = "PascalCase")]
 pub struct NodeStatus {
     pub state: String,
+    pub message: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -3,6 +3,8 @@
 mod pretty;
 mod update;
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::Value;
@@ -11,7 +13,7 @@ use super::{
     each, inspect, options,
     table::{Table, title_case},
     tasks,
-    terminal::{print, say},
+    terminal::{self, print, say},
 };
 use crate::client::{
     Client, ClientError, Target,
@@ -120,7 +122,15 @@ async fn ls(filters: &[String], quiet: bool, client: &Client) -> Result<()> {
         return Ok(print(&nodes.iter().map(|node| format!("{}\n", node.id)).collect::<String>())?);
     }
     let own = own_id(client).await?;
-    Ok(print(&text(&nodes, &own))?)
+    print(&text(&nodes, &own))?;
+    terminal::warn(&notices(&nodes));
+    Ok(())
+}
+
+/// What is said of hosts that are down beside that, such as that too many vanished at once: each sentence once.
+fn notices(nodes: &[Node]) -> Vec<String> {
+    let said = nodes.iter().filter_map(|node| node.status.message.split_once("; "));
+    said.map(|(_, notice)| notice.to_owned()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// NOD-01
@@ -172,6 +182,15 @@ mod tests {
     use super::*;
 
     /// NOD-01, NOD-02, NOD-04
+    #[test]
+    fn what_is_said_of_many_hosts_is_said_once() {
+        let down = |message: &str| -> Node {
+            serde_json::from_value(json!({"Status": {"State": "down", "Message": message}})).unwrap()
+        };
+        let lost = "heartbeat failure; 3 of 4 hosts vanished";
+        assert_eq!(notices(&[down(lost), down("heartbeat failure"), down(lost)]), ["3 of 4 hosts vanished"]);
+    }
+
     #[test]
     fn the_table_marks_the_node_that_answered() {
         let nodes: Vec<Node> = serde_json::from_value(json!([

@@ -91,7 +91,7 @@ impl<E: Executor> AgentLoop<E> {
     pub async fn run(mut self) {
         loop {
             self.carry_out().await;
-            let wait = self.worker.poll_timeout().map(|at| at.since(clock::now()));
+            let due = self.worker.poll_timeout().map(|at| clock::monotonic() + at.since(clock::now()));
             tokio::select! {
                 input = self.inputs.recv() => match input {
                     Some(Input::Set { set, taken }) => {
@@ -103,7 +103,7 @@ impl<E: Executor> AgentLoop<E> {
                     }
                     None => return,
                 },
-                () = async { match wait { Some(wait) => tokio::time::sleep(wait).await, None => std::future::pending().await } } => {
+                () = clock::until(due) => {
                     self.worker.handle_timeout(clock::now());
                 }
             }

@@ -20,6 +20,14 @@ pub fn monotonic() -> Instant {
     Instant::now()
 }
 
+/// Waits until `at`; for ever where there is no such time.
+pub async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Fresh random bytes, fit for keys.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];

@@ -6,10 +6,7 @@ use bytes::Bytes;
 use covey_gossip::{Gossip, MESSAGE_BYTES_MAX, Myself, Output, Rights, Topic};
 use covey_gossip_quic::{Endpoint, read_frame, write_frame};
 use covey_state::{Id, task::TaskStatus};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, sleep_until},
-};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::{clock, protocol::kind, sight::Sight};
@@ -166,13 +163,13 @@ impl GossipLoop {
     pub async fn run(mut self) {
         loop {
             self.carry_out();
-            let due = self.machine.poll_timeout().map(Instant::from_std);
+            let due = self.machine.poll_timeout();
             tokio::select! {
                 input = self.inputs.recv() => match input {
                     Some(input) => self.handle(input),
                     None => return,
                 },
-                () = async { match due { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
+                () = clock::until(due) => {
                     self.machine.handle_timeout(clock::monotonic());
                 }
             }

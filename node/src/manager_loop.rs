@@ -24,7 +24,7 @@ use covey_state::{
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -161,7 +161,7 @@ impl<'a> Leader<'a> {
         loop {
             leader.plan_if_due().await;
             leader.plan_members_if_due().await;
-            let wait = leader.look_again_at.map(|at| Instant::now() + at.since(leader.now()));
+            let due = leader.look_again_at.map(|at| clock::monotonic() + at.since(leader.now()));
             tokio::select! {
                 change = changes.next() => match change {
                     Some(Change::Applied(applied)) => leader.handle_events(&applied.events),
@@ -176,7 +176,7 @@ impl<'a> Leader<'a> {
                 }
                 _ = members.tick() => leader.members_due = true,
                 _ = full_plan.tick() => leader.scope = Scope::All,
-                () = async { match wait { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {}
+                () = clock::until(due) => {}
             }
         }
     }
@@ -209,11 +209,10 @@ impl<'a> Leader<'a> {
         self.scope = Scope::All;
     }
 
-    /// A session for each node, and none for others.
+    /// A session for each node; those of others end by [`Leader::let_go`].
     fn attend(&mut self, store: &Store) {
         let wanted: BTreeMap<Id, _> =
             store.nodes().filter(|node| !node.left).map(|node| (node.id, node.address)).collect();
-        self.sessions.retain(|id, _| wanted.contains_key(id));
         for (id, address) in &wanted {
             match self.sessions.get(id) {
                 Some(session) => session.moved(*address),

@@ -295,7 +295,6 @@ mod tests {
             slot: 1,
             spec: Arc::default(),
             desired,
-            not_before: None,
         }
     }
 

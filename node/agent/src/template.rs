@@ -82,7 +82,6 @@ mod tests {
             slot: 3,
             spec: Arc::new(spec),
             desired: DesiredState::Running,
-            not_before: None,
         };
         let container = expand(&assignment, &NodeNames { id: Id::new(4), hostname: "m1".into() });
         assert_eq!(container.env, ["A=3-web", "B={{.Other}} {{"]);

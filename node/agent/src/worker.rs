@@ -297,7 +297,6 @@ mod tests {
             slot: 1,
             spec: Arc::default(),
             desired,
-            not_before: None,
         }
     }
 

@@ -28,7 +28,6 @@ fn assignment(container: ContainerSpec) -> Assignment {
         slot: 3,
         spec: Arc::new(TaskSpec { container, ..TaskSpec::default() }),
         desired: DesiredState::Running,
-        not_before: None,
     }
 }
 

@@ -8,7 +8,6 @@ use crate::{
     Id,
     service::TaskSpec,
     task::{DesiredState, Task},
-    time::Stamp,
 };
 
 /// Orders assignment sets: a node refuses an older one, so that two leaders cannot move it backwards.
@@ -35,8 +34,6 @@ pub struct Assignment {
     pub spec: Arc<TaskSpec>,
     /// What is wanted.
     pub desired: DesiredState,
-    /// When it may start.
-    pub not_before: Option<Stamp>,
 }
 
 impl Assignment {
@@ -49,7 +46,6 @@ impl Assignment {
             slot: task.slot,
             spec: task.spec.clone(),
             desired: task.desired,
-            not_before: task.not_before,
         }
     }
 

@@ -49,6 +49,7 @@ pub fn description(host: &Host, labels: &BTreeMap<String, String>) -> NodeDescri
         resources: Amount { nano_cpus: host.cpus * 1_000_000_000, memory: host.memory },
         engine_version: host.version.clone(),
         engine_labels: labels.clone(),
+        data_path: None,
     }
 }
 

@@ -82,6 +82,10 @@ mod tests {
             slot: 3,
             spec: Arc::new(spec),
             desired: DesiredState::Running,
+            edge: true,
+            networks: Vec::new(),
+            ports: Vec::new(),
+            exposure: Arc::default(),
         };
         let container = expand(&assignment, &NodeNames { id: Id::new(4), hostname: "m1".into() });
         assert_eq!(container.env, ["A=3-web", "B={{.Other}} {{"]);

@@ -297,6 +297,10 @@ mod tests {
             slot: 1,
             spec: Arc::default(),
             desired,
+            edge: true,
+            networks: Vec::new(),
+            ports: Vec::new(),
+            exposure: Arc::default(),
         }
     }
 

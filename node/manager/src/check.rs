@@ -88,6 +88,7 @@ mod tests {
 
     use covey_state::{
         command::Proposal,
+        network::EndpointSpec,
         service::{Mode, ServiceSpec, TaskSpec, UpdateConfig},
         task::{DesiredState, TaskState},
         time::Stamp,
@@ -116,6 +117,7 @@ mod tests {
             mode: Mode::Replicated { replicas: 1 },
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
+            endpoint: EndpointSpec::default(),
         };
         let mut store = Store::default();
         apply(&mut store, &[Command::CreateService { id: SERVICE, spec }]);

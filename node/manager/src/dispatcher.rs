@@ -59,7 +59,8 @@ impl Dispatcher {
 
     /// A node opened its session, or asks for a full set after a gap.
     pub fn handle_connected(&mut self, store: &Store, node: Id) -> Output {
-        let tasks: Vec<Assignment> = store.tasks_on_node(node).map(|task| Assignment::of(task)).collect();
+        let tasks: Vec<Assignment> =
+            store.tasks_on_node(node).map(|task| Assignment::of(store, task)).collect();
         let generation = self.next_generation();
         let told = tasks.iter().map(|task| (task.task, task.desired)).collect();
         self.nodes.insert(node, Told { generation, tasks: told });
@@ -93,7 +94,7 @@ impl Dispatcher {
             match store.task(*id) {
                 Some(task) => {
                     if told.tasks.insert(*id, task.desired) != Some(task.desired) {
-                        update.push(Assignment::of(task));
+                        update.push(Assignment::of(store, task));
                     }
                 }
                 None => {

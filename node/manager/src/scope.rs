@@ -40,6 +40,7 @@ impl Scope {
                 Event::Cluster(_) => scope = Self::All,
                 Event::Node(id, _) => scope.add_node(id),
                 Event::Service(id, _) => scope.add_service(id),
+                Event::Network(..) | Event::Attachment(..) => {}
                 // Named by its service: a removed task can no longer be looked up.
                 Event::Task { service, .. } => scope.add_service(service),
             }

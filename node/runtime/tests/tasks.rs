@@ -28,6 +28,10 @@ fn assignment(container: ContainerSpec) -> Assignment {
         slot: 3,
         spec: Arc::new(TaskSpec { container, ..TaskSpec::default() }),
         desired: DesiredState::Running,
+        edge: true,
+        networks: Vec::new(),
+        ports: Vec::new(),
+        exposure: Arc::default(),
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Id,
+    Id, Store,
+    network::{Attached, Exposure, PublishedPort, TaskAttachment, Wiring},
     service::TaskSpec,
     task::{DesiredState, Task},
 };
@@ -34,18 +35,50 @@ pub struct Assignment {
     pub spec: Arc<TaskSpec>,
     /// What is wanted.
     pub desired: DesiredState,
+    /// It has an interface at the edge.
+    pub edge: bool,
+    /// The networks that it is in.
+    pub networks: Vec<Attached>,
+    /// Ports of its host that are its own (host mode).
+    pub ports: Vec<PublishedPort>,
+    /// How its service is reached, as of now.
+    pub exposure: Arc<Exposure>,
 }
 
 impl Assignment {
-    /// The assignment of `task`.
-    pub fn of(task: &Task) -> Self {
+    /// The assignment of `task`, a task of `store`.
+    pub fn of(store: &Store, task: &Task) -> Self {
+        let attached = |attachment: &TaskAttachment| {
+            let aliases = task.spec.networks.iter().find(|spec| spec.network == attachment.network);
+            Some(Attached {
+                network: Arc::new(store.network(attachment.network)?.config()),
+                addresses: attachment.addresses.clone(),
+                aliases: aliases.map(|spec| spec.aliases.clone()).unwrap_or_default(),
+            })
+        };
+        let service = store.service(task.service);
         Self {
+            edge: task.edge,
+            ports: task.ports.clone(),
+            networks: task.attachments.iter().filter_map(attached).collect(),
+            exposure: service.map(|service| service.exposure.clone()).unwrap_or_default(),
             task: task.id,
             service: task.service,
             service_name: task.service_name.clone(),
             slot: task.slot,
             spec: task.spec.clone(),
             desired: task.desired,
+        }
+    }
+
+    /// What its container has of the networks.
+    pub fn wiring(&self) -> Wiring {
+        Wiring {
+            edge: self.edge,
+            networks: self.networks.clone(),
+            ports: self.ports.clone(),
+            nameservers: Vec::new(),
+            names: Vec::new(),
         }
     }
 

@@ -22,6 +22,34 @@ pub struct ClusterSpec {
     pub raft: RaftSpec,
     /// Where the edge blocks of nodes come from; fixed at `swarm init`.
     pub edge: EdgePool,
+    /// Where the subnets of networks come from that name none; fixed at `swarm init`.
+    pub networks: NetworkPool,
+    /// UDP port of the data path (VXLAN); fixed at `swarm init`.
+    pub data_path_port: u16,
+}
+
+/// UDP port of VXLAN (RFC 7348).
+pub const DATA_PATH_PORT: u16 = 4789;
+
+/// Where the subnets of networks come from that name none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkPool {
+    /// Cut into subnets, one after the other.
+    pub v4: Vec<Ipv4Net>,
+    /// Prefix length of a subnet.
+    pub v4_subnet: u8,
+    /// Cut into one /64 a network.
+    pub v6: Ipv6Net,
+}
+
+impl Default for NetworkPool {
+    fn default() -> Self {
+        Self {
+            v4: vec![Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 0, 0, 0), 8)],
+            v4_subnet: 24,
+            v6: Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfd00, 0xc0e8, 0, 0, 0, 0, 0, 0), 40),
+        }
+    }
 }
 
 impl Default for ClusterSpec {
@@ -33,6 +61,8 @@ impl Default for ClusterSpec {
             certificate_lifetime: Duration::from_secs(90 * 24 * 3600),
             raft: RaftSpec::default(),
             edge: EdgePool::default(),
+            networks: NetworkPool::default(),
+            data_path_port: DATA_PATH_PORT,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Commands: all that may change the store, each decided once and applied alike on every manager.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Id, Version,
     cluster::{Authority, ClusterSpec, JoinSecrets},
+    network::NetworkSpec,
     node::{NodeDescription, NodeSpec, Role},
     service::{ServiceSpec, UpdateStatus},
     task::{DesiredState, TaskStatus},
@@ -122,6 +123,37 @@ pub enum Command {
         id: Id,
     },
 
+    /// A new network. The store chooses what the spec leaves open.
+    CreateNetwork {
+        /// Its id.
+        id: Id,
+        /// What is wanted.
+        spec: NetworkSpec,
+    },
+    /// A network is forgotten; refused while a service, a task or a container uses it.
+    RemoveNetwork {
+        /// Which.
+        id: Id,
+    },
+    /// A plain container joins a network. The store chooses its addresses.
+    CreateAttachment {
+        /// Its id.
+        id: Id,
+        /// Which network.
+        network: Id,
+        /// The container's node.
+        node: Id,
+        /// The container, for the user.
+        container: String,
+        /// The address that the user asks for.
+        address: Option<IpAddr>,
+    },
+    /// A plain container left a network.
+    RemoveAttachment {
+        /// Which.
+        id: Id,
+    },
+
     /// The orchestrator fills a slot.
     CreateTask {
         /// Its id.
@@ -135,7 +167,8 @@ pub enum Command {
         /// When it may start.
         not_before: Option<Stamp>,
     },
-    /// The allocator is done with it: `New` → `Pending`.
+    /// The allocator is done with it: `New` → `Pending`. The store chooses its addresses; refused where a network has
+    /// none left.
     AllocateTask {
         /// Which.
         id: Id,

@@ -24,6 +24,10 @@ pub enum Event {
     Node(Id, Change),
     /// A service.
     Service(Id, Change),
+    /// A network.
+    Network(Id, Change),
+    /// A plain container's place in a network.
+    Attachment(Id, Change),
     /// A task, with its service and its node.
     Task {
         /// Which.

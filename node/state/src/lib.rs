@@ -9,6 +9,7 @@ pub mod command;
 pub mod container;
 pub mod event;
 pub mod lookup;
+pub mod network;
 pub mod node;
 pub mod service;
 pub mod store;

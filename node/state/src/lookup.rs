@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, sync::Arc};
 
 use rpds::RedBlackTreeMapSync;
 
-use crate::{Id, Store, node::Node, service::Service, task::Task};
+use crate::{Id, Store, network::Network, node::Node, service::Service, task::Task};
 
 /// Characters of an id.
 const ID_LENGTH: usize = 25;
@@ -15,7 +15,7 @@ pub enum LookupError {
     /// None.
     #[error("{kind} {text} not found")]
     NotFound {
-        /// `service`, `node`, `task`.
+        /// `service`, `node`, `network`, `task`.
         kind: &'static str,
         /// What the user typed.
         text: String,
@@ -23,7 +23,7 @@ pub enum LookupError {
     /// Several.
     #[error("{kind} {text} is ambiguous ({matches} matches found)")]
     Ambiguous {
-        /// `service`, `node`, `task`.
+        /// `service`, `node`, `network`, `task`.
         kind: &'static str,
         /// What the user typed.
         text: String,
@@ -49,6 +49,15 @@ impl Store {
     pub fn find_node(&self, text: &str) -> Result<&Arc<Node>, LookupError> {
         let named = self.nodes().filter(|node| node.description.hostname == text).collect();
         find("node", text, &self.nodes, named)
+    }
+
+    /// The network that a user means: by id, name or beginning of its id.
+    ///
+    /// # Errors
+    /// There is none, or more than one.
+    pub fn find_network(&self, text: &str) -> Result<&Arc<Network>, LookupError> {
+        let named = self.network_by_name(text).into_iter().collect();
+        find("network", text, &self.networks, named)
     }
 
     /// The task that a user means: by id, by `service.slot.id` or beginning of its id.

@@ -1,6 +1,10 @@
 //! A node: a machine in the cluster.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -81,6 +85,8 @@ pub struct NodeDescription {
     pub engine_version: String,
     /// Labels given to its daemon (`--label`).
     pub engine_labels: BTreeMap<String, String>,
+    /// Where packets of networks are sent to; `None`: the address by which others reach it.
+    pub data_path: Option<IpAddr>,
 }
 
 /// The address block of a node's containers; addresses, MACs and marks derive from it and the node number.
@@ -122,6 +128,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Where packets of networks are sent to.
+    pub fn data_path(&self) -> IpAddr {
+        self.description.data_path.unwrap_or(self.address.ip())
+    }
+
     /// It is a manager, or on its way to become one or to cease to be one.
     pub fn is_manager(&self) -> bool {
         self.role == Role::Manager || self.spec.role == Role::Manager

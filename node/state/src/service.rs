@@ -1,12 +1,13 @@
 //! A service: a spec for tasks, and how many of them.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Id, Version,
     container::{ContainerSpec, Resources},
+    network::{AttachmentSpec, EndpointSpec, Exposure},
     time::Stamp,
 };
 
@@ -25,6 +26,8 @@ pub struct ServiceSpec {
     pub update: UpdateConfig,
     /// How a rollback is rolled out (kept for the user; rollbacks come later).
     pub rollback: UpdateConfig,
+    /// How it is reached.
+    pub endpoint: EndpointSpec,
 }
 
 /// Characters of a service's name: it is a DNS label.
@@ -117,6 +120,8 @@ pub struct TaskSpec {
     pub restart: RestartPolicy,
     /// Which nodes may run it.
     pub placement: Placement,
+    /// Which networks it is in.
+    pub networks: Vec<AttachmentSpec>,
     /// Raised by `service update --force`: replaces tasks though nothing else changed.
     pub force_update: u64,
 }
@@ -330,6 +335,8 @@ pub struct Service {
     pub previous_spec: Option<Box<ServiceSpec>>,
     /// The roll-out of the last change.
     pub update_status: Option<UpdateStatus>,
+    /// How it is reached, with what the cluster decided.
+    pub exposure: Arc<Exposure>,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod check;
 mod cluster;
+mod network;
 mod node;
 mod service;
 mod snapshot;
@@ -23,6 +24,7 @@ use crate::{
     cluster::Cluster,
     command::{Command, Proposal, Refusal},
     event::Event,
+    network::{Attachment, Network},
     node::Node,
     service::{Service, TaskSpec},
     task::Task,
@@ -45,12 +47,16 @@ pub struct Store {
     removed: RedBlackTreeMapSync<Id, Stamp>,
     pub(crate) services: RedBlackTreeMapSync<Id, Arc<Service>>,
     pub(crate) tasks: RedBlackTreeMapSync<Id, Arc<Task>>,
+    pub(crate) networks: RedBlackTreeMapSync<Id, Arc<Network>>,
+    attachments: RedBlackTreeMapSync<Id, Arc<Attachment>>,
 
     // Derived from the maps above, kept by `apply`, never written to disk.
     /// Name → service.
     service_names: RedBlackTreeMapSync<String, Id>,
     /// Service → its task spec of now, which its new tasks share.
     task_specs: RedBlackTreeMapSync<Id, Arc<TaskSpec>>,
+    /// Name → network.
+    network_names: RedBlackTreeMapSync<String, Id>,
     /// (service, slot, task).
     tasks_by_service: RedBlackTreeSetSync<(Id, u64, Id)>,
     /// (node, task).
@@ -106,6 +112,36 @@ impl Store {
     /// The service of exactly this name.
     pub fn service_by_name(&self, name: &str) -> Option<&Arc<Service>> {
         self.service(*self.service_names.get(name)?)
+    }
+
+    /// One network.
+    pub fn network(&self, id: Id) -> Option<&Arc<Network>> {
+        self.networks.get(&id)
+    }
+
+    /// All networks.
+    pub fn networks(&self) -> impl Iterator<Item = &Arc<Network>> {
+        self.networks.values()
+    }
+
+    /// The network of exactly this name.
+    pub fn network_by_name(&self, name: &str) -> Option<&Arc<Network>> {
+        self.network(*self.network_names.get(name)?)
+    }
+
+    /// One plain container's place in a network.
+    pub fn attachment(&self, id: Id) -> Option<&Arc<Attachment>> {
+        self.attachments.get(&id)
+    }
+
+    /// All plain containers' places in networks.
+    pub fn attachments(&self) -> impl Iterator<Item = &Arc<Attachment>> {
+        self.attachments.values()
+    }
+
+    /// Those of the containers of a node.
+    pub fn attachments_on_node(&self, node: Id) -> impl Iterator<Item = &Arc<Attachment>> {
+        self.attachments().filter(move |attachment| attachment.node == node)
     }
 
     /// One task.
@@ -202,6 +238,13 @@ impl Entry {
             Command::UpdateService { id, version, spec } => self.update_service(*id, *version, spec),
             Command::SetUpdateStatus { id, status } => self.set_update_status(*id, status.as_ref()),
             Command::RemoveService { id } => self.remove_service(*id),
+
+            Command::CreateNetwork { id, spec } => self.create_network(*id, spec),
+            Command::RemoveNetwork { id } => self.remove_network(*id),
+            Command::CreateAttachment { id, network, node, container, address } => {
+                self.create_attachment(*id, *network, *node, container, *address)
+            }
+            Command::RemoveAttachment { id } => self.remove_attachment(*id),
 
             Command::CreateTask { id, service, slot, desired, not_before } => {
                 self.create_task(*id, *service, *slot, *desired, *not_before)

@@ -4,7 +4,12 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, Version, service::TaskSpec, time::Stamp};
+use crate::{
+    Id, Version,
+    network::{PublishedPort, TaskAttachment},
+    service::TaskSpec,
+    time::Stamp,
+};
 
 /// How far a task is. The order is the life of a task and only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -131,6 +136,8 @@ pub struct ContainerStatus {
     pub exit_code: Option<i32>,
     /// Addresses of its edge interface.
     pub addresses: Vec<IpAddr>,
+    /// Ports of its host that are its own, as they were given (host mode).
+    pub ports: Vec<PublishedPort>,
 }
 
 /// A task as the cluster remembers it.
@@ -163,6 +170,12 @@ pub struct Task {
     pub status: TaskStatus,
     /// When it may start, where it replaces a task that ended (restart delay).
     pub not_before: Option<Stamp>,
+    /// What it has of each network of its spec, from `Pending` on.
+    pub attachments: Vec<TaskAttachment>,
+    /// It has an interface at the edge: it is on no network, or on one with a way out, or publishes a port.
+    pub edge: bool,
+    /// Ports of its host that are its own (host mode), as its service had them when it was made.
+    pub ports: Vec<PublishedPort>,
 }
 
 impl Task {
@@ -223,6 +236,9 @@ mod tests {
             desired: DesiredState::Running,
             status: stored,
             not_before: None,
+            attachments: Vec::new(),
+            edge: true,
+            ports: Vec::new(),
         }
     }
 

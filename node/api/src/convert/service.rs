@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use covey_state::{
     container::{Amount, ContainerSpec, Resources},
+    network::EndpointSpec,
     service::{
         Constraint, FailureAction, Mode, Placement, Platform, RestartCondition, RestartPolicy, Service,
         ServiceSpec, TaskSpec, UpdateConfig, UpdateState, UpdateStatus,
@@ -43,6 +44,7 @@ pub fn from_wire(spec: wire::ServiceSpec) -> Result<ServiceSpec, Failure> {
         mode: mode_from_wire(spec.mode)?,
         update: update_from_wire(spec.update_config)?,
         rollback: update_from_wire(spec.rollback_config)?,
+        endpoint: EndpointSpec::default(),
     })
 }
 
@@ -81,6 +83,7 @@ fn task_from_wire(task: wire::TaskSpec) -> Result<TaskSpec, Failure> {
         resources: resources_from_wire(task.resources)?,
         restart: restart_from_wire(task.restart_policy.unwrap_or_default())?,
         placement: placement_from_wire(task.placement)?,
+        networks: Vec::new(),
         force_update: task.force_update,
     })
 }

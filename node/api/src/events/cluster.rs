@@ -28,7 +28,10 @@ fn event_of(event: StoreEvent, change: &StoreChange) -> Option<Event> {
     let (kind, id, what, attributes) = match event {
         StoreEvent::Service(id, what) => ("service", id, what, service_attributes(id, change)?),
         StoreEvent::Node(id, what) => ("node", id, what, node_attributes(id, change)?),
-        StoreEvent::Cluster(_) | StoreEvent::Task { .. } => return None,
+        StoreEvent::Cluster(_)
+        | StoreEvent::Network(..)
+        | StoreEvent::Attachment(..)
+        | StoreEvent::Task { .. } => return None,
     };
     let action = match what {
         Change::Created => "create",

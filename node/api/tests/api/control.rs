@@ -134,6 +134,7 @@ fn create_node(id: Id, hostname: &str, role: Role, availability: Availability) -
             resources: Amount { nano_cpus: 2_000_000_000, memory: 1 << 30 },
             engine_version: "0.1.0".into(),
             engine_labels: BTreeMap::new(),
+            data_path: None,
         },
         address: SocketAddr::from(([10, 0, 0, id.bits() as u8], 2377)),
         public_key: [0; 32],
@@ -185,6 +186,7 @@ fn observe(state: &mut State) {
             pid: 4242,
             exit_code: ended.then_some(0),
             addresses: Vec::new(),
+            ports: Vec::new(),
         };
         let status = TaskStatus {
             attempt: 1,

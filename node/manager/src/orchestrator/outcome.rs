@@ -52,6 +52,8 @@ fn outcome_of_container(reported: &ContainerStatus) -> ContainerStatus {
     ContainerStatus {
         id: cut(&reported.id),
         addresses: reported.addresses.iter().take(OUTCOME_ADDRESSES_MAX).copied().collect(),
+        // They are free again.
+        ports: Vec::new(),
         ..*reported
     }
 }

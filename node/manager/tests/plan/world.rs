@@ -14,6 +14,7 @@ use covey_state::{
     cluster::{Authority, ClusterSpec, JoinSecrets},
     command::{Command, Proposal},
     container::Amount,
+    network::EndpointSpec,
     event::Event,
     node::{Availability, NodeDescription, NodeSpec, Role},
     service::{Mode, Platform, Service, ServiceSpec, TaskSpec, UpdateConfig},
@@ -421,6 +422,7 @@ pub fn service(name: &str, image: &str, replicas: u64) -> ServiceSpec {
         mode: Mode::Replicated { replicas },
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
+        endpoint: EndpointSpec::default(),
     }
 }
 

@@ -17,6 +17,7 @@ use covey_state::{
     Id,
     cluster::{Authority, ClusterSpec, JoinSecrets},
     command::{Command, Proposal},
+    network::EndpointSpec,
     service::{Mode, ServiceSpec, TaskSpec, UpdateConfig},
     store::Store,
     time::Stamp,
@@ -198,6 +199,7 @@ pub fn service(number: u128) -> ServiceSpec {
         mode: Mode::Replicated { replicas: 1 },
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
+        endpoint: EndpointSpec::default(),
     }
 }
 

@@ -30,6 +30,7 @@ impl Entry {
             spec_version: self.index,
             previous_spec: None,
             update_status: None,
+            exposure: Arc::default(),
         };
         self.store.service_names.insert_mut(spec.name.clone(), id);
         self.store.task_specs.insert_mut(id, Arc::new(spec.task.clone()));

@@ -8,6 +8,7 @@ use super::Store;
 use crate::{
     Id, Version,
     cluster::Cluster,
+    network::{Attachment, Network},
     node::Node,
     service::{Service, TaskSpec},
     task::Task,
@@ -28,6 +29,8 @@ pub(super) struct Snapshot {
     specs: BTreeMap<(Id, Version), Arc<TaskSpec>>,
     /// Each with an empty spec in place of its own.
     tasks: Vec<Task>,
+    networks: Vec<Arc<Network>>,
+    attachments: Vec<Arc<Attachment>>,
 }
 
 impl From<Store> for Snapshot {
@@ -49,6 +52,8 @@ impl From<Store> for Snapshot {
             services: store.services().cloned().collect(),
             specs,
             tasks,
+            networks: store.networks().cloned().collect(),
+            attachments: store.attachments().cloned().collect(),
         }
     }
 }
@@ -69,8 +74,17 @@ impl TryFrom<Snapshot> for Store {
             nodes: snapshot.nodes.into_iter().map(|node| (node.id, node)).collect(),
             retired: snapshot.retired.into_iter().collect(),
             removed: snapshot.removed.into_iter().collect(),
+            attachments: snapshot
+                .attachments
+                .into_iter()
+                .map(|attachment| (attachment.id, attachment))
+                .collect(),
             ..Self::default()
         };
+        for network in snapshot.networks {
+            store.network_names.insert_mut(network.spec.name.clone(), network.id);
+            store.networks.insert_mut(network.id, network);
+        }
         for service in snapshot.services {
             let spec = (snapshot.specs)
                 .entry((service.id, service.spec_version))

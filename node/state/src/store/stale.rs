@@ -26,6 +26,12 @@ impl Store {
             | Command::UpdateService { id, .. }
             | Command::SetUpdateStatus { id, .. }
             | Command::RemoveService { id } => service(id),
+            Command::CreateNetwork { id, .. } | Command::RemoveNetwork { id } => {
+                self.network(id).is_some_and(|network| network.version > planned)
+            }
+            Command::CreateAttachment { id, .. } | Command::RemoveAttachment { id } => {
+                self.attachment(id).is_some_and(|attachment| attachment.version > planned)
+            }
             Command::CreateTask { service: id, slot, .. } => {
                 service(id) || self.tasks_of_slot(id, slot).any(|task| task.version > planned)
             }

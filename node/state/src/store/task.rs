@@ -63,6 +63,9 @@ impl Entry {
                 container: None,
             },
             not_before,
+            attachments: Vec::new(),
+            edge: true,
+            ports: Vec::new(),
         };
         self.put_task(task, Change::Created);
         Ok(())

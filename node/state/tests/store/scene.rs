@@ -8,6 +8,7 @@ use covey_state::{
     command::{Command, Proposal, Refusal},
     container::ContainerSpec,
     event::Event,
+    network::EndpointSpec,
     node::{Availability, NodeDescription, NodeSpec, Role},
     service::{Mode, ServiceSpec, TaskSpec, UpdateConfig},
     task::{DesiredState, TaskState, TaskStatus},
@@ -142,6 +143,7 @@ pub fn service_spec(name: &str) -> ServiceSpec {
         mode: Mode::Replicated { replicas: 1 },
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
+        endpoint: EndpointSpec::default(),
     }
 }
 

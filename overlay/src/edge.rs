@@ -1,188 +1,161 @@
-//! The edge planner: what is wanted on this host against what its kernel has.
+//! The edge planner: what joins this host to all others, and its containers to this host.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
+    block::Pair,
+    diff::diff,
     mac::Mac,
-    object::{Change, LinkName, Reach, Veth},
+    object::{
+        Change, Conf, Destination, Hop, Inside, Link, LinkKind, LinkName, Observed, Rule, Vxlan, Wanted,
+        gateway,
+    },
+    peer::Peer,
 };
 
-/// The containers' veths that are wanted on this host.
-pub type Desired = BTreeMap<LinkName, Veth>;
+/// VNI of the edge's device.
+pub const VNI: u32 = crate::network::VNI_MIN;
+/// Routing table of replies that go back by the host that their request came in by.
+pub const RETURN_TABLE: u32 = 100;
+/// Ethernet address of whoever a reply goes back to; nobody has it. A rule at the device's egress puts in the host's.
+pub const RETURN_MAC: Mac = Mac::of_node([0; 4]);
+/// The container's end of its veth.
+const INSIDE: &str = "eth0";
 
-/// What the kernel has of ours.
+/// Switches of the host, with their values.
+pub const SWITCHES: &[(&str, u32)] = &[("ipv4/ip_forward", 1), ("ipv6/conf/all/forwarding", 1)];
+/// Switches of a host that is joined to others. What comes in by one host and is answered by another looks wrong to
+/// `rp_filter`, and the value of `all` is a minimum for every link.
+pub const JOINED_SWITCHES: &[(&str, u32)] = &[("ipv4/conf/all/rp_filter", 0)];
+
+/// Published ports of this host answer on 127.0.0.1 as well.
+const CONF: Conf = Conf { rp_filter: 0, send_redirects: false, route_localnet: true, accept_local: false };
+
+/// The edge as it is wanted on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
-    /// Links of ours.
-    pub links: BTreeMap<LinkName, ObservedLink>,
-    /// Routes to single addresses by links of ours.
-    pub routes: BTreeSet<(LinkName, IpAddr)>,
-    /// Permanent neighbours on links of ours.
-    pub neighbours: BTreeSet<Reach>,
+pub struct Desired {
+    /// What joins this host to others; none while it is alone.
+    pub device: Option<Device>,
+    /// Node number → the other hosts. They count only with a device.
+    pub peers: BTreeMap<u32, Peer>,
+    /// The containers' veths.
+    pub veths: BTreeMap<LinkName, Veth>,
 }
 
-/// A link of ours, as the kernel has it.
+/// The VXLAN device that joins this host to all others at layer 3.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObservedLink {
-    /// Its Ethernet address; another one than ours makes it a stranger.
-    pub mac: Option<Mac>,
+pub struct Device {
+    /// Its Ethernet address ([`Mac::of_node`]).
+    pub mac: Mac,
+    /// Underlay address of this host.
+    pub local: IpAddr,
+    /// UDP port of VXLAN, the same on all hosts.
+    pub port: u16,
     /// Bytes of a packet, at most.
     pub mtu: u32,
-    /// It is up.
-    pub up: bool,
+    /// This node's edge block; the device has its first address, and what nobody has of it is unreachable.
+    pub v4: Ipv4Net,
+    /// Its IPv6 edge block, likewise.
+    pub v6: Ipv6Net,
+    /// Value and mask of the packet mark of replies that go back by another host.
+    pub return_mark: (u32, u32),
+}
+
+/// A container's veth as it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Veth {
+    /// Its host's end.
+    pub name: LinkName,
+    /// Path of the container's network namespace, where the other end is `eth0`.
+    pub namespace: String,
+    /// The container's addresses.
+    pub addresses: Pair,
+    /// Bytes of a packet, at most.
+    pub mtu: u32,
+}
+
+impl Desired {
+    /// The kernel objects that it takes.
+    pub fn objects(&self) -> Wanted {
+        let mut wanted = Wanted { switches: SWITCHES.iter().copied().collect(), ..Wanted::default() };
+        if let Some(device) = &self.device {
+            device.objects(&mut wanted);
+            self.peers.values().for_each(|peer| join(peer, &mut wanted));
+        }
+        self.veths.values().for_each(|veth| veth.objects(&mut wanted));
+        wanted
+    }
+}
+
+impl Device {
+    fn objects(&self, wanted: &mut Wanted) {
+        let name = LinkName::of_vni(VNI);
+        let kind = LinkKind::Vxlan(Vxlan { vni: VNI, local: self.local, port: self.port });
+        wanted.links.insert(name.clone(), Link { mac: self.mac, mtu: self.mtu, conf: CONF, kind });
+        wanted.switches.extend(JOINED_SWITCHES.iter().copied());
+        for block in [IpNet::V4(self.v4.trunc()), IpNet::V6(self.v6.trunc())] {
+            let (first, v6) = (block.network(), matches!(block, IpNet::V6(_)));
+            wanted.addresses.insert((name.clone(), first.into()));
+            wanted.routes.insert(Destination::main(block), Hop::Unreachable);
+            let back = gateway(first);
+            let anywhere = if v6 { IpNet::V6(Ipv6Net::default()) } else { IpNet::V4(Ipv4Net::default()) };
+            wanted.neighbours.insert((name.clone(), back), RETURN_MAC);
+            wanted
+                .routes
+                .insert(Destination { table: RETURN_TABLE, net: anywhere }, Hop::Via(name.clone(), back));
+            wanted.rules.insert(Rule { v6, mark: self.return_mark, table: RETURN_TABLE });
+        }
+    }
+}
+
+fn join(peer: &Peer, wanted: &mut Wanted) {
+    let device = LinkName::of_vni(VNI);
+    for block in peer.blocks() {
+        let v6 = matches!(block, IpNet::V6(_));
+        peer.reach(&device, v6, wanted);
+        wanted.routes.insert(Destination::main(block), Hop::Via(device.clone(), peer.hop(v6)));
+    }
+}
+
+impl Veth {
+    /// Ethernet address of the host's end.
+    pub const fn host_mac(&self) -> Mac {
+        Mac::of_host_end(IpAddr::V4(self.addresses.v4))
+    }
+
+    /// Ethernet address of the container's end.
+    pub const fn container_mac(&self) -> Mac {
+        Mac::of_container_end(IpAddr::V4(self.addresses.v4))
+    }
+
+    fn objects(&self, wanted: &mut Wanted) {
+        let addresses = [IpAddr::V4(self.addresses.v4), IpAddr::V6(self.addresses.v6)];
+        let inside = Inside {
+            namespace: self.namespace.clone(),
+            name: INSIDE.to_owned(),
+            addresses: addresses.to_vec(),
+            routes: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
+            mac: self.container_mac(),
+        };
+        let link = Link { mac: self.host_mac(), mtu: self.mtu, conf: CONF, kind: LinkKind::Veth(inside) };
+        wanted.links.insert(self.name.clone(), link);
+        for address in addresses {
+            wanted.routes.insert(Destination::main(address), Hop::On(self.name.clone()));
+            wanted.neighbours.insert((self.name.clone(), address), self.container_mac());
+        }
+    }
 }
 
 /// The steps from `observed` to `desired`, in the order in which they are to be taken.
 pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Change> {
-    let mut changes: Vec<Change> = observed
-        .links
-        .iter()
-        .filter(|(name, link)| desired.get(name).is_none_or(|veth| link.mac != Some(veth.host_mac())))
-        .map(|(name, _)| Change::DeleteLink(name.clone()))
-        .collect();
-    for veth in desired.values() {
-        attach(veth, observed, &mut changes);
-    }
-    changes
+    diff(&desired.objects(), observed)
 }
 
 /// The steps for one container that is new: nothing of it is in the kernel.
 pub fn plan_new(veth: &Veth) -> Vec<Change> {
-    let mut changes = Vec::new();
-    attach(veth, &Observed::default(), &mut changes);
-    changes
-}
-
-fn attach(veth: &Veth, observed: &Observed, changes: &mut Vec<Change>) {
-    let kept = observed.links.get(&veth.name).filter(|link| link.mac == Some(veth.host_mac()));
-    match kept {
-        None => changes.push(Change::CreateVeth(veth.clone())),
-        Some(link) if !link.up || link.mtu != veth.mtu => {
-            changes.push(Change::MendLink { name: veth.name.clone(), mtu: veth.mtu });
-        }
-        Some(_) => {}
-    }
-    for to in [IpAddr::V4(veth.addresses.v4), IpAddr::V6(veth.addresses.v6)] {
-        let reach = Reach { link: veth.name.clone(), to, mac: veth.container_mac() };
-        // Routes and neighbours go with the link that they are on, also when it goes down.
-        let has = |found: bool| found && kept.is_some_and(|link| link.up);
-        if !has(observed.routes.contains(&(veth.name.clone(), to))) {
-            changes.push(Change::SetRoute { link: veth.name.clone(), to });
-        }
-        if !has(observed.neighbours.contains(&reach)) {
-            changes.push(Change::SetNeighbour(reach));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::block::Pair;
-
-    fn veth(id: &str, last: u8) -> Veth {
-        Veth {
-            name: LinkName::of_container(id),
-            namespace: format!("/run/{id}"),
-            addresses: Pair {
-                v4: [100, 64, 1, last].into(),
-                v6: [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)].into(),
-            },
-            mtu: 1450,
-        }
-    }
-
-    fn wanted(veths: &[Veth]) -> Desired {
-        veths.iter().map(|veth| (veth.name.clone(), veth.clone())).collect()
-    }
-
-    /// A kernel as simple as can be: enough to see where a plan leads.
-    fn carry_out(observed: &mut Observed, changes: &[Change]) {
-        for change in changes {
-            match change {
-                Change::DeleteLink(name) => {
-                    observed.links.remove(name);
-                    observed.routes.retain(|(link, _)| link != name);
-                    observed.neighbours.retain(|reach| reach.link != *name);
-                }
-                Change::CreateVeth(veth) => {
-                    let link = ObservedLink { mac: Some(veth.host_mac()), mtu: veth.mtu, up: true };
-                    assert!(observed.links.insert(veth.name.clone(), link).is_none(), "it exists");
-                }
-                Change::MendLink { name, mtu } => {
-                    let link = observed.links.get_mut(name).unwrap();
-                    (link.mtu, link.up) = (*mtu, true);
-                }
-                Change::SetRoute { link, to } => _ = observed.routes.insert((link.clone(), *to)),
-                Change::SetNeighbour(reach) => {
-                    observed.neighbours.retain(|r| (&r.link, r.to) != (&reach.link, reach.to));
-                    observed.neighbours.insert(reach.clone());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_new_container_gets_its_veth_routes_and_neighbours() {
-        let changes = plan(&wanted(&[veth("aaaa", 5)]), &Observed::default());
-        assert_eq!(changes.len(), 5);
-        assert!(matches!(&changes[0], Change::CreateVeth(veth) if veth.name.as_str() == "cvaaaa"));
-        assert_eq!(changes, plan_new(&veth("aaaa", 5)));
-    }
-
-    #[test]
-    fn what_nobody_wants_is_deleted_and_nothing_else_changes() {
-        let desired = wanted(&[veth("aaaa", 5), veth("bbbb", 6)]);
-        let mut observed = Observed::default();
-        carry_out(&mut observed, &plan(&desired, &Observed::default()));
-        assert_eq!(plan(&desired, &observed), []);
-        let fewer = wanted(&[veth("bbbb", 6)]);
-        assert_eq!(plan(&fewer, &observed), [Change::DeleteLink(LinkName::of_container("aaaa"))]);
-    }
-
-    #[test]
-    fn every_kind_of_damage_is_repaired_by_one_plan() {
-        let desired = wanted(&[veth("aaaa", 5), veth("bbbb", 6)]);
-        let mut whole = Observed::default();
-        carry_out(&mut whole, &plan(&desired, &Observed::default()));
-        let name = LinkName::of_container("aaaa");
-        let damages: Vec<fn(&mut Observed, &LinkName)> = vec![
-            |o, name| {
-                o.links.remove(name);
-                o.routes.retain(|(link, _)| link != name);
-                o.neighbours.retain(|reach| reach.link != *name);
-            },
-            |o, name| o.links.get_mut(name).unwrap().mtu = 9000,
-            |o, name| o.links.get_mut(name).unwrap().mac = Some(Mac([2; 6])),
-            |o, name| {
-                // The kernel drops routes and neighbours of a link that goes down.
-                o.links.get_mut(name).unwrap().up = false;
-                o.routes.retain(|(link, _)| link != name);
-                o.neighbours.retain(|reach| reach.link != *name);
-            },
-            |o, _| o.routes.clear(),
-            |o, _| o.neighbours.clear(),
-            |o, _| {
-                o.neighbours =
-                    o.neighbours.iter().cloned().map(|r| Reach { mac: Mac([2; 6]), ..r }).collect();
-            },
-        ];
-        for (number, damage) in damages.into_iter().enumerate() {
-            let mut observed = whole.clone();
-            damage(&mut observed, &name);
-            let changes = plan(&desired, &observed);
-            assert!(!changes.is_empty(), "damage {number} was not seen");
-            carry_out(&mut observed, &changes);
-            assert_eq!(observed, whole, "damage {number} was not repaired");
-        }
-    }
-
-    #[test]
-    fn a_link_name_fits_the_kernel() {
-        assert_eq!(LinkName::of_container(&"0123456789abcdef".repeat(4)).as_str(), "cv0123456789abc");
-        assert_eq!(LinkName::ours("eth0"), None);
-    }
+    let mut wanted = Wanted::default();
+    veth.objects(&mut wanted);
+    diff(&wanted, &Observed::default())
 }

@@ -1,10 +1,15 @@
-//! One flat network per tenant over any underlay; first of all the edge: every container's own way to its host.
+//! One flat network per tenant over any underlay: the edge, which joins all hosts, and networks of their own above it.
 //!
 //! Each host owns an address block. A container has one routed veth with an address of that block: no bridge, no
-//! ARP, no neighbour discovery, so that state is per container on its own host and nowhere else. Planning is pure:
-//! [`edge::plan`] compares what is wanted with what the kernel has.
+//! ARP, no neighbour discovery, so that state is per container on its own host, and per host on the others. An overlay
+//! network is a router in a namespace of its own on each host that carries it. Planning is pure: [`edge::plan`] and
+//! [`network::plan`] compare what is wanted with what the kernel has.
 
 pub mod block;
+mod diff;
 pub mod edge;
 pub mod mac;
+pub mod network;
 pub mod object;
+pub mod peer;
+pub mod underlay;

@@ -1,6 +1,6 @@
 //! Ethernet addresses.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::IpAddr};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -8,15 +8,34 @@ pub struct Mac(pub [u8; 6]);
 
 impl Mac {
     /// The host's end of the veth of the container at `address`: locally administered, `02:fe` in front.
-    pub const fn of_host_end(address: Ipv4Addr) -> Self {
-        let [a, b, c, d] = address.octets();
-        Self([0x02, 0xfe, a, b, c, d])
+    pub const fn of_host_end(address: IpAddr) -> Self {
+        Self::with_prefix(0xfe, last_bytes(address))
     }
 
     /// The container's end: locally administered, `02:fc` in front.
-    pub const fn of_container_end(address: Ipv4Addr) -> Self {
-        let [a, b, c, d] = address.octets();
-        Self([0x02, 0xfc, a, b, c, d])
+    pub const fn of_container_end(address: IpAddr) -> Self {
+        Self::with_prefix(0xfc, last_bytes(address))
+    }
+
+    /// A node's end of every VXLAN device that it has: locally administered, `02:fd` in front. No node has the tail
+    /// of four zeros.
+    pub const fn of_node(tail: [u8; 4]) -> Self {
+        Self::with_prefix(0xfd, tail)
+    }
+
+    const fn with_prefix(prefix: u8, [a, b, c, d]: [u8; 4]) -> Self {
+        Self([0x02, prefix, a, b, c, d])
+    }
+}
+
+/// What tells addresses of one network apart.
+const fn last_bytes(address: IpAddr) -> [u8; 4] {
+    match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => {
+            let [.., a, b, c, d] = address.octets();
+            [a, b, c, d]
+        }
     }
 }
 

@@ -1,15 +1,37 @@
-//! Kernel objects of the edge, as data.
+//! Kernel objects as data, and the steps that change them.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use crate::{block::Pair, mac::Mac};
+use ipnet::IpNet;
+
+use crate::mac::Mac;
 
 /// In front of the name of every link of ours; a link with another name is never touched.
 pub const LINK_PREFIX: &str = "cv";
 /// Bytes of a link's name, the closing zero not counted (`IFNAMSIZ`, linux/if.h).
 pub const LINK_NAME_MAX: usize = 15;
 
-/// The name of a link of ours, on the host.
+/// The way out of every container, and the way back out of a host: nobody has these addresses, a permanent neighbour
+/// entry stands for each.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// As [`GATEWAY_V4`].
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+/// Number of the routing table that is asked when no rule says otherwise (`RT_TABLE_MAIN`, linux/rtnetlink.h).
+pub const TABLE_MAIN: u32 = 254;
+
+/// [`GATEWAY_V4`] or [`GATEWAY_V6`].
+pub const fn gateway(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::V4(GATEWAY_V4),
+        IpAddr::V6(_) => IpAddr::V6(GATEWAY_V6),
+    }
+}
+
+/// The name of a link of ours, or the loopback of a namespace of ours.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkName(String);
 
@@ -20,6 +42,16 @@ impl LinkName {
             "{LINK_PREFIX}{}",
             id.chars().take(LINK_NAME_MAX - LINK_PREFIX.len()).collect::<String>()
         ))
+    }
+
+    /// The VXLAN device of this VNI. An `x` is no hexadecimal digit: never the name of a container's link.
+    pub fn of_vni(vni: u32) -> Self {
+        Self(format!("{LINK_PREFIX}x{vni}"))
+    }
+
+    /// The loopback: it is never made or deleted, but a namespace of ours may have addresses there.
+    pub fn loopback() -> Self {
+        Self("lo".to_owned())
     }
 
     /// The link of this name, if it is one of ours.
@@ -45,63 +77,269 @@ impl fmt::Debug for LinkName {
     }
 }
 
-/// A container's veth as it is wanted.
+/// IPv4 switches of one link (`/proc/sys/net/ipv4/conf/LINK/…`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conf {
+    /// 1: a packet whose source is not reached by this link is dropped; 2: only where no link reaches it; 0: neither.
+    /// The kernel takes the maximum of this and `conf/all/rp_filter`.
+    pub rp_filter: u32,
+    /// Senders are told of shorter ways.
+    pub send_redirects: bool,
+    /// 127.0.0.0/8 may pass.
+    pub route_localnet: bool,
+    /// A packet may have an address of this host as its source.
+    pub accept_local: bool,
+}
+
+/// What makes a VXLAN device the one that it is. Ours never learn, and never send to where nobody said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vxlan {
+    /// Network identifier.
+    pub vni: u32,
+    /// Underlay address of this host.
+    pub local: IpAddr,
+    /// UDP port, the same on all hosts.
+    pub port: u16,
+}
+
+/// The container's end of a veth pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Veth {
-    /// Its host's end.
-    pub name: LinkName,
-    /// Path of the container's network namespace, where the other end is `eth0`.
+pub struct Inside {
+    /// Path of the container's network namespace.
     pub namespace: String,
-    /// The container's addresses.
-    pub addresses: Pair,
-    /// Bytes of a packet, at most.
-    pub mtu: u32,
-}
-
-impl Veth {
-    /// Ethernet address of the host's end.
-    pub fn host_mac(&self) -> Mac {
-        Mac::of_host_end(self.addresses.v4)
-    }
-
-    /// Ethernet address of the container's end.
-    pub fn container_mac(&self) -> Mac {
-        Mac::of_container_end(self.addresses.v4)
-    }
-}
-
-/// One address of a container as its host reaches it: a route to it and its neighbour entry, both by the veth.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Reach {
-    /// By this link.
-    pub link: LinkName,
-    /// To this address.
-    pub to: IpAddr,
-    /// Which is at this Ethernet address.
+    /// Its name there.
+    pub name: String,
+    /// The container's addresses, each without neighbours (/32, /128).
+    pub addresses: Vec<IpAddr>,
+    /// What it reaches by this link. The host's end answers for all of it.
+    pub routes: Vec<IpNet>,
+    /// Its Ethernet address.
     pub mac: Mac,
 }
 
-/// One step that brings the kernel closer to what is wanted.
+/// Which kind of link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A VXLAN device; its UDP socket is the host's, wherever the device is.
+    Vxlan(Vxlan),
+    /// One end of a veth pair; the other one is a container's.
+    Veth(Inside),
+}
+
+/// A link as it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Bytes of a packet, at most.
+    pub mtu: u32,
+    /// Its switches.
+    pub conf: Conf,
+    /// What it is.
+    pub kind: LinkKind,
+}
+
+/// A link of ours, as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedLink {
+    /// Its Ethernet address; another one than ours makes it a stranger.
+    pub mac: Option<Mac>,
+    /// Bytes of a packet, at most.
+    pub mtu: u32,
+    /// It is up.
+    pub up: bool,
+    /// Its switches; none where the kernel does not tell.
+    pub conf: Option<Conf>,
+    /// It is a VXLAN device that does not learn and sends to nobody by default.
+    pub vxlan: Option<Vxlan>,
+}
+
+/// Where a route leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Destination {
+    /// Routing table.
+    pub table: u32,
+    /// Destination.
+    pub net: IpNet,
+}
+
+impl Destination {
+    /// This network, in the main table.
+    pub fn main(net: impl Into<IpNet>) -> Self {
+        Self { table: TABLE_MAIN, net: net.into() }
+    }
+}
+
+/// How a route gets there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// It is on this link.
+    On(LinkName),
+    /// By this address, which is taken to be on this link.
+    Via(LinkName, IpAddr),
+    /// Not at all: senders are told so at once.
+    Unreachable,
+}
+
+impl Hop {
+    /// The link that it needs.
+    pub fn link(&self) -> Option<&LinkName> {
+        match self {
+            Self::On(link) | Self::Via(link, _) => Some(link),
+            Self::Unreachable => None,
+        }
+    }
+}
+
+/// A rule of policy routing: packets with a mark are looked up in a table of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// For IPv6; else for IPv4.
+    pub v6: bool,
+    /// Value and mask of the packet mark.
+    pub mark: (u32, u32),
+    /// Routing table.
+    pub table: u32,
+}
+
+/// Kernel objects of one network namespace: as they are wanted, or as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objects<L> {
+    /// Links of ours.
+    pub links: BTreeMap<LinkName, L>,
+    /// Addresses on them, but for link-local ones.
+    pub addresses: BTreeSet<(LinkName, IpNet)>,
+    /// Routes of ours.
+    pub routes: BTreeMap<Destination, Hop>,
+    /// Permanent neighbours on links of ours.
+    pub neighbours: BTreeMap<(LinkName, IpAddr), Mac>,
+    /// Which underlay addresses an Ethernet address is behind, on VXLAN devices of ours: never more than one is wanted.
+    pub fdb: BTreeMap<(LinkName, Mac), BTreeSet<IpAddr>>,
+    /// Rules of ours.
+    pub rules: BTreeSet<Rule>,
+    /// Switches of the whole namespace: path below `/proc/sys/net` → value.
+    pub switches: BTreeMap<&'static str, u32>,
+}
+
+impl<L> Default for Objects<L> {
+    fn default() -> Self {
+        Self {
+            links: BTreeMap::new(),
+            addresses: BTreeSet::new(),
+            routes: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+            fdb: BTreeMap::new(),
+            rules: BTreeSet::new(),
+            switches: BTreeMap::new(),
+        }
+    }
+}
+
+/// What is wanted.
+pub type Wanted = Objects<Link>;
+/// What the kernel has of ours.
+pub type Observed = Objects<ObservedLink>;
+
+/// One step that brings the kernel closer to what is wanted. Whatever is set replaces what is there; deleting what is
+/// not there is no error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// A switch of the whole namespace: path below `/proc/sys/net`, value.
+    SetSwitch(&'static str, u32),
     /// A link of ours that nobody wants.
     DeleteLink(LinkName),
-    /// A container's veth with both its ends: made, addressed, set up.
-    CreateVeth(Veth),
-    /// The host's end is down, or has another size of packets.
+    /// A new link, up; of a veth pair both ends, the container's with addresses and routes.
+    CreateLink(LinkName, Link),
+    /// A link is down, or has another size of packets.
     MendLink {
         /// Which.
         name: LinkName,
         /// Bytes of a packet, at most.
         mtu: u32,
     },
-    /// A route, replaced where it differs.
-    SetRoute {
-        /// By this link.
+    /// Switches of a link.
+    SetConf(LinkName, Conf),
+    /// An address of this host.
+    SetAddress(LinkName, IpNet),
+    /// An address on a link of ours that is not ours.
+    DeleteAddress(LinkName, IpNet),
+    /// A permanent neighbour.
+    SetNeighbour {
+        /// On this link.
         link: LinkName,
-        /// To this address alone.
+        /// Its address.
+        to: IpAddr,
+        /// Its Ethernet address.
+        mac: Mac,
+    },
+    /// A permanent neighbour that is no more.
+    DeleteNeighbour {
+        /// On this link.
+        link: LinkName,
+        /// Its address.
         to: IpAddr,
     },
-    /// A permanent neighbour entry, replaced where it differs.
-    SetNeighbour(Reach),
+    /// An Ethernet address behind an underlay address.
+    SetFdb {
+        /// On this VXLAN device.
+        link: LinkName,
+        /// Whose.
+        mac: Mac,
+        /// Where.
+        underlay: IpAddr,
+    },
+    /// An Ethernet address that is no more behind an underlay address.
+    DeleteFdb {
+        /// On this VXLAN device.
+        link: LinkName,
+        /// Whose.
+        mac: Mac,
+        /// Where.
+        underlay: IpAddr,
+    },
+    /// A route.
+    SetRoute(Destination, Hop),
+    /// A route that is no more.
+    DeleteRoute(Destination),
+    /// A rule of policy routing.
+    SetRule(Rule),
+    /// A rule that is no more.
+    DeleteRule(Rule),
+}
+
+impl Change {
+    /// The kind of kernel object that it is about, as metrics name it.
+    pub const fn object(&self) -> &'static str {
+        match self {
+            Self::SetSwitch(..) | Self::SetConf(..) => "sysctl",
+            Self::DeleteLink(..) | Self::CreateLink(..) | Self::MendLink { .. } => "link",
+            Self::SetAddress(..) | Self::DeleteAddress(..) => "address",
+            Self::SetNeighbour { .. } | Self::DeleteNeighbour { .. } => "neighbour",
+            Self::SetFdb { .. } | Self::DeleteFdb { .. } => "fdb",
+            Self::SetRoute(..) | Self::DeleteRoute(..) => "route",
+            Self::SetRule(..) | Self::DeleteRule(..) => "rule",
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetSwitch(path, value) => write!(f, "set {path} to {value}"),
+            Self::DeleteLink(name) => write!(f, "delete link {name}"),
+            Self::CreateLink(name, _) => write!(f, "make link {name}"),
+            Self::MendLink { name, mtu } => write!(f, "set link {name} up, MTU {mtu}"),
+            Self::SetConf(name, _) => write!(f, "set switches of link {name}"),
+            Self::SetAddress(link, address) => write!(f, "set address {address} on {link}"),
+            Self::DeleteAddress(link, address) => write!(f, "delete address {address} on {link}"),
+            Self::SetNeighbour { link, to, mac } => write!(f, "set neighbour {to} at {mac} on {link}"),
+            Self::DeleteNeighbour { link, to } => write!(f, "delete neighbour {to} on {link}"),
+            Self::SetFdb { link, mac, underlay } => write!(f, "set {mac} behind {underlay} on {link}"),
+            Self::DeleteFdb { link, mac, underlay } => write!(f, "delete {mac} behind {underlay} on {link}"),
+            Self::SetRoute(to, _) => write!(f, "set route to {}", to.net),
+            Self::DeleteRoute(to) => write!(f, "delete route to {}", to.net),
+            Self::SetRule(rule) => write!(f, "set rule for table {}", rule.table),
+            Self::DeleteRule(rule) => write!(f, "delete rule for table {}", rule.table),
+        }
+    }
 }

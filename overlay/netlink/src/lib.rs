@@ -3,14 +3,22 @@
 //! Everything here blocks for the time of a few system calls; call it off the async threads.
 #![allow(
     clippy::disallowed_methods,
-    reason = "door: rtnetlink, network namespaces, and a thread to enter one"
+    reason = "door: rtnetlink, network namespaces, switches in /proc, and a thread to enter a namespace"
 )]
 
 mod edge;
 mod local;
+mod message;
 pub mod namespace;
+mod read;
+mod router;
 mod socket;
+mod stack;
+mod switch;
+pub mod underlay;
 
-pub use edge::{Edge, EdgeError};
+pub use edge::Edge;
 pub use local::local_networks;
+pub use router::{RemoveError, Router};
 pub use socket::NetlinkError;
+pub use stack::StackError;

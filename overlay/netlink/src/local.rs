@@ -9,7 +9,7 @@ use netlink_packet_route::{
 };
 
 use crate::{
-    edge::PROTOCOL,
+    message::PROTOCOL,
     socket::{NetlinkError, Route},
 };
 

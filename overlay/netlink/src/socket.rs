@@ -3,8 +3,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    ErrorMessage, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -13,6 +13,11 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 pub const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// Make it, or replace what is there: an entry of before must never win (moby#53663).
 pub const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
+/// Requests sent at once: the kernel's answers to all of them fit into the socket's receive buffer.
+pub const BATCH_MAX: usize = 64;
+
+/// Bytes that every message begins at a multiple of (`NLMSG_ALIGNTO`).
+const ALIGNMENT: usize = 4;
 
 /// A netlink exchange failed. The kernel did nothing.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +63,43 @@ impl Route {
         self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
     }
 
+    /// Asks for one thing that the kernel has.
+    pub fn ask(&mut self, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+        Ok(self.exchange(message, NLM_F_REQUEST | NLM_F_ACK)?.pop())
+    }
+
+    /// Has the kernel do several things in order; none waits for the one before, and none fails with it. Answers how
+    /// each went. At most [`BATCH_MAX`] are sent at once.
+    pub fn batch(
+        &mut self,
+        messages: Vec<(RouteNetlinkMessage, u16)>,
+    ) -> Result<Vec<Result<(), NetlinkError>>, NetlinkError> {
+        let mut results = Vec::with_capacity(messages.len());
+        let mut messages = messages.into_iter().peekable();
+        while messages.peek().is_some() {
+            let first = self.sequence.wrapping_add(1);
+            let mut bytes = Vec::new();
+            let mut sent = 0;
+            for (message, flags) in messages.by_ref().take(BATCH_MAX) {
+                self.write(message, NLM_F_REQUEST | NLM_F_ACK | flags, &mut bytes);
+                sent += 1;
+            }
+            self.socket.send(&bytes, 0)?;
+            let mut done: Vec<Option<Result<(), NetlinkError>>> = (0..sent).map(|_| None).collect();
+            while done.iter().any(Option::is_none) {
+                for answer in self.receive()? {
+                    let place = answer.header.sequence_number.wrapping_sub(first) as usize;
+                    if let (Some(place), NetlinkPayload::Error(error)) = (done.get_mut(place), answer.payload)
+                    {
+                        *place = Some(outcome(&error));
+                    }
+                }
+            }
+            results.extend(done.into_iter().flatten());
+        }
+        Ok(results)
+    }
+
     /// Lists what the kernel has.
     pub fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         // The kernel runs one dump per socket: each is read to its end before anything else is asked.
@@ -69,42 +111,59 @@ impl Route {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
-        let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        packet.finalize();
-        let mut bytes = vec![0; packet.buffer_len()];
-        packet.serialize(&mut bytes);
+        let mut bytes = Vec::new();
+        self.write(message, flags, &mut bytes);
         self.socket.send(&bytes, 0)?;
-
         let mut found = Vec::new();
         loop {
-            let (bytes, _) = self.socket.recv_from_full()?;
-            let mut rest = bytes.as_slice();
-            while !rest.is_empty() {
-                let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)?;
-                let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
-                if length == 0 {
-                    break;
-                }
-                rest = &rest[length..];
+            for answer in self.receive()? {
                 if answer.header.sequence_number != self.sequence {
                     continue;
                 }
                 match answer.payload {
                     NetlinkPayload::InnerMessage(message) => found.push(message),
                     NetlinkPayload::Done(_) => return Ok(found),
-                    NetlinkPayload::Error(error) => {
-                        return match error.code {
-                            None => Ok(found),
-                            Some(_) => Err(NetlinkError::Refused(error.to_io())),
-                        };
-                    }
+                    NetlinkPayload::Error(error) => return outcome(&error).map(|()| found),
                     _ => {}
                 }
             }
         }
+    }
+
+    /// Appends a request with the next sequence number.
+    fn write(&mut self, message: RouteNetlinkMessage, flags: u16, bytes: &mut Vec<u8>) {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        packet.finalize();
+        let start = bytes.len();
+        bytes.resize(start + packet.buffer_len().next_multiple_of(ALIGNMENT), 0);
+        packet.serialize(&mut bytes[start..]);
+    }
+
+    /// One datagram of answers.
+    fn receive(&mut self) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, NetlinkError> {
+        let (bytes, _) = self.socket.recv_from_full()?;
+        let mut rest = bytes.as_slice();
+        let mut answers = Vec::new();
+        while !rest.is_empty() {
+            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)?;
+            let length = (answer.header.length as usize).next_multiple_of(ALIGNMENT).min(rest.len());
+            if length == 0 {
+                break;
+            }
+            rest = &rest[length..];
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+}
+
+fn outcome(error: &ErrorMessage) -> Result<(), NetlinkError> {
+    match error.code {
+        None => Ok(()),
+        Some(_) => Err(NetlinkError::Refused(error.to_io())),
     }
 }

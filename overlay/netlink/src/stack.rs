@@ -1,0 +1,355 @@
+//! One network namespace's objects of ours: what is there, and the steps of a plan.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use covey_overlay::object::{Change, Inside, Link, LinkKind, LinkName, Observed};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage, address::AddressMessage, link::LinkMessage,
+    neighbour::NeighbourMessage, route::RouteMessage, rule::RuleMessage,
+};
+
+use crate::{
+    message, namespace, read,
+    socket::{BATCH_MAX, CREATE, NetlinkError, REPLACE, Route},
+    switch,
+};
+
+/// Index of the loopback link in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// Objects of ours could not be listed or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StackError {
+    /// A VXLAN device has this VNI already, on this host: one of another namespace, or one that is not ours.
+    #[error("VNI {vni} is taken by another VXLAN device of this host")]
+    VniTaken {
+        /// Which.
+        vni: u32,
+    },
+    /// A network namespace cannot be entered.
+    #[error("network namespace {}", path.display())]
+    Namespace {
+        /// Its name.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A switch cannot be read or set.
+    #[error("switch {path}")]
+    Switch {
+        /// Path below `/proc/sys/net`.
+        path: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A step was not taken, or a list not read.
+    #[error("{what}")]
+    Step {
+        /// Which.
+        what: String,
+        /// Why.
+        #[source]
+        source: NetlinkError,
+    },
+}
+
+impl From<io::Error> for StackError {
+    fn from(source: io::Error) -> Self {
+        Self::Step { what: "network namespace".to_owned(), source: source.into() }
+    }
+}
+
+pub fn doing(what: impl Into<String>) -> impl FnOnce(NetlinkError) -> StackError {
+    let what = what.into();
+    move |source| StackError::Step { what, source }
+}
+
+/// A namespace that is not the daemon's.
+pub struct Elsewhere {
+    pub path: PathBuf,
+    pub file: File,
+    /// In the daemon's namespace, where the UDP sockets of VXLAN devices are to be.
+    pub host: Route,
+}
+
+/// The objects of one namespace.
+pub struct Stack {
+    pub route: Route,
+    pub elsewhere: Option<Elsewhere>,
+    /// Switches that are looked at.
+    pub switches: Vec<&'static str>,
+    /// Links of ours as they were last seen, by name.
+    indexes: BTreeMap<LinkName, u32>,
+}
+
+/// A change that takes one message.
+struct Request<'a> {
+    change: &'a Change,
+    message: RouteNetlinkMessage,
+    flags: u16,
+}
+
+impl Stack {
+    pub fn new(route: Route, elsewhere: Option<Elsewhere>, switches: Vec<&'static str>) -> Self {
+        Self { route, elsewhere, switches, indexes: BTreeMap::new() }
+    }
+
+    /// What the kernel has of ours.
+    pub fn observe(&mut self) -> Result<Observed, StackError> {
+        let mut observed = Observed { switches: self.read_switches()?, ..Observed::default() };
+        self.indexes.clear();
+        for message in self.list("links", RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+            if let RouteNetlinkMessage::NewLink(link) = message
+                && let Some((name, seen)) = read::link(&link)
+            {
+                self.indexes.insert(name.clone(), link.header.index);
+                observed.links.insert(name, seen);
+            }
+        }
+        let mut names: BTreeMap<u32, LinkName> =
+            self.indexes.iter().map(|(name, index)| (*index, name.clone())).collect();
+        for message in self.list("routes", RouteNetlinkMessage::GetRoute(RouteMessage::default()))? {
+            if let RouteNetlinkMessage::NewRoute(route) = message
+                && let Some((to, hop)) = read::route(&route, |index| names.get(&index).cloned())
+            {
+                observed.routes.insert(to, hop);
+            }
+        }
+        self.observe_neighbours(&names, &mut observed)?;
+        if self.elsewhere.is_some() {
+            // All of a namespace of ours is ours.
+            names.insert(LOOPBACK, LinkName::loopback());
+        }
+        for message in self.list("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+            if let RouteNetlinkMessage::NewAddress(address) = message
+                && let Some((index, address)) = read::address(&address)
+                && let Some(name) = names.get(&index)
+            {
+                observed.addresses.insert((name.clone(), address));
+            }
+        }
+        for message in self.list("rules", RouteNetlinkMessage::GetRule(RuleMessage::default()))? {
+            if let RouteNetlinkMessage::NewRule(rule) = message {
+                observed.rules.extend(read::rule(&rule));
+            }
+        }
+        Ok(observed)
+    }
+
+    fn observe_neighbours(
+        &mut self,
+        names: &BTreeMap<u32, LinkName>,
+        observed: &mut Observed,
+    ) -> Result<(), StackError> {
+        let all = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+        for message in self.list("neighbours", all)? {
+            if let RouteNetlinkMessage::NewNeighbour(neighbour) = message
+                && let Some((to, mac)) = read::neighbour(&neighbour)
+                && let Some(name) = names.get(&neighbour.header.ifindex)
+            {
+                observed.neighbours.insert((name.clone(), to), mac);
+            }
+        }
+        let mut all = NeighbourMessage::default();
+        all.header.family = AddressFamily::Bridge;
+        for message in self.list("forwarding tables", RouteNetlinkMessage::GetNeighbour(all))? {
+            if let RouteNetlinkMessage::NewNeighbour(entry) = message
+                && let Some((underlay, mac)) = read::fdb(&entry)
+                && let Some(name) = names.get(&entry.header.ifindex)
+            {
+                observed.fdb.entry((name.clone(), mac)).or_default().insert(underlay);
+            }
+        }
+        Ok(())
+    }
+
+    fn list(
+        &mut self,
+        what: &str,
+        message: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, StackError> {
+        self.route.dump(message).map_err(doing(format!("list {what}")))
+    }
+
+    fn read_switches(&self) -> Result<BTreeMap<&'static str, u32>, StackError> {
+        self.within(|| self.switches.iter().map(|path| Ok((*path, switch::read(path)?))).collect())
+    }
+
+    /// Runs `work` where switches are those of this namespace.
+    fn within<T: Send>(&self, work: impl FnOnce() -> Result<T, StackError> + Send) -> Result<T, StackError> {
+        match &self.elsewhere {
+            Some(elsewhere) => namespace::inside(&elsewhere.path, work),
+            None => work(),
+        }
+    }
+
+    /// Takes steps in order. One that fails keeps none of the others back; the first failure is the answer.
+    pub fn apply(&mut self, changes: &[Change]) -> Result<(), StackError> {
+        let mut failed = Ok(());
+        let mut requests = Vec::new();
+        for change in changes {
+            let taken = match self.request_for(change) {
+                Ok(Some(request)) => {
+                    requests.push(request);
+                    if requests.len() < BATCH_MAX { Ok(()) } else { self.send(&mut requests) }
+                }
+                // What takes more than a message comes after what was asked for before it.
+                Ok(None) => self.send(&mut requests).and(self.take(change)),
+                Err(error) => Err(error),
+            };
+            failed = failed.and(taken);
+        }
+        failed.and(self.send(&mut requests))
+    }
+
+    fn send(&mut self, requests: &mut Vec<Request<'_>>) -> Result<(), StackError> {
+        let (changes, messages): (Vec<_>, Vec<_>) =
+            requests.drain(..).map(|request| (request.change, (request.message, request.flags))).unzip();
+        let results = self.route.batch(messages).map_err(doing("rtnetlink"))?;
+        changes.into_iter().zip(results).try_for_each(|(change, result)| match result {
+            Err(error) if is_gone(change, &error) => Ok(()),
+            result => result.map_err(doing(change.to_string())),
+        })
+    }
+
+    fn take(&mut self, change: &Change) -> Result<(), StackError> {
+        match change {
+            Change::SetSwitch(path, value) => self.within(|| switch::write(path, *value)),
+            Change::DeleteLink(name) => {
+                self.indexes.remove(name);
+                let delete = RouteNetlinkMessage::DelLink(message::named(name.as_str()));
+                match self.route.request(delete, 0) {
+                    // It went with its namespace meanwhile.
+                    Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+                    result => result.map_err(doing(change.to_string())),
+                }
+            }
+            Change::CreateLink(name, link) => {
+                self.indexes.remove(name);
+                match &link.kind {
+                    LinkKind::Vxlan(vxlan) => self.create_vxlan(name, link, vxlan.vni),
+                    LinkKind::Veth(inside) => self.create_veth(name, link, inside),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn create_vxlan(&mut self, name: &LinkName, link: &Link, vni: u32) -> Result<(), StackError> {
+        let made = match &mut self.elsewhere {
+            None => {
+                self.route.request(RouteNetlinkMessage::NewLink(message::new_link(name, link, None)), CREATE)
+            }
+            Some(Elsewhere { file, host, .. }) => {
+                let message = message::new_link(name, link, Some(file.as_fd()));
+                host.request(RouteNetlinkMessage::NewLink(message), CREATE)
+            }
+        };
+        match made {
+            Err(error) if error.errno() == Some(libc::EEXIST) => Err(StackError::VniTaken { vni }),
+            made => made.map_err(doing(format!("make link {name}"))),
+        }
+    }
+
+    fn create_veth(&mut self, name: &LinkName, link: &Link, inside: &Inside) -> Result<(), StackError> {
+        let path = Path::new(&inside.namespace);
+        let namespace =
+            File::open(path).map_err(|source| StackError::Namespace { path: path.to_owned(), source })?;
+        let message = message::new_link(name, link, Some(namespace.as_fd()));
+        self.route
+            .request(RouteNetlinkMessage::NewLink(message), CREATE)
+            .map_err(doing(format!("make link {name}")))?;
+        namespace::inside(path, || furnish(inside, link).map_err(doing(format!("container's end of {name}"))))
+    }
+
+    /// The message that a change takes; none where it takes more than one.
+    fn request_for<'a>(&mut self, change: &'a Change) -> Result<Option<Request<'a>>, StackError> {
+        use RouteNetlinkMessage as M;
+        let (message, flags) = match change {
+            Change::SetSwitch(..) | Change::DeleteLink(_) | Change::CreateLink(..) => return Ok(None),
+            Change::MendLink { name, mtu } => (M::SetLink(message::mended(self.index(name)?, *mtu)), 0),
+            Change::SetConf(name, conf) => (M::SetLink(message::conf(self.index(name)?, *conf)), 0),
+            Change::SetAddress(link, address) => {
+                (M::NewAddress(message::address(self.index(link)?, *address)), REPLACE)
+            }
+            Change::DeleteAddress(link, address) => {
+                (M::DelAddress(message::address(self.index(link)?, *address)), 0)
+            }
+            Change::SetNeighbour { link, to, mac } => {
+                (M::NewNeighbour(message::neighbour(self.index(link)?, *to, Some(*mac))), REPLACE)
+            }
+            Change::DeleteNeighbour { link, to } => {
+                (M::DelNeighbour(message::neighbour(self.index(link)?, *to, None)), 0)
+            }
+            Change::SetFdb { link, mac, underlay } => {
+                (M::NewNeighbour(message::fdb(self.index(link)?, *mac, *underlay)), REPLACE)
+            }
+            Change::DeleteFdb { link, mac, underlay } => {
+                (M::DelNeighbour(message::fdb(self.index(link)?, *mac, *underlay)), 0)
+            }
+            Change::SetRoute(to, hop) => {
+                let index = hop.link().map_or(Ok(0), |link| self.index(link))?;
+                (M::NewRoute(message::route(*to, Some((hop, index)))), REPLACE)
+            }
+            Change::DeleteRoute(to) => (M::DelRoute(message::route(*to, None)), 0),
+            Change::SetRule(rule) => (M::NewRule(message::rule(*rule)), CREATE),
+            Change::DeleteRule(rule) => (M::DelRule(message::rule(*rule)), 0),
+        };
+        Ok(Some(Request { change, message, flags }))
+    }
+
+    fn index(&mut self, name: &LinkName) -> Result<u32, StackError> {
+        if *name == LinkName::loopback() {
+            return Ok(LOOPBACK);
+        }
+        if let Some(index) = self.indexes.get(name) {
+            return Ok(*index);
+        }
+        let found = self.route.ask(RouteNetlinkMessage::GetLink(message::named(name.as_str())));
+        match found.map_err(doing(format!("link {name}")))? {
+            Some(RouteNetlinkMessage::NewLink(link)) => {
+                self.indexes.insert(name.clone(), link.header.index);
+                Ok(link.header.index)
+            }
+            _ => Err(doing(format!("link {name}"))(io::Error::from_raw_os_error(libc::ENODEV).into())),
+        }
+    }
+}
+
+/// What was to be deleted is not there, or what was to be made is.
+fn is_gone(change: &Change, error: &NetlinkError) -> bool {
+    let codes: &[i32] = match change {
+        Change::DeleteAddress(..) => &[libc::EADDRNOTAVAIL],
+        Change::DeleteNeighbour { .. } | Change::DeleteFdb { .. } | Change::DeleteRule(_) => &[libc::ENOENT],
+        Change::DeleteRoute(_) => &[libc::ESRCH],
+        Change::SetRule(_) => &[libc::EEXIST],
+        _ => &[],
+    };
+    error.errno().is_some_and(|code| codes.contains(&code))
+}
+
+/// Sets up the container's end, from inside its namespace.
+fn furnish(inside: &Inside, link: &Link) -> Result<(), NetlinkError> {
+    use RouteNetlinkMessage as M;
+    let mut route = Route::open()?;
+    let index = nix::net::if_::if_nametoindex(inside.name.as_str())
+        .map_err(|error| NetlinkError::Socket(error.into()))?;
+    let addresses = inside.addresses.iter().map(|address| (*address).into());
+    let mut messages: Vec<_> =
+        addresses.map(|address| (M::NewAddress(message::address(index, address)), CREATE)).collect();
+    messages.push((M::SetLink(message::up(index)), 0));
+    for net in &inside.routes {
+        let gateway = covey_overlay::object::gateway(net.addr());
+        messages.push((M::NewNeighbour(message::neighbour(index, gateway, Some(link.mac))), REPLACE));
+        messages.push((message::way_out(index, *net), REPLACE));
+    }
+    route.batch(messages)?.into_iter().collect()
+}

@@ -1,0 +1,157 @@
+//! The steps from what the kernel has to what is wanted, in an order that never takes away what works.
+
+use std::collections::BTreeMap;
+
+use crate::object::{Change, Hop, Link, LinkKind, LinkName, Observed, ObservedLink, Wanted};
+
+/// The steps from `observed` to `wanted`, in the order in which they are to be taken.
+///
+/// What leads over links that stay is set first, then links are deleted and made, then what leads over the new ones is
+/// set, and what is no longer wanted goes last. A route whose hop changes is replaced, never deleted and added.
+pub(crate) fn diff(wanted: &Wanted, observed: &Observed) -> Vec<Change> {
+    let mut diff = Diff { wanted, observed, changes: Vec::new() };
+    diff.switches();
+    diff.mend_links();
+    diff.set(false);
+    diff.links();
+    diff.set(true);
+    diff.delete();
+    diff.changes
+}
+
+struct Diff<'a> {
+    wanted: &'a Wanted,
+    observed: &'a Observed,
+    changes: Vec<Change>,
+}
+
+impl Diff<'_> {
+    /// This link is not there, or one that only has its name: nothing on it counts.
+    fn is_new(&self, name: &LinkName) -> bool {
+        self.wanted
+            .links
+            .get(name)
+            .is_some_and(|link| self.observed.links.get(name).is_none_or(|observed| !is_same(link, observed)))
+    }
+
+    /// This link will be deleted, and what is on it goes with it.
+    fn goes(&self, name: &LinkName) -> bool {
+        self.observed.links.contains_key(name) && (self.is_new(name) || !self.wanted.links.contains_key(name))
+    }
+
+    fn switches(&mut self) {
+        let differ =
+            |(path, value): &(&&'static str, &u32)| self.observed.switches.get(**path) != Some(*value);
+        let set =
+            self.wanted.switches.iter().filter(differ).map(|(path, value)| Change::SetSwitch(path, *value));
+        self.changes.extend(set);
+    }
+
+    fn mend_links(&mut self) {
+        for (name, link) in &self.wanted.links {
+            let Some(observed) = self.observed.links.get(name).filter(|_| !self.is_new(name)) else {
+                continue;
+            };
+            if !observed.up || observed.mtu != link.mtu {
+                self.changes.push(Change::MendLink { name: name.clone(), mtu: link.mtu });
+            }
+            if observed.conf != Some(link.conf) {
+                self.changes.push(Change::SetConf(name.clone(), link.conf));
+            }
+        }
+    }
+
+    fn links(&mut self) {
+        let gone = self.observed.links.keys().filter(|name| self.goes(name));
+        self.changes.extend(gone.cloned().map(Change::DeleteLink).collect::<Vec<_>>());
+        for (name, link) in &self.wanted.links {
+            if self.is_new(name) {
+                self.changes.push(Change::CreateLink(name.clone(), link.clone()));
+                self.changes.push(Change::SetConf(name.clone(), link.conf));
+            }
+        }
+    }
+
+    /// Sets what leads over new links, or what leads over those that stay.
+    fn set(&mut self, new: bool) {
+        let mut changes = Vec::new();
+        for entry @ (link, address) in &self.wanted.addresses {
+            if self.lacks(link, new, self.observed.addresses.contains(entry)) {
+                changes.push(Change::SetAddress(link.clone(), *address));
+            }
+        }
+        for (key @ (link, to), mac) in &self.wanted.neighbours {
+            if self.lacks(link, new, self.observed.neighbours.get(key) == Some(mac)) {
+                changes.push(Change::SetNeighbour { link: link.clone(), to: *to, mac: *mac });
+            }
+        }
+        for (key @ (link, mac), underlay) in &self.wanted.fdb {
+            if self.lacks(link, new, self.observed.fdb.get(key) == Some(underlay)) {
+                let set =
+                    |underlay: &_| Change::SetFdb { link: link.clone(), mac: *mac, underlay: *underlay };
+                changes.extend(underlay.iter().map(set));
+            }
+        }
+        for (to, hop) in &self.wanted.routes {
+            let has = self.observed.routes.get(to) == Some(hop);
+            if hop.link().map_or(!new && !has, |link| self.lacks(link, new, has)) {
+                changes.push(Change::SetRoute(*to, hop.clone()));
+            }
+        }
+        if !new {
+            let rules = self.wanted.rules.difference(&self.observed.rules);
+            changes.extend(rules.map(|rule| Change::SetRule(*rule)));
+        }
+        self.changes.append(&mut changes);
+    }
+
+    fn lacks(&self, link: &LinkName, new: bool, has: bool) -> bool {
+        self.is_new(link) == new && (new || !has)
+    }
+
+    /// Deletes what is not wanted, but for what went with its link.
+    fn delete(&mut self) {
+        let mut changes = Vec::new();
+        let rules = self.observed.rules.difference(&self.wanted.rules);
+        changes.extend(rules.map(|rule| Change::DeleteRule(*rule)));
+        for (to, hop) in unwanted(&self.observed.routes, &self.wanted.routes) {
+            if !Hop::link(hop).is_some_and(|link| self.goes(link)) {
+                changes.push(Change::DeleteRoute(*to));
+            }
+        }
+        for ((link, mac), underlay) in unwanted(&self.observed.fdb, &self.wanted.fdb) {
+            if !self.goes(link) {
+                let delete =
+                    |underlay: &_| Change::DeleteFdb { link: link.clone(), mac: *mac, underlay: *underlay };
+                changes.extend(underlay.iter().map(delete));
+            }
+        }
+        for ((link, to), _) in unwanted(&self.observed.neighbours, &self.wanted.neighbours) {
+            if !self.goes(link) {
+                changes.push(Change::DeleteNeighbour { link: link.clone(), to: *to });
+            }
+        }
+        for (link, address) in self.observed.addresses.difference(&self.wanted.addresses) {
+            if !self.goes(link) {
+                changes.push(Change::DeleteAddress(link.clone(), *address));
+            }
+        }
+        self.changes.append(&mut changes);
+    }
+}
+
+/// The link that is there is the wanted one, up to what can be mended.
+fn is_same(wanted: &Link, observed: &ObservedLink) -> bool {
+    let vxlan = match &wanted.kind {
+        LinkKind::Vxlan(vxlan) => Some(*vxlan),
+        LinkKind::Veth(_) => None,
+    };
+    observed.mac == Some(wanted.mac) && observed.vxlan == vxlan
+}
+
+fn unwanted<'a, K: Ord, V, W>(
+    observed: &'a BTreeMap<K, V>,
+    wanted: &'a BTreeMap<K, W>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    observed.iter().filter(|(key, _)| !wanted.contains_key(key))
+}

@@ -1,5 +1,7 @@
 //! What the API asks of the cluster, in its own words.
 
+mod network;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -7,11 +9,12 @@ use std::{
 };
 
 use covey_state::{
-    Id, Store, cluster::ClusterSpec, command::Command, event::Event, node::Availability, task::TaskStatus,
-    time::Stamp,
+    Id, Store, cluster::ClusterSpec, command::Command, event::Event, network::Network, node::Availability,
+    task::TaskStatus, time::Stamp,
 };
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
+pub use self::network::{Carried, CarriedNetwork, Finding, Hop, NetworkPeer, PathRequest, Severity};
 use crate::{
     failure::Failure,
     log::{LogLine, LogQuery},
@@ -58,6 +61,22 @@ pub trait Control: Send + Sync + 'static {
     /// What changes in the store from now on, while this node is a manager. One stream lasts for the life of the
     /// daemon, through `init`, `join` and `leave`; it is silent while there is nothing to tell.
     fn changes(&self) -> BoxStream<'static, StoreChange>;
+
+    /// What this node carries of the cluster's networks, manager or not. Never waits.
+    fn carried(&self) -> Carried;
+
+    /// The network of the cluster that is meant: by its id, its name or the beginning of its id. Asked on a worker,
+    /// where [`Self::read`] is refused: a plain container is to join a network that the node may not carry yet.
+    /// `None`: there is no such network.
+    fn find_network(&self, reference: &str) -> BoxFuture<'_, Result<Option<Arc<Network>>, Failure>>;
+
+    /// Examines every network on every host: what is wanted, what the kernel has, what the peers say, and whether each
+    /// host reaches each other's data path with packets of full size. A host that does not answer in time is a finding.
+    fn doctor(&self) -> BoxFuture<'_, Result<Vec<Finding>, Failure>>;
+
+    /// Follows the way of a packet from a container of this node, step by step, and sends one to prove it.
+    /// `NotFound`: there is no such container. A name that means nothing, or a way that ends, is the last hop.
+    fn path(&self, request: PathRequest) -> BoxFuture<'_, Result<Vec<Hop>, Failure>>;
 }
 
 /// Where this node stands.
@@ -179,6 +198,8 @@ pub struct InitRequest {
     pub advertise: String,
     /// `ip|interface[:port]`; empty: all addresses, default port.
     pub listen: String,
+    /// `ip|interface` where packets of networks come in; empty: as `advertise`.
+    pub data_path: String,
     /// Whether this node takes tasks.
     pub availability: Availability,
     /// Keep this node's state and make it the only manager.
@@ -198,6 +219,8 @@ pub struct JoinRequest {
     pub advertise: String,
     /// `ip|interface[:port]`; empty: all addresses, default port.
     pub listen: String,
+    /// `ip|interface` where packets of networks come in; empty: as `advertise`.
+    pub data_path: String,
     /// Whether this node takes tasks.
     pub availability: Availability,
 }

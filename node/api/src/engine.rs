@@ -2,19 +2,20 @@
 
 mod container;
 mod image;
+mod network;
 
 use std::{collections::BTreeMap, io, time::Duration};
 
 use bytes::Bytes;
-use covey_state::time::Stamp;
+use covey_state::{network::NetworkSpec, time::Stamp};
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use self::{
     container::{
-        Attached, Container, ContainerState, CreateContainer, ExecRequest, Network, Running, Stats,
-        WaitCondition,
+        Attached, Container, ContainerState, CreateContainer, ExecRequest, Running, Stats, WaitCondition,
     },
     image::{Image, ImageRemoved, Import, Progress, Pull, RegistryAuth, Resolved},
+    network::{Endpoint, ExposedPort, Join, LocalNetwork, Network, NetworkRef},
 };
 use crate::{
     failure::Failure,
@@ -109,7 +110,25 @@ pub trait Engine: Send + Sync + 'static {
         auth: Option<RegistryAuth>,
     ) -> BoxFuture<'_, Result<Resolved, Failure>>;
 
-    /// What happens to containers and images from now on.
+    /// The networks that users made on this host.
+    fn networks(&self) -> BoxFuture<'_, Result<Vec<LocalNetwork>, Failure>>;
+
+    /// Makes a network of this host; returns its full id. Subnets that the spec leaves open are chosen; one that
+    /// overlaps another network's is `Forbidden`, a name that another network of this host has is `Conflict`.
+    fn network_create(&self, spec: NetworkSpec) -> BoxFuture<'_, Result<String, Failure>>;
+
+    /// Removes a network of this host; `Forbidden` while a container that runs is in it.
+    fn network_remove(&self, id: &str) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// Puts a container into one more network, now where it runs and at each start; `Forbidden` where it is in it, or
+    /// an address is taken.
+    fn network_connect(&self, container: &str, join: Join) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// Takes a container out of a network; `Forbidden` where it is not in it.
+    fn network_disconnect(&self, container: &str, network: &NetworkRef)
+    -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// What happens to containers, images and this host's networks from now on.
     fn events(&self) -> BoxStream<'static, EngineEvent>;
 }
 
@@ -120,6 +139,8 @@ pub enum EventKind {
     Container,
     /// An image.
     Image,
+    /// A network of this host. Attributes: `name`, `type` (the driver), and `container` where one comes or goes.
+    Network,
 }
 
 impl EventKind {
@@ -128,20 +149,21 @@ impl EventKind {
         match self {
             Self::Container => "container",
             Self::Image => "image",
+            Self::Network => "network",
         }
     }
 }
 
-/// Something happened to a container or an image.
+/// Something happened to a container, an image or a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineEvent {
     /// When.
     pub at: Stamp,
     /// To what kind of object.
     pub kind: EventKind,
-    /// What, in Docker's words: `create`, `start`, `die`, `pull`, …
+    /// What, in Docker's words: `create`, `start`, `die`, `pull`, `connect`, `disconnect`, `destroy`, …
     pub action: String,
-    /// Which: a container's full id, an image's name or id.
+    /// Which: a container's or network's full id, an image's name or id.
     pub id: String,
     /// `name`, `image`, `exitCode`, labels, …
     pub attributes: BTreeMap<String, String>,

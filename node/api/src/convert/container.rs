@@ -51,6 +51,9 @@ pub fn from_wire(request: wire::CreateRequest, name: &str) -> Result<CreateConta
         open_stdin: config.open_stdin,
         auto_remove: host.auto_remove,
         network,
+        networks: Vec::new(),
+        ports: Vec::new(),
+        nameservers: Vec::new(),
         spec: spec(config, host)?,
     })
 }
@@ -122,7 +125,7 @@ pub fn summary(container: &Container, now: Stamp) -> wire::Summary {
         labels: container.spec.labels.clone(),
         state: container.state.as_str(),
         status: status(container, now),
-        host_config: wire::SummaryHostConfig { network_mode: container.network.as_str() },
+        host_config: wire::SummaryHostConfig { network_mode: container.network.as_str().to_owned() },
         network_settings: network_settings(container),
         mounts: mount_points(container),
     }
@@ -223,16 +226,17 @@ fn mount_points(container: &Container) -> Vec<wire::MountPoint> {
 
 fn network_settings(container: &Container) -> wire::NetworkSettings {
     let first = |v4: bool| {
-        let found = container.addresses.iter().find(|address| address.is_ipv4() == v4);
-        found.map(ToString::to_string).unwrap_or_default()
+        let mut addresses = container.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+        let found = addresses.find(|net| net.addr().is_ipv4() == v4);
+        found.map(|net| net.addr().to_string()).unwrap_or_default()
     };
     let endpoint = wire::EndpointSettings {
-        network_id: container.network.as_str(),
+        network_id: container.network.as_str().to_owned(),
         ip_address: first(true),
         ipv6_address: first(false),
     };
     wire::NetworkSettings {
-        networks: BTreeMap::from([(container.network.as_str(), endpoint)]),
+        networks: BTreeMap::from([(container.network.as_str().to_owned(), endpoint)]),
         ports: Empty {},
         ip_address: first(true),
     }

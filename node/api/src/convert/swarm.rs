@@ -113,6 +113,7 @@ pub fn init_from_wire(request: wire::InitRequest) -> Result<InitRequest, Failure
     Ok(InitRequest {
         advertise: request.advertise_addr,
         listen: request.listen_addr,
+        data_path: request.data_path_addr,
         availability: node::availability(&request.availability)?,
         force_new_cluster: request.force_new_cluster,
         spec,
@@ -135,6 +136,7 @@ pub fn join_from_wire(request: wire::JoinRequest) -> Result<JoinRequest, Failure
         token: request.join_token,
         advertise: request.advertise_addr,
         listen: request.listen_addr,
+        data_path: request.data_path_addr,
         availability: node::availability(&request.availability)?,
     })
 }

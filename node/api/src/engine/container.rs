@@ -5,12 +5,16 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use covey_state::{
     container::{ContainerSpec, Resources},
+    network::PublishedPort,
     time::Stamp,
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::OutputStream;
+use super::{
+    OutputStream,
+    network::{Endpoint, ExposedPort, Join, Network},
+};
 use crate::failure::Failure;
 
 /// A container to be made.
@@ -26,31 +30,15 @@ pub struct CreateContainer {
     pub open_stdin: bool,
     /// It is removed when it ends.
     pub auto_remove: bool,
-    /// Its network.
+    /// What kind of network it has.
     pub network: Network,
-}
-
-/// The network of a plain container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Network {
-    /// The edge interface, with outgoing masquerade.
-    #[default]
-    Bridge,
-    /// The host's own.
-    Host,
-    /// Loopback only.
-    None,
-}
-
-impl Network {
-    /// As the Engine API writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bridge => "bridge",
-            Self::Host => "host",
-            Self::None => "none",
-        }
-    }
+    /// The networks that it is in; with [`Network::Bridge`] and [`Network::Named`] only, the named one first. A way out
+    /// (the edge interface) is there where one of them has one.
+    pub networks: Vec<Join>,
+    /// Ports of this host that are its own; `published` 0: any that is free, anew at each start.
+    pub ports: Vec<PublishedPort>,
+    /// Name servers in place of the host's.
+    pub nameservers: Vec<IpAddr>,
 }
 
 /// How far a container is.
@@ -112,10 +100,18 @@ pub struct Container {
     pub started_at: Option<Stamp>,
     /// Its last end.
     pub finished_at: Option<Stamp>,
-    /// Its network.
+    /// What kind of network it has.
     pub network: Network,
-    /// Addresses of its interface.
-    pub addresses: Vec<IpAddr>,
+    /// Its places in networks, those of a task too.
+    pub endpoints: Vec<Endpoint>,
+    /// Ports of this host as it asked for them.
+    pub published: Vec<PublishedPort>,
+    /// Ports of this host that are its own while it runs, as they were really bound.
+    pub ports: Vec<PublishedPort>,
+    /// Ports that it serves: its image says so, or its service publishes them on every host.
+    pub exposed: Vec<ExposedPort>,
+    /// Name servers in place of the host's.
+    pub nameservers: Vec<IpAddr>,
     /// Its standard input is kept open.
     pub open_stdin: bool,
     /// It is removed when it ends.

@@ -123,13 +123,13 @@ pub struct Summary {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SummaryHostConfig {
-    pub network_mode: &'static str,
+    pub network_mode: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct NetworkSettings {
-    pub networks: std::collections::BTreeMap<&'static str, EndpointSettings>,
+    pub networks: std::collections::BTreeMap<String, EndpointSettings>,
     pub ports: super::Empty,
     #[serde(rename = "IPAddress")]
     pub ip_address: String,
@@ -138,7 +138,7 @@ pub struct NetworkSettings {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct EndpointSettings {
     #[serde(rename = "NetworkID")]
-    pub network_id: &'static str,
+    pub network_id: String,
     #[serde(rename = "IPAddress")]
     pub ip_address: String,
     #[serde(rename = "GlobalIPv6Address")]

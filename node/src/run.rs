@@ -82,9 +82,6 @@ async fn serve(config: Config) -> Result<()> {
         network: Some(Arc::new(network.clone())),
     })
     .await?;
-    for container in runtime.list() {
-        network.claim(container.id.as_str(), &container.addresses);
-    }
     network.sweep()?;
 
     let daemon = Daemon::new(

@@ -5,6 +5,7 @@ use std::{fmt, net::IpAddr};
 use covey_state::{
     Id,
     container::{ContainerSpec, Resources},
+    network::{PublishedPort, Wiring},
     time::Stamp,
 };
 use serde::{Deserialize, Serialize};
@@ -69,7 +70,7 @@ pub enum NetworkMode {
     None,
     /// The host's.
     Host,
-    /// A namespace that the node makes and wires.
+    /// A namespace that the node makes and wires, as its [`Wiring`] says.
     Edge,
 }
 
@@ -113,6 +114,7 @@ pub(crate) struct Record {
     pub auto_remove: bool,
     pub task: Option<TaskRef>,
     pub network: NetworkMode,
+    pub wiring: Wiring,
 }
 
 impl Record {
@@ -186,6 +188,8 @@ pub struct Container {
     pub pid: u32,
     /// While it runs on the edge network.
     pub addresses: Vec<IpAddr>,
+    /// Its published ports as they were really bound, while it runs.
+    pub ports: Vec<PublishedPort>,
     /// What was asked for.
     pub spec: ContainerSpec,
     /// Its limits.
@@ -198,6 +202,8 @@ pub struct Container {
     pub task: Option<TaskRef>,
     /// Its network.
     pub network: NetworkMode,
+    /// What it has of the networks.
+    pub wiring: Wiring,
     /// Standard input is kept open for [`crate::Runtime::attach`].
     pub open_stdin: bool,
     /// It is removed once it has ended.

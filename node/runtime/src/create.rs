@@ -8,6 +8,7 @@ use std::{
 
 use covey_state::{
     container::{ContainerSpec, MountKind, Resources},
+    network::Wiring,
     time::Stamp,
 };
 
@@ -46,6 +47,8 @@ pub struct CreateContainer {
     pub task: Option<TaskRef>,
     /// Its network.
     pub network: NetworkMode,
+    /// What it has of the networks: kept with it, and handed to [`crate::Network::attach`].
+    pub wiring: Wiring,
 }
 
 /// A container was not made, and nothing is left of the attempt.
@@ -181,6 +184,7 @@ fn settle(
         auto_remove: wanted.auto_remove,
         task: wanted.task,
         network: wanted.network,
+        wiring: wanted.wiring,
         id,
     };
     let hostname = format!("HOSTNAME={}", record.hostname());

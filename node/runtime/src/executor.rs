@@ -9,7 +9,7 @@ use covey_agent::{
 use covey_state::{Id, assignment::Assignment, task::ContainerStatus};
 
 use crate::{
-    Container, ContainerState, CreateContainer, CreateError, NetworkMode, Runtime, TaskRef,
+    Container, ContainerState, CreateContainer, CreateError, NetworkMode, Runtime, StartError, TaskRef,
     image::{self, Reference},
     name::LookupError,
     runtime::OperationError,
@@ -59,6 +59,7 @@ fn status(container: &Container) -> ContainerStatus {
         pid: container.pid,
         exit_code: exit(container).map(|exit| exit.code),
         addresses: container.addresses.clone(),
+        ports: container.ports.clone(),
     }
 }
 
@@ -123,6 +124,7 @@ impl Executor for TaskExecutor {
             labels: labels.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<BTreeMap<_, _>>(),
             task: Some(reference),
             network: self.network,
+            wiring: assignment.wiring(),
             ..CreateContainer::default()
         };
         let id = self.runtime.create(wanted).await.map_err(|error| match error {
@@ -137,7 +139,11 @@ impl Executor for TaskExecutor {
         // Started by the call before this one, whose answer was lost.
         if container.started_at.is_none() {
             let started = self.runtime.start(container.id.as_str()).await;
-            started.map_err(|error| ExecutorError::Failed(error.to_string()))?;
+            started.map_err(|error| match error {
+                // The network's own words are the task's error.
+                StartError::Network(text) => ExecutorError::Failed(text),
+                other => ExecutorError::Failed(other.to_string()),
+            })?;
         }
         self.container(task).map(|container| status(&container))
     }

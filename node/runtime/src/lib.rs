@@ -37,7 +37,7 @@ pub use exec::{Exec, ExecError, ExecSpec};
 pub use executor::TaskExecutor;
 pub use log::{LogLine, LogQuery, LogStream};
 pub use name::LookupError;
-pub use network::{Attachment, BoxFuture, Network};
+pub use network::{Attachment, BoxFuture, KEPT_MAX, Network};
 pub use runtime::{Config, OpenError, OperationError, Runtime};
 pub use shim::reexec;
 pub use start::StartError;

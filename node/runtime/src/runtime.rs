@@ -7,8 +7,11 @@ use std::{
     time::Duration,
 };
 
-use covey_state::time::Stamp;
-use tokio::sync::{Semaphore, broadcast, watch};
+use covey_state::{network::PublishedPort, time::Stamp};
+use tokio::{
+    sync::{Semaphore, broadcast, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -82,6 +85,7 @@ pub(crate) struct Life {
     pub started_at: Option<Stamp>,
     pub pid: u32,
     pub addresses: Vec<std::net::IpAddr>,
+    pub ports: Vec<PublishedPort>,
     /// How often it has ended under this daemon.
     pub ends: u64,
     /// Somebody asked it to end.
@@ -97,6 +101,7 @@ impl Life {
             started_at: None,
             pid: 0,
             addresses: vec![],
+            ports: vec![],
             ends: 0,
             stopping: false,
             removed: false,
@@ -333,12 +338,14 @@ impl Slot {
             finished_at,
             pid: life.pid,
             addresses: life.addresses,
+            ports: life.ports,
             spec: record.spec.clone(),
             resources: record.resources,
             invocation: record.invocation.clone(),
             image: record.image.clone(),
             task: record.task,
             network: record.network,
+            wiring: record.wiring.clone(),
             open_stdin: record.open_stdin,
             auto_remove: record.auto_remove,
         }
@@ -428,6 +435,7 @@ impl Inner {
             life.ends += 1;
             life.pid = 0;
             life.addresses.clear();
+            life.ports.clear();
             life.stopping = false;
         });
         if oom {
@@ -500,7 +508,16 @@ fn lost(data: &Path, cgroup: &Cgroup, durable: bool) -> ExitRecord {
 
 /// Runs blocking work aside; a panic in it goes on in the caller.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    done(tokio::task::spawn_blocking(work)).await
+}
+
+/// Runs work that must come to its end even if the caller gives up waiting; a panic in it goes on in the caller.
+pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    done(tokio::spawn(work)).await
+}
+
+async fn done<T>(work: JoinHandle<T>) -> T {
+    match work.await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

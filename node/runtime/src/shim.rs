@@ -20,15 +20,19 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
 pub(crate) use failure::Failure;
 
-/// First argument of a shim: then the data directory, the exec directory, the cgroup, and `durable` or `fleeting`.
+/// First argument of a shim: then the data directory, the exec directory, the cgroup, `durable` or `fleeting`, and the
+/// numbers of the descriptors to hold while the container runs.
 pub(crate) const SHIM_COMMAND: &str = "container-shim";
 /// First argument of the helper that starts another process in a container: then the data directory, the pid of the
 /// container's init, the cgroup, the file with the process, and the descriptor to report on.
 pub(crate) const EXEC_COMMAND: &str = "container-exec";
-/// The last argument of a shim whose container's exit need not survive a power cut.
+/// The argument of a shim whose container's exit need not survive a power cut.
 pub(crate) const FLEETING: &str = "fleeting";
 /// The opposite of [`FLEETING`].
 pub(crate) const DURABLE: &str = "durable";
+
+/// Where a shim holds the descriptors that it was given, one behind the other, for the daemon that comes next.
+pub(crate) const HELD_FROM: i32 = 3;
 
 /// Must be called first thing in `main`, before any thread, logger or allocation pool: when this process was started
 /// as a shim or as its helper it does that work here and never returns. Otherwise returns at once.

@@ -302,30 +302,44 @@ fn mount(
 }
 
 /// `/etc/hosts`.
-pub(crate) fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
+pub(crate) fn hosts(hostname: &str, attachment: &Attachment) -> String {
     let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
                     ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
         .to_owned();
-    for address in addresses {
+    let own = attachment.addresses.first().map(|address| (*address, hostname));
+    let more = attachment.hosts.iter().map(|(address, names)| (*address, names.as_str()));
+    for (address, names) in own.into_iter().chain(more) {
         // Writing to a String does not fail.
-        let _ = writeln!(text, "{address}\t{hostname}");
+        let _ = writeln!(text, "{address}\t{names}");
     }
     text
 }
 
-/// `/etc/resolv.conf`, from the attachment or else from the host's; a resolver on the host's loopback is of no use in
-/// a namespace of its own.
-pub(crate) fn resolv_conf(nameservers: &[IpAddr], host: &str, network: NetworkMode) -> String {
-    if !nameservers.is_empty() {
-        return nameservers
-            .iter()
-            .fold(String::new(), |text, server| text + &format!("nameserver {server}\n"));
-    }
-    let usable = |line: &&str| {
-        let server = line.strip_prefix("nameserver").map(|s| s.trim().parse::<IpAddr>());
-        network == NetworkMode::Host || !matches!(server, Some(Ok(address)) if address.is_loopback())
+/// `/etc/resolv.conf`, from the attachment, and from the host where that names no servers; a resolver on the host's
+/// loopback is of no use in a namespace of its own.
+pub(crate) fn resolv_conf(attachment: &Attachment, host: &str, network: NetworkMode) -> String {
+    let Attachment { nameservers, search, options, .. } = attachment;
+    let usable = |line: &&str| match line.split_ascii_whitespace().next() {
+        Some("nameserver") => {
+            let server = line.trim_start_matches("nameserver").trim().parse::<IpAddr>();
+            network == NetworkMode::Host || !server.is_ok_and(|address| address.is_loopback())
+        }
+        Some("search" | "domain") => search.is_empty(),
+        Some("options") => options.is_empty(),
+        _ => true,
     };
-    host.lines().filter(usable).fold(String::new(), |text, line| text + line + "\n")
+    let host = if nameservers.is_empty() { host } else { "" };
+    let mut text = host.lines().filter(usable).fold(String::new(), |text, line| text + line + "\n");
+    // Writing to a String does not fail.
+    for server in nameservers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    for (word, values) in [("search", search), ("options", options)] {
+        if !values.is_empty() {
+            let _ = writeln!(text, "{word} {}", values.join(" "));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -335,9 +349,27 @@ mod tests {
     #[test]
     fn a_resolver_on_the_hosts_loopback_is_left_out() {
         let host = "search lan\nnameserver 127.0.0.53\nnameserver 9.9.9.9\n";
-        assert_eq!(resolv_conf(&[], host, NetworkMode::Edge), "search lan\nnameserver 9.9.9.9\n");
-        assert_eq!(resolv_conf(&[], host, NetworkMode::Host), host);
-        assert_eq!(resolv_conf(&[[10, 0, 0, 1].into()], host, NetworkMode::Edge), "nameserver 10.0.0.1\n");
+        let none = Attachment::default();
+        assert_eq!(resolv_conf(&none, host, NetworkMode::Edge), "search lan\nnameserver 9.9.9.9\n");
+        assert_eq!(resolv_conf(&none, host, NetworkMode::Host), host);
+    }
+
+    /// CTR-11
+    #[test]
+    fn what_the_network_says_of_names_comes_before_what_the_host_says() {
+        let host = "search lan\nnameserver 9.9.9.9\noptions edns0\n";
+        let search = Attachment { search: vec!["a".into(), "b".into()], ..Attachment::default() };
+        let text = "nameserver 9.9.9.9\noptions edns0\nsearch a b\n";
+        assert_eq!(resolv_conf(&search, host, NetworkMode::Edge), text);
+        let own = Attachment {
+            addresses: vec![[10, 0, 0, 5].into(), [10, 1, 0, 5].into()],
+            nameservers: vec![[127, 0, 0, 11].into()],
+            options: vec!["ndots:0".into()],
+            hosts: vec![([10, 0, 0, 9].into(), "db db.lan".into())],
+            ..Attachment::default()
+        };
+        assert_eq!(resolv_conf(&own, host, NetworkMode::Edge), "nameserver 127.0.0.11\noptions ndots:0\n");
+        assert!(hosts("box", &own).ends_with("ip6-allrouters\n10.0.0.5\tbox\n10.0.0.9\tdb db.lan\n"));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::{
     fs, io,
     io::Read as _,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd, OwnedFd},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Arc, PoisonError},
 };
 
@@ -17,14 +17,17 @@ use crate::{
     event::Action,
     layout::{self, ExitRecord, Process},
     name::LookupError,
-    network::Attachment,
-    runtime::{Inner, Slot, adopt, blocking},
+    network::{Attachment, KEPT_MAX, Remembered},
+    runtime::{Inner, Slot, adopt, blocking, to_the_end},
     shim::{self, Failure},
     spec, sys,
 };
 
 /// Bytes of the helper's report; it is one message.
 pub(crate) const REPORT_MAX: u64 = 64 * 1024;
+/// Numbers of descriptors that a shim inherits start here, above all places where it may put them.
+const INHERITED_FROM: i32 = 16;
+const _: () = assert!(shim::HELD_FROM as usize + KEPT_MAX <= INHERITED_FROM as usize);
 
 /// A container did not start.
 #[derive(Debug, thiserror::Error)]
@@ -70,70 +73,87 @@ impl Runtime {
     /// Starts a container that does not run. Returns once its program runs.
     pub async fn start(&self, container: &str) -> Result<(), StartError> {
         let slot = self.inner.find(container)?;
-        let _gate = slot.gate.lock().await;
-        let id = slot.record.id.clone();
-        // Somebody may have been faster.
-        match slot.life.borrow().clone() {
-            life if life.removed => return Err(LookupError::NotFound(container.to_owned()).into()),
-            life if life.state == ContainerState::Running => return Err(StartError::Running(id)),
-            _ => {}
-        }
-        let permit = self.inner.launches.acquire().await;
-        let attachment = self.attach_network(&slot).await?;
-        let launch = Launch {
-            inner: self.inner.clone(),
-            record: slot.record.clone(),
-            data: self.inner.layout.data(&id),
-            exec: self.inner.layout.exec(&id),
-            attachment: attachment.clone(),
-        };
-        let launched = blocking(move || launch.run()).await;
-        drop(permit);
-        match launched {
-            Ok(launched) => {
-                slot.life.send_modify(|life| {
-                    life.state = ContainerState::Running;
-                    life.started_at = Some(launched.at);
-                    life.pid = launched.init.pid.unsigned_abs();
-                    life.addresses = attachment.addresses;
-                    life.stopping = false;
-                });
-                self.inner.tell(&slot.record, Action::Start);
-                adopt::watch(&self.inner, &slot, launched.shim);
-                Ok(())
-            }
-            Err(error) => {
-                self.failed(&slot, &error).await;
-                Err(error)
-            }
-        }
+        // A caller that goes away must not leave a container behind of which nobody knows how far it came.
+        to_the_end(start(self.inner.clone(), slot)).await
     }
+}
 
-    async fn attach_network(&self, slot: &Slot) -> Result<Attachment, StartError> {
-        let record = &slot.record;
-        if record.network != NetworkMode::Edge {
-            return Ok(Attachment::default());
-        }
-        let Some(network) = &self.inner.config.network else {
-            return Err(StartError::Network("this node has no network".to_owned()));
-        };
-        network.attach(record.id.as_str(), record.hostname()).await.map_err(StartError::Network)
+async fn start(inner: Arc<Inner>, slot: Arc<Slot>) -> Result<(), StartError> {
+    let _gate = slot.gate.lock().await;
+    let id = slot.record.id.clone();
+    // Somebody may have been faster.
+    match slot.life.borrow().clone() {
+        life if life.removed => return Err(LookupError::NotFound(id.to_string()).into()),
+        life if life.state == ContainerState::Running => return Err(StartError::Running(id)),
+        _ => {}
     }
+    let started = launch(&inner, &slot).await;
+    if let Err(error) = &started {
+        failed(&inner, &slot, error).await;
+    }
+    started
+}
 
-    /// Leaves the container as one that has ended with this error.
-    async fn failed(&self, slot: &Slot, error: &StartError) {
-        let data = self.inner.layout.data(&slot.record.id);
-        let (code, text) = match error {
-            StartError::Failed { code, text } => (*code, text.clone()),
-            other => (128, other.to_string()),
-        };
-        let record = ExitRecord { code, oom: false, at: sys::now(), error: text };
-        let durable = slot.record.durable();
-        if let Err(error) = blocking(move || record.write(&data, durable)).await {
-            tracing::warn!(%error, container = %slot.record.id, "cannot write down why a container did not start");
-        }
-        self.inner.bury(slot).await;
+async fn launch(inner: &Arc<Inner>, slot: &Arc<Slot>) -> Result<(), StartError> {
+    let _permit = inner.launches.acquire().await;
+    let attachment = attach_network(inner, &slot.record).await?;
+    let (addresses, ports) = (attachment.addresses.clone(), attachment.ports.clone());
+    let id = &slot.record.id;
+    let launch = Launch {
+        inner: inner.clone(),
+        record: slot.record.clone(),
+        data: inner.layout.data(id),
+        exec: inner.layout.exec(id),
+        attachment,
+    };
+    let launched = blocking(move || launch.run()).await?;
+    slot.life.send_modify(|life| {
+        life.state = ContainerState::Running;
+        life.started_at = Some(launched.at);
+        life.pid = launched.init.pid.unsigned_abs();
+        life.addresses = addresses;
+        life.ports = ports;
+        life.stopping = false;
+    });
+    inner.tell(&slot.record, Action::Start);
+    adopt::watch(inner, slot, launched.shim);
+    Ok(())
+}
+
+async fn attach_network(inner: &Inner, record: &Record) -> Result<Attachment, StartError> {
+    if record.network != NetworkMode::Edge {
+        return Ok(Attachment::default());
     }
+    let Some(network) = &inner.config.network else {
+        return Err(StartError::Network("this node has no network".to_owned()));
+    };
+    let attached = network.attach(record.id.as_str(), record.hostname(), &record.wiring).await;
+    let attachment = attached.map_err(StartError::Network)?;
+    if attachment.keep.len() > KEPT_MAX {
+        let text = format!("{} sockets are to be kept; at most {KEPT_MAX} can be", attachment.keep.len());
+        return Err(StartError::Network(text));
+    }
+    Ok(attachment)
+}
+
+/// Leaves the container as one that has ended with this error. The caller holds the gate.
+async fn failed(inner: &Inner, slot: &Slot, error: &StartError) {
+    let (data, cgroup) = (inner.layout.data(&slot.record.id), inner.cgroup(&slot.record.id));
+    let (code, text) = match error {
+        StartError::Failed { code, text } => (*code, text.clone()),
+        other => (128, other.to_string()),
+    };
+    let record = ExitRecord { code, oom: false, at: sys::now(), error: text };
+    let durable = slot.record.durable();
+    let ended = blocking(move || {
+        // A shim that was killed may have left a process, which must be gone before its network is.
+        cgroup.remove()?;
+        record.write(&data, durable)
+    });
+    if let Err(error) = ended.await {
+        tracing::warn!(%error, container = %slot.record.id, "cannot write down why a container did not start");
+    }
+    inner.bury(slot).await;
 }
 
 struct Launched {
@@ -144,33 +164,38 @@ struct Launched {
 
 impl Launch {
     fn run(&self) -> Result<Launched, StartError> {
-        let id = &self.record.id;
-        let io = |source| StartError::Io { id: id.clone(), source };
+        let io = |source| StartError::Io { id: self.record.id.clone(), source };
         let at = self.prepare().map_err(io)?;
         let mut shim = self.spawn().map_err(io)?;
-        let pidfd = i32::try_from(shim.id())
-            .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
-            .and_then(sys::pidfd_open)
-            .map_err(io)?;
+        let followed = self.follow(&mut shim).map_err(io).and_then(|followed| followed);
+        if let Err(error) = &followed {
+            // After its own report it has nothing left to do but to clean up.
+            if !matches!(error, StartError::Failed { .. }) {
+                let _ = shim.kill();
+            }
+            shim.wait().map_err(io)?;
+        }
+        let (shim, init) = followed?;
+        Ok(Launched { shim, init, at })
+    }
+
+    /// Waits until the container's program runs, or the shim says why not.
+    fn follow(&self, shim: &mut Child) -> io::Result<Result<(OwnedFd, Process), StartError>> {
+        let pid = i32::try_from(shim.id()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let pidfd = sys::pidfd_open(pid)?;
         let mut report = String::new();
         if let Some(stdout) = shim.stdout.take() {
-            stdout.take(REPORT_MAX).read_to_string(&mut report).map_err(io)?;
+            stdout.take(REPORT_MAX).read_to_string(&mut report)?;
         }
-        if let Some(Failure { code, text }) = Failure::parse(&report) {
-            // It has nothing left to do but to clean up.
-            shim.wait().map_err(io)?;
-            return Err(StartError::Failed { code, text });
-        }
-        match Process::read(&self.exec.join(layout::INIT)) {
-            Some(init) => Ok(Launched { shim: pidfd, init, at }),
-            None => {
-                shim.wait().map_err(io)?;
-                Err(StartError::Failed {
-                    code: 128,
-                    text: "the shim ended before the container ran".to_owned(),
-                })
+        let failure = Failure::parse(&report);
+        Ok(match (failure, Process::read(&self.exec.join(layout::INIT))) {
+            (Some(Failure { code, text }), _) => Err(StartError::Failed { code, text }),
+            (None, Some(init)) => Ok((pidfd, init)),
+            (None, None) => {
+                let text = "the shim ended before the container ran".to_owned();
+                Err(StartError::Failed { code: 128, text })
             }
-        }
+        })
     }
 
     /// Writes what the shim and the container find.
@@ -186,14 +211,12 @@ impl Launch {
         if record.open_stdin {
             sys::make_fifo(&exec.join(layout::STDIN))?;
         }
-        adopt::remember_addresses(exec, &self.attachment.addresses)?;
+        Remembered::write(&self.attachment, exec)?;
         let hostname = record.hostname();
         let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let addresses = self.attachment.addresses.get(..1).unwrap_or_default();
-        let nameservers = &self.attachment.nameservers;
-        fs::write(data.join("hosts"), spec::hosts(hostname, addresses))?;
+        fs::write(data.join("hosts"), spec::hosts(hostname, &self.attachment))?;
         fs::write(data.join("hostname"), format!("{hostname}\n"))?;
-        fs::write(data.join("resolv.conf"), spec::resolv_conf(nameservers, &host, record.network))?;
+        fs::write(data.join("resolv.conf"), spec::resolv_conf(&self.attachment, &host, record.network))?;
         let cgroup = self.inner.cgroup_path(&record.id);
         let places = spec::Places { data, exec, cgroup: &cgroup };
         let spec = spec::build(record, &places, &self.attachment).map_err(io::Error::other)?;
@@ -203,7 +226,7 @@ impl Launch {
         Ok(Stamp(at))
     }
 
-    fn spawn(&self) -> io::Result<std::process::Child> {
+    fn spawn(&self) -> io::Result<Child> {
         let durability = if self.record.durable() { shim::DURABLE } else { shim::FLEETING };
         let mut command = Command::new(&self.inner.config.program);
         command
@@ -216,16 +239,14 @@ impl Launch {
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         let _alone = self.inner.spawning.lock().unwrap_or_else(PoisonError::into_inner);
-        command.spawn()
+        let copies = self.attachment.keep.iter().map(|fd| sys::inheritable(fd.as_fd(), INHERITED_FROM));
+        let copies = copies.collect::<io::Result<Vec<_>>>()?;
+        command.args(copies.iter().map(|fd| fd.as_raw_fd().to_string())).spawn()
     }
 }
 
 /// Starts `command` with `report` left open for it; its number is the command's last argument.
-pub(crate) fn spawn_with_report(
-    inner: &Inner,
-    mut command: Command,
-    report: OwnedFd,
-) -> io::Result<std::process::Child> {
+pub(crate) fn spawn_with_report(inner: &Inner, mut command: Command, report: OwnedFd) -> io::Result<Child> {
     let _alone = inner.spawning.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: changes a flag of our own descriptor, which is closed again before the next child is born.
     sys::check(unsafe { libc::fcntl(report.as_raw_fd(), libc::F_SETFD, 0) })?;

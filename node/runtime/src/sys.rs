@@ -106,6 +106,18 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Resul
     .map(drop)
 }
 
+/// A copy of descriptor `number` of the process behind `pidfd`.
+pub(crate) fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })
+}
+
+/// A copy of `fd` that stays open in a child, numbered `from` or higher.
+pub(crate) fn inheritable(fd: BorrowedFd<'_>, from: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: makes a descriptor out of an open one.
+    owned(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, from) }.into())
+}
+
 /// How a child ended: 0 to 255, or 128 + signal.
 pub(crate) fn exit_code(code: i32, status: i32) -> i32 {
     if code == libc::CLD_EXITED { status } else { 128 + status }

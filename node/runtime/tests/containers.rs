@@ -4,24 +4,10 @@
 
 mod bench;
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    net::IpAddr,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-        mpsc,
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use bench::{Bench, bench, bench_with, output, spec};
-use covey_runtime::{
-    Action, Attachment, BoxFuture, ContainerState, CreateError, ExecSpec, LogQuery, Network, NetworkMode,
-    OperationError, StartError,
-};
+use bench::{Bench, bench, output, spec};
+use covey_runtime::{Action, ContainerState, CreateError, ExecSpec, LogQuery, OperationError, StartError};
 use covey_state::container::{Amount, ContainerSpec, Mount, MountKind, Resources};
 use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
@@ -371,77 +357,5 @@ async fn nothing_is_left_of_removed_containers() {
     assert_eq!(Bench::mounts(), before);
     assert!(bench.cgroups().is_empty(), "{:?}", bench.cgroups());
     assert!(bench.runtime.list().is_empty());
-    bench.close().await;
-}
-
-/// One namespace for all, which a thread of its own keeps.
-struct OneNamespace {
-    path: PathBuf,
-    attached: AtomicU32,
-    _end: mpsc::Sender<()>,
-}
-
-impl OneNamespace {
-    fn new() -> Self {
-        let (tell, told) = mpsc::channel();
-        let (end, ended) = mpsc::channel::<()>();
-        std::thread::spawn(move || {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            tell.send(nix::unistd::gettid()).unwrap();
-            // Until the sender is dropped.
-            let _ = ended.recv();
-        });
-        let thread = told.recv().unwrap();
-        let path = format!("/proc/{}/task/{thread}/ns/net", std::process::id()).into();
-        Self { path, attached: AtomicU32::new(0), _end: end }
-    }
-}
-
-impl Network for OneNamespace {
-    fn attach<'a>(&'a self, _: &'a str, hostname: &'a str) -> BoxFuture<'a, Result<Attachment, String>> {
-        Box::pin(async move {
-            if hostname == "refused" {
-                return Err("no address left".to_owned());
-            }
-            self.attached.fetch_add(1, Ordering::SeqCst);
-            let addresses: Vec<IpAddr> = vec![[100, 64, 0, 5].into(), "fd00::5".parse().unwrap()];
-            Ok(Attachment {
-                namespace: self.path.clone(),
-                addresses,
-                nameservers: vec![[100, 64, 0, 1].into()],
-            })
-        })
-    }
-
-    fn detach<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), String>> {
-        self.attached.fetch_sub(1, Ordering::SeqCst);
-        Box::pin(std::future::ready(Ok(())))
-    }
-}
-
-/// CTR-11
-#[tokio::test]
-async fn a_container_is_in_the_namespace_that_the_network_names() {
-    let network = Arc::new(OneNamespace::new());
-    let Some(bench) = bench_with(Some(network.clone())).await else { return };
-    let script =
-        "readlink /proc/self/ns/net; cat /etc/resolv.conf; grep 100.64 /etc/hosts; echo up; exec sleep 1000";
-    let request = |hostname: &str| covey_runtime::CreateContainer {
-        spec: ContainerSpec { hostname: hostname.into(), ..spec(&["sh", "-c", script]) },
-        network: NetworkMode::Edge,
-        ..covey_runtime::CreateContainer::default()
-    };
-    let id = bench.runtime.create(request("box")).await.unwrap().to_string();
-    bench.runtime.start(&id).await.unwrap();
-    let inode = std::os::unix::fs::MetadataExt::ino(&File::open(&network.path).unwrap().metadata().unwrap());
-    let expected = format!("net:[{inode}]\nnameserver 100.64.0.1\n100.64.0.5\tbox\nup\n");
-    assert_eq!(bench.lines_until(&id, "up").await, expected);
-    assert_eq!(bench.runtime.inspect(&id).unwrap().addresses.len(), 2);
-    assert_eq!(network.attached.load(Ordering::SeqCst), 1);
-    bench.runtime.remove(&id, true).await.unwrap();
-    assert_eq!(network.attached.load(Ordering::SeqCst), 0);
-    let refused = bench.runtime.create(request("refused")).await.unwrap();
-    let error = bench.runtime.start(refused.as_str()).await.unwrap_err().to_string();
-    assert_eq!(error, "failed to set up container networking: no address left");
     bench.close().await;
 }

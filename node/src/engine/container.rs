@@ -8,7 +8,7 @@ use covey_api::{
     log::{LogLine, LogQuery, Output},
 };
 use covey_runtime::{self as runtime, ExitStatus, LookupError, NetworkMode, OperationError};
-use covey_state::time::Stamp;
+use covey_state::{network::Wiring, time::Stamp};
 use futures_util::{StreamExt as _, stream::BoxStream};
 
 use super::{LocalEngine, failure};
@@ -24,6 +24,7 @@ impl LocalEngine {
             auto_remove: request.auto_remove,
             task: None,
             network: mode(request.network),
+            wiring: Wiring { edge: request.network == Network::Bridge, ..Wiring::default() },
         };
         let id = self.runtime.create(wanted).await.map_err(failure::create)?;
         Ok(id.to_string())

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
     sync::{Arc, Weak},
 };
@@ -11,14 +11,15 @@ use covey_state::time::Stamp;
 
 use super::{Inner, Life, OpenError, Slot};
 use crate::{
-    container::{ContainerId, ContainerState, Record},
+    container::{ContainerId, ContainerState, NetworkMode, Record},
     layout::{self, ExitRecord, FORMAT, Process},
-    sys,
+    network::{KEPT_MAX, Remembered},
+    shim, sys,
 };
 
 /// Fills the table from the disk, watches what runs, and removes what belongs to nobody.
 pub(super) async fn adopt(inner: &Arc<Inner>) -> Result<(), OpenError> {
-    let mut orphans = vec![];
+    let (mut running, mut orphans) = (vec![], vec![]);
     for record in records(inner)? {
         let slot = Slot::new(record, Life::new());
         let id = slot.record.id.clone();
@@ -30,9 +31,18 @@ pub(super) async fn adopt(inner: &Arc<Inner>) -> Result<(), OpenError> {
             table.names.insert(slot.record.name.clone(), id.clone());
             table.slots.insert(id, slot.clone());
         }
-        if !resume(inner, &slot) {
-            orphans.push(slot);
+        match resume(inner, &slot) {
+            Found::Running(shim) => running.push((slot, shim)),
+            Found::Resting => {}
+            Found::Orphan => orphans.push(slot),
         }
+    }
+    // All of them first: whatever is asked of the network after this, it knows what is taken.
+    for (slot, shim) in &running {
+        hand_over(inner, slot, shim.as_fd());
+    }
+    for (slot, shim) in running {
+        watch(inner, &slot, shim);
     }
     sweep(inner);
     for slot in orphans {
@@ -77,11 +87,21 @@ fn records(inner: &Inner) -> Result<Vec<Record>, OpenError> {
     Ok(records)
 }
 
-/// Sets what a container's files say about it. False where it has ended and has to be buried.
-fn resume(inner: &Arc<Inner>, slot: &Arc<Slot>) -> bool {
+/// How the daemon before left a container.
+enum Found {
+    /// With this shim.
+    Running(OwnedFd),
+    /// Never started, or ended and buried.
+    Resting,
+    /// Ended, and to be buried.
+    Orphan,
+}
+
+/// Sets what a container's files say about it.
+fn resume(inner: &Inner, slot: &Slot) -> Found {
     let id = &slot.record.id;
     let (data, exec) = (inner.layout.data(id), inner.layout.exec(id));
-    let Some((started, _)) = started(&data) else { return true };
+    let Some((started, _)) = started(&data) else { return Found::Resting };
     slot.life.send_modify(|life| life.started_at = Some(started));
     let shim = Process::read(&exec.join(layout::SHIM)).and_then(Process::open);
     let init = Process::read(&exec.join(layout::INIT));
@@ -90,21 +110,35 @@ fn resume(inner: &Arc<Inner>, slot: &Arc<Slot>) -> bool {
         let _ = sys::pidfd_send_signal(shim.as_fd(), libc::SIGKILL);
     }
     if let (Some(shim), Some(init)) = (shim, init) {
+        let remembered = Remembered::read(&exec);
         slot.life.send_modify(|life| {
             life.state = ContainerState::Running;
             life.pid = init.pid.unsigned_abs();
-            life.addresses = addresses(&exec);
+            life.addresses = remembered.addresses;
+            life.ports = remembered.ports;
         });
-        watch(inner, slot, shim);
-        return true;
+        return Found::Running(shim);
     }
     match ExitRecord::read(&data) {
         Some(exit) if !exec.exists() && !slot.record.auto_remove => {
             slot.life.send_modify(|life| life.state = ContainerState::Exited(exit.into()));
-            true
+            Found::Resting
         }
-        _ => false,
+        _ => Found::Orphan,
     }
+}
+
+/// Tells the network of a container that runs, and gives it the sockets back that the container's shim held.
+fn hand_over(inner: &Inner, slot: &Slot, shim: BorrowedFd<'_>) {
+    let (NetworkMode::Edge, Some(network)) = (slot.record.network, &inner.config.network) else { return };
+    let Remembered { addresses, kept, .. } = Remembered::read(&inner.layout.exec(&slot.record.id));
+    let places = (shim::HELD_FROM..).take(kept.min(KEPT_MAX));
+    let kept = places.map(|place| sys::pidfd_getfd(shim, place)).collect::<io::Result<Vec<_>>>();
+    let kept = kept.unwrap_or_else(|error| {
+        tracing::warn!(%error, container = %slot.record.id, "the sockets of a container's network are lost");
+        vec![]
+    });
+    network.adopted(slot.record.id.as_str(), &slot.record.wiring, &addresses, kept);
 }
 
 /// When a container was started, and in which run of the machine.
@@ -112,20 +146,6 @@ pub(crate) fn started(data: &Path) -> Option<(Stamp, String)> {
     let text = fs::read_to_string(data.join(layout::STARTED)).ok()?;
     let (at, boot) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
     Some((Stamp(at.parse().unwrap_or_default()), boot.to_owned()))
-}
-
-/// The addresses that a container got, for the daemon after this one.
-const ADDRESSES: &str = "addresses";
-
-/// Remembers the addresses of a container while it runs.
-pub(crate) fn remember_addresses(exec: &Path, addresses: &[std::net::IpAddr]) -> io::Result<()> {
-    let lines: String = addresses.iter().map(|address| format!("{address}\n")).collect();
-    layout::replace(exec, ADDRESSES, lines.as_bytes(), false)
-}
-
-fn addresses(exec: &Path) -> Vec<std::net::IpAddr> {
-    let text = fs::read_to_string(exec.join(ADDRESSES)).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// Removes what containers left that are not in the table. Only what our own directories name: another daemon may have

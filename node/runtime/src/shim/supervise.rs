@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Failure, build,
+    Failure, HELD_FROM, build,
     logger::{Logger, Stream},
 };
 use crate::{
@@ -25,6 +25,8 @@ struct Shim<'a> {
     exec: &'a Path,
     cgroup: &'a Path,
     durable: bool,
+    /// Numbers of the descriptors to hold, as they were inherited.
+    held: Vec<i32>,
 }
 
 /// The ends of the container's standard streams that belong to the container.
@@ -36,9 +38,11 @@ pub(super) struct Stdio {
 
 /// Runs as a shim; returns its exit code.
 pub(super) fn run(arguments: &[PathBuf]) -> i32 {
-    let [data, exec, cgroup, durability] = arguments else { return 2 };
+    let [data, exec, cgroup, durability, held @ ..] = arguments else { return 2 };
     let durable = durability.as_os_str() != super::FLEETING;
-    let shim = Shim { data, exec, cgroup, durable };
+    let numbers = held.iter().map(|number| number.to_str()?.parse().ok());
+    let Some(held) = numbers.collect() else { return 2 };
+    let shim = Shim { data, exec, cgroup, durable, held };
     match shim.live() {
         Ok(()) => 0,
         Err(_) => 1,
@@ -47,6 +51,7 @@ pub(super) fn run(arguments: &[PathBuf]) -> i32 {
 
 impl Shim<'_> {
     fn live(&self) -> io::Result<()> {
+        hold(&self.held)?;
         detach();
         let own =
             i32::try_from(std::process::id()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
@@ -117,9 +122,20 @@ impl Shim<'_> {
     }
 }
 
-/// Leaves the daemon's session, files and fate.
+/// Keeps the descriptors `inherited` at their places, and closes all others that the daemon had.
+fn hold(inherited: &[i32]) -> io::Result<()> {
+    let mut place = HELD_FROM;
+    for number in inherited {
+        // SAFETY: nobody in this process owns a descriptor yet; the daemon numbers them above all places.
+        sys::check(unsafe { libc::dup3(*number, place, libc::O_CLOEXEC) })?;
+        place += 1;
+    }
+    sys::close_from(place.unsigned_abs());
+    Ok(())
+}
+
+/// Leaves the daemon's session and fate.
 fn detach() {
-    sys::close_from(3);
     // SAFETY: these change attributes of this process only. Failing is no harm: a shim that leads its session already,
     // or one that the kernel may kill for memory like any other.
     unsafe {

@@ -49,6 +49,7 @@ pub fn spec(words: &[&str]) -> ContainerSpec {
 }
 
 /// A bench, or `None` with a word of why.
+#[allow(dead_code, reason = "not every test file does without a network")]
 pub async fn bench() -> Option<Bench> {
     bench_with(None).await
 }

@@ -1,0 +1,18 @@
+//! The resolver of containers, at 127.0.0.11, UDP and TCP.
+//!
+//! It binds no port 53, which belongs to the container: its [`Sockets`] are on ports that the kernel chose, and a rule
+//! in the container's network namespace leads there. They live in two processes: the daemon's [`Resolver`] reads them,
+//! and duplicates in a process that outlives the daemon keep what is asked meanwhile. What is not a name of the
+//! container's networks is asked of the host's resolvers, from the host's own namespace, by one [`Forwarder`] for all.
+#![allow(clippy::disallowed_methods, reason = "door: DNS sockets, and the rule that leads to them")]
+
+mod forward;
+mod message;
+mod redirect;
+mod resolver;
+mod sockets;
+
+pub use forward::Forwarder;
+pub use redirect::RedirectError;
+pub use resolver::{Outside, Resolver, Scope};
+pub use sockets::{Sockets, SocketsError};

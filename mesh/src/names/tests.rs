@@ -1,0 +1,1 @@
+//! Every rule about names, one by one.

@@ -1,8 +1,14 @@
-//! The way out: which sources are masqueraded, and the planner that keeps it so.
+//! The way out alone, for hosts that publish nothing: which sources are masqueraded.
 
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
+
+use crate::{
+    host::Host,
+    object::{Change, Tables},
+    program::{Place, Program},
+};
 
 /// Packets from this block that leave by a link other than a container's are masqueraded.
 ///
@@ -12,58 +18,16 @@ use ipnet::IpNet;
 pub struct Masquerade {
     /// The host's block.
     pub source: IpNet,
-    /// In front of the names of containers' links.
+    /// In front of the names of containers' links; the same for all.
     pub inside: String,
 }
 
-/// One step that brings the kernel closer to what is wanted. All steps of a plan are one atomic batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Our table is made anew, with exactly these rules.
-    Replace(BTreeSet<Masquerade>),
-    /// Our table goes.
-    Delete,
-}
-
-/// What the kernel has: `None` without our table, else its rules; a rule that is not one of ours in form is `Err`
-/// with its place.
-pub type Observed = Option<Result<BTreeSet<Masquerade>, usize>>;
-
-/// The step from `observed` to `desired`, if any is needed.
-pub fn plan(desired: &BTreeSet<Masquerade>, observed: &Observed) -> Option<Change> {
-    match observed {
-        None if desired.is_empty() => None,
-        Some(_) if desired.is_empty() => Some(Change::Delete),
-        Some(Ok(rules)) if rules == desired => None,
-        _ => Some(Change::Replace(desired.clone())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rules(sources: &[&str]) -> BTreeSet<Masquerade> {
-        sources.iter().map(|s| Masquerade { source: s.parse().unwrap(), inside: "cv".to_owned() }).collect()
-    }
-
-    #[test]
-    fn what_is_as_wanted_is_left_alone() {
-        let wanted = rules(&["100.64.1.0/24", "fd00::/64"]);
-        assert_eq!(plan(&wanted, &Some(Ok(wanted.clone()))), None);
-        assert_eq!(plan(&rules(&[]), &None), None);
-    }
-
-    #[test]
-    fn missing_other_and_damaged_rules_are_replaced() {
-        let wanted = rules(&["100.64.1.0/24"]);
-        for observed in [None, Some(Ok(rules(&[]))), Some(Ok(rules(&["100.64.2.0/24"]))), Some(Err(1))] {
-            assert_eq!(plan(&wanted, &observed), Some(Change::Replace(wanted.clone())));
-        }
-    }
-
-    #[test]
-    fn nothing_is_left_where_nothing_is_wanted() {
-        assert_eq!(plan(&rules(&[]), &Some(Ok(rules(&["100.64.1.0/24"])))), Some(Change::Delete));
-    }
+/// The steps from `observed` to `desired`, if any are needed.
+pub fn plan(desired: &BTreeSet<Masquerade>, observed: &Tables) -> Option<Vec<Change>> {
+    let place = desired.first().map_or(Place::Nothing, |first| {
+        let blocks = desired.iter().map(|masquerade| masquerade.source).collect();
+        Place::Host(Host { blocks, inside: first.inside.clone(), edge: None })
+    });
+    let changes = crate::plan(&Program::new(place), observed);
+    (!changes.is_empty()).then_some(changes)
 }

@@ -1,11 +1,19 @@
-//! The nf_tables socket: observe and apply in atomic batches.
+//! The netfilter sockets: nf_tables observed and changed in atomic batches, and connections cut.
 //!
-//! One table, `inet covey`, is ours alone; no other table is ever looked into or changed. Everything here blocks for
-//! the time of a few system calls; call it off the async threads.
-#![allow(clippy::disallowed_methods, reason = "door: nf_tables")]
+//! The tables `inet covey` and `netdev covey` are ours alone; no other table is ever looked into or changed.
+//! Everything here blocks for the time of a few system calls; call it off the async threads.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "door: nf_tables, conntrack, and a thread to enter a network namespace"
+)]
 
+mod attribute;
+mod conntrack;
 mod nft;
-mod rule;
+mod read;
 mod socket;
+mod write;
 
-pub use nft::{Nft, NftError};
+pub use conntrack::Conntrack;
+pub use nft::Nft;
+pub use socket::NetfilterError;

@@ -1,185 +1,166 @@
-//! Our table in the kernel: what it has, and the one step of a plan.
+//! Our tables in the kernel: what they hold, and the steps of a plan.
 
-use std::io;
+use std::{collections::BTreeMap, path::Path};
 
-use covey_mesh::masquerade::{Change, Masquerade, Observed};
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook, HookNumber, InetHookNumber, NfTablesMessage, RuleAttribute,
-    RuleMessage, TableAttribute, TableMessage,
+use covey_mesh::{
+    Frontend, Virtual, backends_of,
+    object::{Chain, Change, Family, Map, Table, Tables, Value},
+    question, read_backend,
 };
 
-use crate::{rule, socket::Netfilter};
+use crate::{
+    attribute::{Attributes, find_number},
+    read,
+    socket::{Found, Netfilter, NetfilterError, Request},
+    write::{self, attr, in_table, request},
+};
 
-/// Our table, of the family `inet`.
-const TABLE: &str = "covey";
-/// Its only chain.
-const CHAIN: &str = "postrouting";
-/// When the chain is asked: where sources are translated (`srcnat`, `NF_IP_PRI_NAT_SRC` of linux/netfilter_ipv4.h).
-const PRIORITY: u32 = 100;
+/// How often an observation is begun anew because somebody changed some table meanwhile.
+const ATTEMPTS_MAX: usize = 16;
+/// `NFTA_GEN_ID`: counts the changes of any table.
+const GENERATION: u16 = 1;
 
-/// nf_tables could not be read or changed. The kernel did nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum NftError {
-    /// The socket itself.
-    #[error("netlink socket")]
-    Socket(#[from] io::Error),
-    /// The kernel refused, with this error number.
-    #[error("refused by nf_tables")]
-    Refused(#[source] io::Error),
-    /// The kernel's answer cannot be read.
-    #[error("netlink answer cannot be read")]
-    Answer(#[from] netlink_packet_core::DecodeError),
-    /// Somebody changes tables all the time.
-    #[error("rules change faster than they can be listed")]
-    Torn,
-    /// No rule says this: the source is not a network, or no link's name begins so.
-    #[error("cannot masquerade {} outside of links {:?}", .0.source, .0.inside)]
-    Unsayable(Masquerade),
+/// `NFPROTO_INET`, `NFPROTO_NETDEV`.
+pub const fn number_of(family: Family) -> u8 {
+    match family {
+        Family::Inet => libc::NFPROTO_INET as u8,
+        Family::Netdev => libc::NFPROTO_NETDEV as u8,
+    }
 }
 
-/// What holds the rules: the table and its chain.
-enum Frame {
-    Missing,
-    Damaged,
-    AsMade,
-}
-
-/// One message of a batch, with its flags.
-type Step = (NfTablesMessage, u16);
-
-/// Our table of the network namespace in which it was opened.
+/// Our tables of one network namespace.
 pub struct Nft {
     netfilter: Netfilter,
 }
 
 impl Nft {
-    /// Opens the socket.
+    /// Opens a socket in this thread's network namespace.
     ///
     /// # Errors
     /// The kernel has no netfilter.
-    pub fn open() -> Result<Self, NftError> {
+    pub fn open() -> Result<Self, NetfilterError> {
         Ok(Self { netfilter: Netfilter::open()? })
     }
 
-    /// What the kernel has in our table. A table or a chain that is not of our form spoils its first rule.
+    /// Opens a socket in the network namespace that this file names, from wherever it is used.
     ///
     /// # Errors
-    /// The kernel could not be asked. A missing table is no error, nor is a rule of somebody else in ours.
-    pub fn observe(&mut self) -> Result<Observed, NftError> {
-        match self.frame()? {
-            Frame::Missing => return Ok(None),
-            Frame::Damaged => return Ok(Some(Err(0))),
-            Frame::AsMade => {}
+    /// The namespace cannot be entered, or the kernel has no netfilter.
+    pub fn open_in(namespace: &Path) -> Result<Self, NetfilterError> {
+        Ok(Self { netfilter: Netfilter::open_in(namespace)? })
+    }
+
+    /// What our tables hold, all at one moment.
+    ///
+    /// # Errors
+    /// The kernel could not be asked, or somebody changes tables all the time. A missing table is no error.
+    pub fn observe(&mut self) -> Result<Tables, NetfilterError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let before = self.generation()?;
+            let seen = self.tables();
+            if self.generation()? == before
+                && let Some(tables) = seen?
+            {
+                return Ok(tables);
+            }
         }
-        let table = RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.to_owned())] };
-        let rules = self.netfilter.dump(NfTablesMessage::GetRule(table))?;
-        let read = |(place, rule): (usize, &Option<NfTablesMessage>)| our_rule(rule.as_ref()).ok_or(place);
-        Ok(Some(rules.iter().enumerate().map(read).collect()))
+        Err(NetfilterError::Torn)
     }
 
-    /// Takes the step, as one atomic batch. No packet meets a half of it, except where the chain was damaged.
+    /// Takes the steps: one atomic batch for each family, those of `inet` first.
     ///
     /// # Errors
-    /// Everything is as it was.
-    pub fn apply(&mut self, change: &Change) -> Result<(), NftError> {
-        let steps = match change {
-            Change::Delete => without_table(),
-            Change::Replace(rules) => {
-                if let Some(rule) = rules.iter().find(|rule| !rule::is_sayable(rule)) {
-                    return Err(NftError::Unsayable(rule.clone()));
-                }
-                // A new chain beside the old one would be atomic on paper only: a packet asks both in turn, and
-                // finds no rule if the batch takes effect between the two.
-                let empty = match self.frame()? {
-                    Frame::AsMade => vec![(NfTablesMessage::DeleteRule(rule_of_chain()), 0)],
-                    Frame::Missing | Frame::Damaged => [without_table(), new_frame()].concat(),
-                };
-                empty.into_iter().chain(rules.iter().map(new_rule)).collect()
-            }
-        };
-        self.netfilter.batch(steps)
+    /// Of the first batch that was refused, nothing was done, and nothing of the next one. What is known of the
+    /// kernel is wrong then: observe and plan.
+    pub fn apply(&mut self, changes: &[Change]) -> Result<(), NetfilterError> {
+        for family in [Family::Inet, Family::Netdev] {
+            self.netfilter.batch(libc::NFNL_SUBSYS_NFTABLES as u16, write::requests(family, changes))?;
+        }
+        Ok(())
     }
 
-    fn frame(&mut self) -> Result<Frame, NftError> {
-        let found = match self.netfilter.get(NfTablesMessage::GetTable(table())) {
-            Err(NftError::Refused(error)) if error.raw_os_error() == Some(libc::ENOENT) => {
-                return Ok(Frame::Missing);
-            }
-            found => found?,
+    /// What a new connection to this frontend would meet: read from the kernel, a few elements only. `None` if it is
+    /// not balanced.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn lookup(&mut self, frontend: &Frontend) -> Result<Option<Virtual>, NetfilterError> {
+        let (map, key) = question(frontend);
+        let way = self.element(&map, &key)?;
+        let Some((map, keys, balance)) = way.and_then(|way| backends_of(frontend, &way)) else {
+            return Ok(None);
         };
-        let flagged = found.iter().flatten().any(has_flags);
-        Ok(if !flagged && self.chain_is_as_made()? { Frame::AsMade } else { Frame::Damaged })
+        let mut backends = Vec::new();
+        for key in keys {
+            let value = self.element(&map, &key)?;
+            backends.extend(value.and_then(|value| read_backend(frontend, &value)));
+        }
+        Ok(Some(Virtual { balance, backends }))
     }
 
-    fn chain_is_as_made(&mut self) -> Result<bool, NftError> {
-        let all = ChainMessage { attributes: Vec::new() };
-        // The kernel lists the chains of every table of the family.
-        let in_table = ChainAttribute::Table(TABLE.to_owned());
-        let found = self.netfilter.dump(NfTablesMessage::GetChain(all))?;
-        let mut ours = found.iter().flatten().filter_map(|message| match message {
-            NfTablesMessage::NewChain(chain) if chain.attributes.contains(&in_table) => Some(chain),
+    fn element(&mut self, map: &str, key: &[u8]) -> Result<Option<Vec<u8>>, NetfilterError> {
+        let mut list = Attributes::default();
+        write::element(&mut list, key, None);
+        let body = write::of_map(map, list);
+        let found = self.get(request(Family::Inet, libc::NFT_MSG_GETSETELEM, 0, body))?;
+        let value = found.iter().flat_map(|body| read::elements(body)).next();
+        Ok(value.and_then(|(_, value)| match value {
+            Value::Bytes(bytes) => Some(bytes),
             _ => None,
-        });
-        let (Some(only), None) = (ours.next(), ours.next()) else { return Ok(false) };
-        Ok(chain().attributes.iter().all(|attribute| only.attributes.contains(attribute)))
+        }))
     }
-}
 
-fn table() -> TableMessage {
-    TableMessage { attributes: vec![TableAttribute::Name(TABLE.to_owned())] }
-}
-
-/// A table may be told to sleep, or to belong to one process: ours never is.
-fn has_flags(message: &NfTablesMessage) -> bool {
-    let NfTablesMessage::NewTable(table) = message else { return false };
-    table.attributes.iter().any(|a| matches!(a, TableAttribute::Flags(flags) if !flags.is_empty()))
-}
-
-fn chain() -> ChainMessage {
-    ChainMessage {
-        attributes: vec![
-            ChainAttribute::Table(TABLE.to_owned()),
-            ChainAttribute::Name(CHAIN.to_owned()),
-            ChainAttribute::Hook(vec![
-                Hook::Number(HookNumber::Inet(InetHookNumber::PostRouting)),
-                Hook::Priority(PRIORITY),
-            ]),
-            ChainAttribute::Policy(libc::NF_ACCEPT as u32),
-            ChainAttribute::Type("nat".to_owned()),
-        ],
+    /// Asks for one object; what is not there is no error.
+    fn get(&mut self, what: Request) -> Result<Vec<Found>, NetfilterError> {
+        match self.netfilter.request(what) {
+            Err(error) if error.is(libc::ENOENT) => Ok(Vec::new()),
+            answer => answer,
+        }
     }
-}
 
-/// Made before it is deleted: deleting what is not there would refuse the batch.
-fn without_table() -> Vec<Step> {
-    vec![(NfTablesMessage::NewTable(table()), NLM_F_CREATE), (NfTablesMessage::DeleteTable(table()), 0)]
-}
-
-fn new_frame() -> Vec<Step> {
-    vec![
-        (NfTablesMessage::NewTable(table()), NLM_F_CREATE),
-        (NfTablesMessage::NewChain(chain()), NLM_F_CREATE),
-    ]
-}
-
-/// All rules of our chain, unless more is said.
-fn rule_of_chain() -> RuleMessage {
-    RuleMessage {
-        attributes: vec![RuleAttribute::Table(TABLE.to_owned()), RuleAttribute::Chain(CHAIN.to_owned())],
+    fn generation(&mut self) -> Result<u32, NetfilterError> {
+        let get = request(Family::Inet, libc::NFT_MSG_GETGEN, 0, Attributes::default());
+        let found = self.netfilter.request(get)?;
+        Ok(found.first().map_or(0, |body| find_number(body, GENERATION)))
     }
-}
 
-fn new_rule(masquerade: &Masquerade) -> Step {
-    let mut rule = rule_of_chain();
-    rule.attributes.push(RuleAttribute::Expressions(rule::encode(masquerade)));
-    (NfTablesMessage::NewRule(rule), NLM_F_CREATE | NLM_F_APPEND)
-}
+    /// `None` if somebody changed them meanwhile.
+    fn tables(&mut self) -> Result<Option<Tables>, NetfilterError> {
+        let mut tables = Tables::new();
+        for family in [Family::Inet, Family::Netdev] {
+            let found = self.get(request(family, libc::NFT_MSG_GETTABLE, 0, in_table()))?;
+            if let Some(body) = found.first() {
+                let Some(table) = self.table(family, find_number(body, attr::TABLE_FLAGS))? else {
+                    return Ok(None);
+                };
+                tables.insert(family, table);
+            }
+        }
+        Ok(Some(tables))
+    }
 
-fn our_rule(message: Option<&NfTablesMessage>) -> Option<Masquerade> {
-    let Some(NfTablesMessage::NewRule(rule)) = message else { return None };
-    rule.attributes.iter().find_map(|attribute| match attribute {
-        RuleAttribute::Expressions(expressions) => rule::decode(expressions),
-        _ => None,
-    })
+    fn table(&mut self, family: Family, flags: u32) -> Result<Option<Table>, NetfilterError> {
+        let mut list = |message, body| self.netfilter.dump(request(family, message, 0, body));
+        let Some(chains) = list(libc::NFT_MSG_GETCHAIN, in_table())? else { return Ok(None) };
+        let Some(rules) = list(libc::NFT_MSG_GETRULE, in_table())? else { return Ok(None) };
+        let Some(sets) = list(libc::NFT_MSG_GETSET, in_table())? else { return Ok(None) };
+        let mut table = Table { flags, ..Table::default() };
+        // The kernel lists the chains of every table of the family.
+        let ours = |found: Vec<Found>| found.into_iter().filter(|body| read::is_ours(body));
+        table.chains = ours(chains)
+            .filter_map(|body| read::chain(&body))
+            .map(|(name, hook)| (name, Chain { hook, rules: Vec::new() }))
+            .collect();
+        for (chain, rule) in ours(rules).filter_map(|body| read::rule(&body)) {
+            table.chains.entry(chain).or_default().rules.push(rule);
+        }
+        for (name, form) in ours(sets).filter_map(|body| read::map(&body)) {
+            let mut body = in_table();
+            body.put_name(attr::ELEMENTS_SET, &name);
+            let Some(found) = list(libc::NFT_MSG_GETSETELEM, body)? else { return Ok(None) };
+            let elements: BTreeMap<_, _> = found.iter().flat_map(|body| read::elements(body)).collect();
+            table.maps.insert(name, Map { form, elements });
+        }
+        Ok(Some(table))
+    }
 }

@@ -1,0 +1,258 @@
+//! What a host's own namespace holds beside its published ports: the way out, the way back, and the door for strangers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    expression::{self as e, Base, Connection, Meta, Register, Rule},
+    layout::{Ip, KEY, Shape, VALUE, octets},
+    mark,
+    object::{Chain, Family, Form, Hook, Map, Table, Tables, Type, Value},
+    program::{At, add_services, hooked, priority},
+    service::Protocol,
+};
+
+/// A host's own namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Blocks of which this host's containers have their addresses.
+    pub blocks: BTreeSet<IpNet>,
+    /// In front of the names of containers' links; not empty, at most 15 bytes.
+    pub inside: String,
+    /// The link to all other hosts, unless this one stands alone.
+    pub edge: Option<Edge>,
+}
+
+/// The VXLAN link that joins all hosts. It must be there when this is applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// Its name, at most 15 bytes. It may begin as containers' links do.
+    pub device: String,
+    /// The UDP port of VXLAN.
+    pub port: u16,
+    /// The VXLAN networks that this host carries, that of the edge among them: 24 bits each. What strangers send to
+    /// these is dropped.
+    pub networks: BTreeSet<u32>,
+    /// The other hosts.
+    pub members: BTreeSet<Member>,
+}
+
+/// Another host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// Its address in the underlay, from which its VXLAN packets come.
+    pub address: IpAddr,
+    /// Blocks of which its containers have their addresses.
+    pub blocks: BTreeSet<IpNet>,
+}
+
+/// Pairs of a host and a block of its own.
+const SELF_BLOCK: &str = "selfblock";
+/// Identifiers of the VXLAN networks that we carry.
+const NETWORKS: &str = "vni";
+/// Addresses of the other hosts.
+const MEMBERS: &str = "vtep";
+
+/// In front of the link-layer addresses of the edge, with the first byte of a node's mark: nobody else's.
+const EDGE_MAC: [u8; 3] = [0x02, 0xfd, mark::of_node(0)[0]];
+/// Bytes of a link-layer address.
+const MAC: u32 = 6;
+/// The VXLAN header's identifier, in bytes after the UDP header's begin (RFC 7348), with the reserved byte behind.
+const VXLAN_NETWORK: u32 = 12;
+/// Where the source is in an IPv4 header (RFC 791).
+const SOURCE_V4: u32 = 12;
+/// `NF_NETDEV_EGRESS` of linux/netfilter.h.
+const EGRESS: u32 = 1;
+
+impl Host {
+    pub(crate) fn tables(&self) -> Tables {
+        let mut table = Table::default();
+        let services = add_services(&mut table, &[Shape::Port, Shape::AnyPort]);
+        let local = [e::destination_type(VALUE), e::is(VALUE, &e::LOCAL.to_ne_bytes()), e::jump(services)];
+        let own = || vec![local.to_vec()];
+        let mut add = |name: &str, chain: Chain| _ = table.chains.insert(name.to_owned(), chain);
+        add("prerouting", hooked("nat", At::PreRouting, priority::NAT_DESTINATION, own()));
+        add("output", hooked("nat", At::Output, priority::NAT_DESTINATION, own()));
+        add("postrouting", hooked("nat", At::PostRouting, priority::NAT_SOURCE, self.sources()));
+        let Some(edge) = &self.edge else { return Tables::from([(Family::Inet, table)]) };
+        add("raw", hooked("filter", At::PreRouting, priority::RAW, vec![edge.zone()]));
+        let marks = vec![edge.remember(), edge.answer(&self.inside)];
+        add("mangle", hooked("filter", At::PreRouting, priority::MANGLE, marks));
+        let strangers = Ip::BOTH.map(|ip| edge.strangers(ip)).to_vec();
+        add("input", hooked("filter", At::Input, priority::FILTER, strangers));
+        table.maps.extend(edge.sets());
+        Tables::from([(Family::Inet, table), (Family::Netdev, edge.egress())])
+    }
+
+    /// Whose source is translated on the way out.
+    fn sources(&self) -> Vec<Rule> {
+        let loopback = Ip::V4
+            .only()
+            .into_iter()
+            .chain([e::payload(Base::Network, SOURCE_V4, 1, VALUE), e::is(VALUE, &[127])]);
+        let mut rules = vec![dnat_of(loopback)];
+        rules.extend(self.blocks.iter().map(|block| dnat_of(from(block))));
+        rules.extend(self.edge.iter().flat_map(Edge::self_blocks));
+        rules.extend(self.blocks.iter().map(|block| {
+            let mut rule = from(block);
+            rule.extend([e::meta(Meta::OutputName, VALUE), e::is_not(VALUE, self.inside.as_bytes())]);
+            rule.push(e::masquerade());
+            rule
+        }));
+        rules
+    }
+}
+
+/// `ip saddr BLOCK`.
+fn from(block: &IpNet) -> Rule {
+    let ip = Ip::of(block.addr());
+    let mut rule = ip.only().to_vec();
+    rule.extend([
+        ip.source(VALUE),
+        e::mask(VALUE, &octets(block.netmask())),
+        e::is(VALUE, &octets(block.network())),
+    ]);
+    rule
+}
+
+/// `ct status dnat … masquerade`.
+fn dnat_of(source: impl IntoIterator<Item = e::Expression>) -> Rule {
+    let bit = e::STATUS_DNAT.to_ne_bytes();
+    let mut rule = vec![e::connection(Connection::Status, VALUE), e::mask(VALUE, &bit), e::is(VALUE, &bit)];
+    rule.extend(source);
+    rule.push(e::masquerade());
+    rule
+}
+
+/// `iifname NAME`, or `oifname`.
+fn link(which: Meta, name: &str) -> [e::Expression; 2] {
+    // The final zero tells the name from longer ones.
+    [e::meta(which, VALUE), e::is(VALUE, &[name.as_bytes(), &[0]].concat())]
+}
+
+/// The mark in [`VALUE`] is a node's; all but its first byte is gone afterwards.
+fn of_a_node() -> [e::Expression; 2] {
+    let (value, mask) = mark::RULE;
+    [e::mask(VALUE, &mask.to_ne_bytes()), e::is(VALUE, &value.to_ne_bytes())]
+}
+
+impl Edge {
+    /// Connections by different hosts with the same addresses and ports are kept apart:
+    /// `iifname EDGE ct original zone set @ll,80,16`.
+    fn zone(&self) -> Rule {
+        let mut rule = link(Meta::InputName, &self.device).to_vec();
+        rule.extend([e::payload(Base::Link, 2 * MAC - 2, 2, VALUE), e::set_connection_zone(VALUE)]);
+        rule
+    }
+
+    /// By which host a connection came in: `iifname EDGE ct state new ct mark set @ll,64,32`.
+    fn remember(&self) -> Rule {
+        let new = e::STATE_NEW.to_ne_bytes();
+        let mut rule = link(Meta::InputName, &self.device).to_vec();
+        rule.extend([
+            e::connection(Connection::State, VALUE),
+            e::mask(VALUE, &new),
+            e::is(VALUE, &new),
+            e::payload(Base::Link, MAC, EDGE_MAC.len() as u32, VALUE),
+            e::is(VALUE, &EDGE_MAC),
+            e::payload(Base::Link, 2 * MAC - 4, 4, VALUE),
+            e::set_connection_mark(VALUE),
+        ]);
+        rule
+    }
+
+    /// Answers go back through that host: `iifname INSIDE* iifname != EDGE ct direction reply meta mark set ct mark`.
+    fn answer(&self, inside: &str) -> Rule {
+        let device = [self.device.as_bytes(), &[0]].concat();
+        let mut rule = vec![
+            e::meta(Meta::InputName, VALUE),
+            e::is(VALUE, inside.as_bytes()),
+            e::is_not(VALUE, &device),
+            e::connection(Connection::Direction, VALUE),
+            e::is(VALUE, &[e::DIRECTION_REPLY]),
+            e::connection(Connection::Mark, VALUE),
+        ];
+        rule.extend(of_a_node());
+        rule.extend([e::connection(Connection::Mark, VALUE), e::set_meta(Meta::Mark, VALUE)]);
+        rule
+    }
+
+    /// On the link itself the mark becomes the tail of the address that the packet goes to, and is cleared: what
+    /// carries the packet is routed by its mark as well.
+    fn egress(&self) -> Table {
+        let mut rule = vec![e::meta(Meta::Mark, VALUE)];
+        rule.extend(of_a_node());
+        rule.extend([
+            e::meta(Meta::Mark, VALUE),
+            e::set_link_payload(MAC - 4, 4, VALUE),
+            e::immediate(VALUE, &[0; 4]),
+            e::set_meta(Meta::Mark, VALUE),
+        ]);
+        let device = Some(self.device.clone());
+        let hook = Hook { kind: "filter".to_owned(), number: EGRESS, priority: 0, device, accepts: true };
+        let chain = Chain { hook: Some(hook), rules: vec![rule] };
+        Table { chains: BTreeMap::from([("egress".to_owned(), chain)]), ..Table::default() }
+    }
+
+    /// A host's own address cannot come back to it as a source:
+    /// `oifname EDGE ct status dnat ip saddr . (ip daddr & MASK) @selfblock masquerade`.
+    fn self_blocks(&self) -> Vec<Rule> {
+        let masks: BTreeSet<_> = self.pairs().map(|(_, block)| block.netmask()).collect();
+        let rule = |mask: IpAddr| {
+            let (ip, block) = (Ip::of(mask), Register(Ip::of(mask).behind()));
+            let mut rule = link(Meta::OutputName, &self.device).to_vec();
+            rule.extend(ip.only());
+            rule.extend([ip.source(KEY), ip.destination(block), e::mask(block, &octets(mask))]);
+            rule.push(e::is_in(&ip.name(SELF_BLOCK), KEY));
+            dnat_of(rule)
+        };
+        masks.into_iter().map(rule).collect()
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (IpAddr, &IpNet)> {
+        self.members.iter().flat_map(|member| {
+            let same = member.blocks.iter().filter(|block| Ip::of(block.addr()) == Ip::of(member.address));
+            same.map(|block| (member.address, block))
+        })
+    }
+
+    /// `udp dport PORT @th,96,24 @vni ip saddr != @vtep drop`.
+    fn strangers(&self, ip: Ip) -> Rule {
+        let mut rule = ip.only().to_vec();
+        rule.extend([
+            e::meta(Meta::Protocol, VALUE),
+            e::is(VALUE, &[Protocol::Udp.number()]),
+            e::payload(Base::Transport, 2, 2, VALUE),
+            e::is(VALUE, &self.port.to_be_bytes()),
+            e::payload(Base::Transport, VXLAN_NETWORK, 4, VALUE),
+            e::mask(VALUE, &[0xff, 0xff, 0xff, 0]),
+            e::is_in(NETWORKS, VALUE),
+            ip.source(VALUE),
+            e::is_not_in(&ip.name(MEMBERS), VALUE),
+            e::drop(),
+        ]);
+        rule
+    }
+
+    fn sets(&self) -> Vec<(String, Map)> {
+        let set = |name: String, key, keys: BTreeSet<Vec<u8>>| {
+            let elements = keys.into_iter().map(|key| (key, Value::Member)).collect();
+            (name, Map { form: Form::set(key), elements })
+        };
+        // The three bytes of an identifier are followed by a reserved one.
+        let networks = self.networks.iter().map(|network| (network << 8).to_be_bytes().to_vec());
+        let mut sets = vec![set(NETWORKS.to_owned(), Type::MARK, networks.collect())];
+        for ip in Ip::BOTH {
+            let members = self.members.iter().map(|member| member.address).filter(|a| Ip::of(*a) == ip);
+            sets.push(set(ip.name(MEMBERS), ip.address(), members.map(octets).collect()));
+            let pairs = self.pairs().filter(|(address, _)| Ip::of(*address) == ip);
+            let pair = |(address, block): (_, &IpNet)| [octets(address), octets(block.network())].concat();
+            sets.push(set(ip.name(SELF_BLOCK), ip.address().and(ip.address()), pairs.map(pair).collect()));
+        }
+        sets
+    }
+}

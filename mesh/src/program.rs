@@ -1,0 +1,213 @@
+//! All that our tables in one network namespace are to hold.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use crate::{
+    host::Host,
+    layout::{self, BALANCE, Element, Ip, Shape, Way},
+    network::Network,
+    object::{Chain, Change, Family, Hook, Map, Step, Table, Tables, Value},
+    plan::plan_tables,
+    service::{Frontend, Virtual},
+};
+
+/// What there is beside the services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Nothing at all: no tables, no services.
+    #[default]
+    Nothing,
+    /// A host's own namespace: published ports, and the ways in and out.
+    Host(Host),
+    /// The router of one network: virtual addresses.
+    Network(Network),
+}
+
+/// What our tables in one network namespace are to hold.
+///
+/// Each change of it answers with the steps that bring the kernel from the program before to the one after. If they
+/// cannot be applied, the kernel is not where it was thought to be: [`crate::plan`] mends that.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    place: Place,
+    services: BTreeMap<Frontend, Virtual>,
+    /// How many services are balanced in each way.
+    ways: BTreeMap<Way, usize>,
+}
+
+impl Program {
+    /// Without services.
+    pub fn new(place: Place) -> Self {
+        Self { place, ..Self::default() }
+    }
+
+    /// What there is beside the services.
+    pub const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The services, as the kernel can have them: each backend in its slot, those of other families left out.
+    pub const fn services(&self) -> &BTreeMap<Frontend, Virtual> {
+        &self.services
+    }
+
+    /// Changes what there is beside the services; costs nothing for those that stay.
+    pub fn set_place(&mut self, place: Place) -> Vec<Change> {
+        let before = std::mem::replace(&mut self.place, place);
+        if (before == Place::Nothing) != (self.place == Place::Nothing) {
+            let was = Self { place: before, ..self.clone() };
+            return plan_tables(&self.tables(), &was.tables());
+        }
+        plan_tables(&self.place.tables(), &before.tables())
+    }
+
+    /// Puts this behind a frontend, or nothing any more. Costs as much as there are backends before and after,
+    /// whatever the number of services. Backends that stay keep their slots.
+    pub fn set(&mut self, frontend: Frontend, service: Option<Virtual>) -> Vec<Change> {
+        let before = self.services.remove(&frontend);
+        let slots = before.as_ref().map_or(&[][..], |before| &before.backends);
+        let after = service.map(|service| service.normal(&frontend).in_slots_of(slots));
+        let change = self.replace(&frontend, before.as_ref(), after.as_ref());
+        if let Some(after) = after {
+            self.services.insert(frontend, after);
+        }
+        if self.place == Place::Nothing { Vec::new() } else { change }
+    }
+
+    fn replace(
+        &mut self,
+        frontend: &Frontend,
+        before: Option<&Virtual>,
+        after: Option<&Virtual>,
+    ) -> Vec<Change> {
+        let written =
+            |service: Option<&Virtual>| service.and_then(|service| layout::write(frontend, service));
+        let (old_way, old) = written(before).unzip();
+        let (new_way, new) = written(after).unzip();
+        let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+        let mut steps = Vec::new();
+        if old_way != new_way {
+            steps.extend(new_way.into_iter().flat_map(|way| self.begin(way)));
+        }
+        // What changes is deleted and added: an element's value cannot be replaced, but a batch takes effect as one.
+        let by_key = |elements: &[Element]| -> BTreeMap<_, _> {
+            elements.iter().map(|(map, key, value)| ((map.clone(), key.clone()), value.clone())).collect()
+        };
+        let (old, new) = (by_key(&old), by_key(&new));
+        let gone = old.iter().filter(|(key, value)| new.get(key) != Some(value));
+        steps.extend(gone.map(|((map, key), _)| Step::DeleteElement(map.clone(), key.clone())));
+        let come = new.into_iter().filter(|(key, value)| old.get(key) != Some(value));
+        steps.extend(come.map(|((map, key), value)| Step::AddElement(map, key, value)));
+        if old_way != new_way {
+            steps.extend(old_way.into_iter().flat_map(|way| self.end(way)));
+        }
+        steps.into_iter().map(|step| Change { family: Family::Inet, step }).collect()
+    }
+
+    /// One more service is balanced this way.
+    fn begin(&mut self, way: Way) -> Vec<Step> {
+        let users = self.ways.entry(way).or_default();
+        *users += 1;
+        if *users > 1 {
+            return Vec::new();
+        }
+        vec![
+            Step::AddChain(way.chain(), None),
+            Step::SetRules(way.chain(), way.rules()),
+            Step::AddElement(way.ip.name(BALANCE), way.number(), Value::Goto(way.chain())),
+        ]
+    }
+
+    /// One service less is balanced this way.
+    fn end(&mut self, way: Way) -> Vec<Step> {
+        let Entry::Occupied(mut users) = self.ways.entry(way) else { return Vec::new() };
+        *users.get_mut() -= 1;
+        if *users.get() > 0 {
+            return Vec::new();
+        }
+        users.remove();
+        vec![
+            Step::DeleteElement(way.ip.name(BALANCE), way.number()),
+            Step::SetRules(way.chain(), Vec::new()),
+            Step::DeleteChain(way.chain()),
+        ]
+    }
+
+    /// Takes over the slots that backends have in the kernel, so that a new start of the program moves nobody.
+    pub fn adopt(&mut self, observed: &Tables) {
+        for (frontend, service) in &mut self.services {
+            if let Some(before) = crate::observed(observed, frontend) {
+                let wanted = std::mem::take(service);
+                *service = wanted.in_slots_of(&before.backends);
+            }
+        }
+    }
+
+    /// Everything that is wanted in the kernel.
+    pub fn tables(&self) -> Tables {
+        let mut tables = self.place.tables();
+        let Some(table) = tables.get_mut(&Family::Inet) else { return tables };
+        let services =
+            self.services.iter().filter_map(|(frontend, service)| layout::write(frontend, service));
+        let balance = self.ways.keys().map(|way| {
+            table.chains.insert(way.chain(), Chain { hook: None, rules: way.rules() });
+            (way.ip.name(BALANCE), way.number(), Value::Goto(way.chain()))
+        });
+        let elements: Vec<_> = balance.chain(services.flat_map(|(_, elements)| elements)).collect();
+        for (map, key, value) in elements {
+            if let Some(map) = table.maps.get_mut(&map) {
+                map.elements.insert(key, value);
+            }
+        }
+        tables
+    }
+}
+
+/// Chain that services are found in.
+const SERVICES: &str = "services";
+
+impl Place {
+    /// All but the services.
+    fn tables(&self) -> Tables {
+        match self {
+            Self::Nothing => Tables::new(),
+            Self::Host(host) => host.tables(),
+            Self::Network(network) => network.tables(),
+        }
+    }
+}
+
+/// Adds maps for services and the chain that asks them for keys of these shapes; its name.
+pub(crate) fn add_services(table: &mut Table, shapes: &[Shape]) -> &'static str {
+    for ip in Ip::BOTH {
+        for (name, form) in layout::maps(ip) {
+            table.maps.insert(name, Map { form, elements: BTreeMap::new() });
+        }
+    }
+    let rules = Ip::BOTH.into_iter().flat_map(|ip| shapes.iter().map(move |shape| shape.rule(ip)));
+    table.chains.insert(SERVICES.to_owned(), Chain { hook: None, rules: rules.collect() });
+    SERVICES
+}
+
+/// A hook of the family `inet` (`enum nf_inet_hooks`).
+#[derive(Clone, Copy)]
+pub(crate) enum At {
+    PreRouting = 0,
+    Input = 1,
+    Output = 3,
+    PostRouting = 4,
+}
+
+/// When a chain is asked (`enum nf_ip_hook_priorities`).
+pub(crate) mod priority {
+    pub const RAW: i32 = -300;
+    pub const MANGLE: i32 = -150;
+    pub const NAT_DESTINATION: i32 = -100;
+    pub const FILTER: i32 = 0;
+    pub const NAT_SOURCE: i32 = 100;
+}
+
+pub(crate) fn hooked(kind: &str, at: At, priority: i32, rules: Vec<crate::expression::Rule>) -> Chain {
+    let hook = Hook { kind: kind.to_owned(), number: at as u32, priority, device: None, accepts: true };
+    Chain { hook: Some(hook), rules }
+}

@@ -9,10 +9,13 @@ mod inspect;
 mod json;
 mod moment;
 mod mount;
+mod network;
 mod node;
 mod options;
 mod overview;
+mod ports;
 mod progress;
+mod publish;
 mod quantity;
 mod service;
 mod swarm;
@@ -25,7 +28,7 @@ mod words;
 #[cfg(test)]
 mod fake;
 
-use std::{env, io, process::ExitCode};
+use std::{env, ffi::OsString, io, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -69,6 +72,9 @@ enum Question {
     /// Run services: as many tasks as wanted, wherever they fit
     #[command(subcommand)]
     Service(service::Command),
+    /// Make networks, and see who is on them
+    #[command(subcommand)]
+    Network(network::Command),
 
     /// Run a command in a new container
     Run(Box<container::run::Args>),
@@ -78,6 +84,8 @@ enum Question {
     Ps(container::ls::Args),
     /// Show the log of a container
     Logs(container::logs::Args),
+    /// Show where the ports of a container are reached
+    Port(container::port::Args),
     /// Start stopped containers
     Start(container::lifecycle::StartArgs),
     /// Stop containers
@@ -132,12 +140,41 @@ impl Exit {
 
 /// Reads the command line and does what it says: the whole program but for the shim.
 pub fn main() -> ExitCode {
-    let matches = overview::add(Cli::command()).get_matches();
-    let done = match Cli::from_arg_matches(&matches) {
-        Ok(cli) => run(cli),
-        Err(error) => error.exit(),
-    };
-    done.map_or_else(|error| report(&error), |()| ExitCode::SUCCESS)
+    let set = env::var("COVEY_HOST").is_ok_and(|host| !host.is_empty());
+    match read(env::args_os().collect(), set) {
+        Ok(cli) => run(cli).map_or_else(|error| report(&error), |()| ExitCode::SUCCESS),
+        Err((error, code)) => {
+            // Nobody may be there to read it.
+            let _ = error.print();
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// The command line, or what is wrong with it (or its help) and the exit code for that.
+fn read(words: Vec<OsString>, host_is_set: bool) -> Result<Cli, (clap::Error, u8)> {
+    let mut command = overview::add(Cli::command());
+    if !host_is_set {
+        // An empty variable says no more than none.
+        command = command.mut_subcommand("daemon", |daemon| daemon.mut_arg("host", |host| host.env(None)));
+    }
+    let parsed = command.clone().try_get_matches_from(&words);
+    parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
+        let code = u8::try_from(error.exit_code()).unwrap_or(FAILED);
+        let code =
+            if error.use_stderr() && is_run(command, &words) { container::run::NOT_STARTED } else { code };
+        (error, code)
+    })
+}
+
+/// True if the words ask for a container to be run, whatever is wrong with the rest of them.
+fn is_run(command: clap::Command, words: &[OsString]) -> bool {
+    let Ok(matches) = command.ignore_errors(true).try_get_matches_from(words) else { return false };
+    match matches.subcommand() {
+        Some(("run", _)) => true,
+        Some(("container", below)) => below.subcommand_name() == Some("run"),
+        _ => false,
+    }
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -176,10 +213,12 @@ async fn dispatch(question: Question, client: &Client) -> Result<()> {
         Question::Swarm(command) => swarm::run(command, client).await,
         Question::Node(command) => node::run(command, client).await,
         Question::Service(command) => service::run(command, client).await,
+        Question::Network(command) => network::run(command, client).await,
         Question::Run(args) => container::run::run(*args, client).await,
         Question::Exec(args) => container::exec::run(args, client).await,
         Question::Ps(args) => container::ls::run(args, client).await,
         Question::Logs(args) => container::logs::run(args, client).await,
+        Question::Port(args) => container::port::run(args, client).await,
         Question::Start(args) => container::lifecycle::start(args, client).await,
         Question::Stop(args) => container::lifecycle::stop(args, client).await,
         Question::Kill(args) => container::lifecycle::kill(args, client).await,
@@ -241,6 +280,31 @@ mod tests {
             |name: &str| (name == "DOCKER_HOST").then(|| "unix:///d".to_owned()).or(Some(String::new()));
         assert_eq!(host(None, empty), "unix:///d");
         assert_eq!(host(None, |_| None), "unix:///run/covey/covey.sock");
+    }
+
+    /// CTR-02: a shell can tell a wrong option from a command that failed.
+    #[test]
+    fn wrong_options_of_run_have_an_exit_code_of_their_own() {
+        let code = |line: &str| {
+            let words = line.split_whitespace().map(OsString::from).collect();
+            read(words, false).err().map(|(_, code)| code)
+        };
+        for line in ["covey run --nope web", "covey -H unix:///x run", "covey container run --cpus x web"] {
+            assert_eq!(code(line), Some(125), "{line}");
+        }
+        for line in ["covey ps --nope", "covey nope", "covey exec", "covey service ls run"] {
+            assert_eq!(code(line), Some(2), "{line}");
+        }
+        assert_eq!(code("covey run --help"), Some(0));
+        assert_eq!(code("covey run web --nope"), None);
+    }
+
+    /// API-01
+    #[test]
+    fn the_daemon_looks_at_its_variable_only_where_it_is_set() {
+        let words = || ["covey", "daemon"].map(OsString::from).to_vec();
+        assert!(matches!(read(words(), false), Ok(Cli { command: Command::Daemon(_), .. })));
+        assert!(matches!(read(words(), true), Ok(Cli { command: Command::Daemon(_), .. })));
     }
 
     #[tokio::test]

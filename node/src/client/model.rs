@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 use time::OffsetDateTime;
 
 /// Some daemons write `null` for an empty list.
-fn null_is_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
@@ -28,6 +28,27 @@ pub struct Service {
     pub spec: ServiceSpec,
     pub update_status: UpdateStatus,
     pub service_status: ServiceStatus,
+    pub endpoint: Endpoint,
+}
+
+/// How a service is reached from outside.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Endpoint {
+    #[serde(deserialize_with = "null_is_empty")]
+    pub ports: Vec<Port>,
+}
+
+/// A published port of a service or a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Port {
+    pub protocol: String,
+    pub target_port: u16,
+    pub published_port: u16,
+    pub publish_mode: String,
+    #[serde(rename = "HostIP")]
+    pub host_ip: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -109,6 +130,7 @@ pub struct TaskStatus {
     pub timestamp: String,
     pub state: String,
     pub err: String,
+    pub port_status: Endpoint,
 }
 
 /// A node.
@@ -168,6 +190,47 @@ pub struct Container {
     /// Seconds since 1970.
     pub created: i64,
     pub status: String,
+    #[serde(deserialize_with = "null_is_empty")]
+    pub ports: Vec<ContainerPort>,
+}
+
+/// A port of a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ContainerPort {
+    /// Of the host; empty: no port of the host leads there.
+    #[serde(rename = "IP")]
+    pub ip: String,
+    pub private_port: u16,
+    pub public_port: u16,
+    #[serde(rename = "Type")]
+    pub kind: String,
+}
+
+/// A network in a list.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Network {
+    pub id: String,
+    pub name: String,
+    pub driver: String,
+    pub scope: String,
+}
+
+/// What the creation of a network gives.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct CreatedNetwork {
+    pub id: String,
+    pub warning: String,
+}
+
+/// What a prune of networks gives.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PrunedNetworks {
+    #[serde(deserialize_with = "null_is_empty")]
+    pub networks_deleted: Vec<String>,
 }
 
 /// An image in a list.

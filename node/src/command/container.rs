@@ -5,8 +5,10 @@ pub mod inspect;
 pub mod lifecycle;
 pub mod logs;
 pub mod ls;
+pub mod port;
 pub mod run;
 
+mod network;
 mod session;
 
 use anyhow::Result;
@@ -28,6 +30,8 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Show the log of a container
     Logs(logs::Args),
+    /// Show where the ports of a container are reached
+    Port(port::Args),
     /// Start stopped containers
     Start(lifecycle::StartArgs),
     /// Stop containers
@@ -48,6 +52,7 @@ pub async fn run_noun(command: Command, client: &Client) -> Result<()> {
         Command::Ls(args) => ls::run(args, client).await,
         Command::Inspect(args) => inspect::run(args, client).await,
         Command::Logs(args) => logs::run(args, client).await,
+        Command::Port(args) => port::run(args, client).await,
         Command::Start(args) => lifecycle::start(args, client).await,
         Command::Stop(args) => lifecycle::stop(args, client).await,
         Command::Kill(args) => lifecycle::kill(args, client).await,

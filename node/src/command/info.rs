@@ -94,6 +94,12 @@ fn cluster(out: &mut Lines, swarm: &Value) {
     let pools: Vec<_> = list(&cluster["DefaultAddrPool"]).iter().map(plain).collect();
     out.add(" Default Address Pool", &pools.join(" ").into());
     out.add(" SubnetSize", &cluster["SubnetSize"]);
+    let edge: Vec<_> = list(&cluster["EdgeAddrPool"]).iter().map(plain).collect();
+    if !edge.is_empty() {
+        out.add(" Edge Address Pool", &edge.join(" ").into());
+        out.add(" Edge Block Size", &cluster["EdgeBlockSize"]);
+    }
+    out.add(" Data Path Port", &cluster["DataPathPort"]);
     out.title(" Orchestration");
     out.add("  Task History Retention Limit", &spec["Orchestration"]["TaskHistoryRetentionLimit"]);
     out.title(" Raft");
@@ -160,7 +166,8 @@ mod tests {
             "Plugins": {"Volume": ["local"], "Network": ["bridge", "host"]},
             "Swarm": {"LocalNodeState": "active", "NodeID": "n1", "ControlAvailable": true, "Managers": 1, "Nodes": 2,
                 "NodeAddr": "10.0.0.1", "RemoteManagers": [{"Addr": "10.0.0.1:2377"}],
-                "Cluster": {"ID": "c1", "Spec": {"Dispatcher": {"HeartbeatPeriod": 1_000_000_000}}}}});
+                "Cluster": {"ID": "c1", "DefaultAddrPool": ["10.0.0.0/8"], "SubnetSize": 24, "DataPathPort": 4789,
+                    "EdgeAddrPool": ["100.64.0.0/10"], "EdgeBlockSize": 24, "Spec": {"Dispatcher": {"HeartbeatPeriod": 1_000_000_000}}}}});
         let text = text(&info);
         for line in [
             "Containers: 3",
@@ -171,6 +178,9 @@ mod tests {
             " NodeID: n1",
             " Is Manager: true",
             " ClusterID: c1",
+            " Default Address Pool: 10.0.0.0/8",
+            " Edge Address Pool: 100.64.0.0/10",
+            " Data Path Port: 4789",
             " Managers: 1",
             " Nodes: 2",
             "  Heartbeat Period: 1s",

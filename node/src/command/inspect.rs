@@ -17,9 +17,10 @@ pub struct Args {
 }
 
 /// Kinds in the order in which they are tried, with the path around the name.
-const KINDS: [(&str, &str, Option<&str>); 5] = [
+const KINDS: [(&str, &str, Option<&str>); 6] = [
     ("container", "containers", Some("json")),
     ("image", "images", Some("json")),
+    ("network", "networks", None),
     ("node", "nodes", None),
     ("service", "services", None),
     ("task", "tasks", None),

@@ -1,8 +1,10 @@
-//! Options that several commands have: environment, labels, and those that come later.
+//! Options that several commands have: environment, labels, what a list shows, and those that come later.
 
 use std::{collections::BTreeMap, env, fs, path::Path};
 
 use anyhow::{Context, Result, bail};
+
+use super::table::short_id;
 
 /// Bytes of an environment file.
 const ENV_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -65,26 +67,47 @@ pub fn variable_name(text: &str) -> &str {
     text.split_once('=').map_or(text, |(name, _)| name)
 }
 
-/// Options that people will try and that come with the next steps.
+/// What the lists of containers, images and networks have in common.
+#[derive(clap::Args, Debug, Default)]
+pub struct Listing {
+    /// Only those that match, such as name=web (repeatable)
+    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
+    pub filters: Vec<String>,
+    /// Leave nothing out of ids and long texts
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Only ids
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+impl Listing {
+    /// The filters, for a request.
+    ///
+    /// # Errors
+    /// One has another form.
+    pub fn filters(&self) -> Result<Vec<(&str, &str)>> {
+        self.filters.iter().map(|text| filter(text)).collect()
+    }
+
+    /// An id as it is shown.
+    pub fn id(&self, id: &str) -> String {
+        if self.no_trunc { id.to_owned() } else { short_id(id) }
+    }
+}
+
+/// A terminal, which people will try and which comes with a next step.
 #[derive(clap::Args, Debug)]
-pub struct Later {
-    /// Publish a port (not yet)
-    #[arg(short, long, value_name = "PORT", hide = true)]
-    publish: Vec<String>,
+pub struct Terminal {
     /// Allocate a terminal (not yet)
     #[arg(short, long, hide = true)]
     tty: bool,
 }
 
-impl Later {
+impl Terminal {
     /// # Errors
-    /// One of them was used.
+    /// It was asked for.
     pub fn refuse(&self) -> Result<()> {
-        if !self.publish.is_empty() {
-            bail!(
-                "not yet: publishing ports (--publish) comes with the load balancer; until then a container answers at its edge address"
-            );
-        }
         refuse_tty(self.tty)
     }
 }
@@ -94,17 +117,6 @@ impl Later {
 pub fn refuse_tty(tty: bool) -> Result<()> {
     if tty {
         bail!("not yet: terminals (--tty); leave -t out, -i alone connects standard input");
-    }
-    Ok(())
-}
-
-/// # Errors
-/// A service was to be attached to a network.
-pub fn refuse_networks(networks: &[String]) -> Result<()> {
-    if !networks.is_empty() {
-        bail!(
-            "not yet: networks of services (--network) come with the overlay; until then each task has an edge address"
-        );
     }
     Ok(())
 }

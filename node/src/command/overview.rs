@@ -6,8 +6,11 @@ use clap::Command;
 
 /// What belongs together, in the order in which it is shown.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("Cluster", &["swarm", "node", "service"]),
-    ("Containers", &["run", "exec", "ps", "logs", "start", "stop", "kill", "wait", "rm", "container"]),
+    ("Cluster", &["swarm", "node", "service", "network"]),
+    (
+        "Containers",
+        &["run", "exec", "ps", "logs", "port", "start", "stop", "kill", "wait", "rm", "container"],
+    ),
     ("Images", &["pull", "load", "import", "images", "tag", "rmi", "image"]),
     ("System", &["inspect", "events", "info", "version"]),
     ("Daemon", &["daemon"]),

@@ -1,5 +1,6 @@
 //! `service`: as many tasks as wanted, wherever they fit.
 
+mod attach;
 mod converge;
 mod create;
 mod edit;

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::{Subcommand, ValueEnum};
+use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -14,7 +15,7 @@ use crate::client::{Client, Target};
 #[derive(Subcommand)]
 pub enum Command {
     /// Make a cluster with this node as its first manager
-    Init(InitArgs),
+    Init(Box<InitArgs>),
     /// Join a cluster, in the role that the token gives
     Join(JoinArgs),
     /// Leave the cluster
@@ -62,6 +63,10 @@ struct Place {
     /// Where this node listens: IP or INTERFACE, with :PORT
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:2377")]
     listen_addr: String,
+    /// Where the traffic between containers of different nodes comes in: IP or INTERFACE [default: as the advertised
+    /// address]
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    data_path_addr: String,
     /// Whether this node takes tasks
     #[arg(long, value_name = "STATE", default_value = "active", value_parser = ["active", "pause", "drain"])]
     availability: String,
@@ -71,14 +76,23 @@ struct Place {
 pub struct InitArgs {
     #[command(flatten)]
     place: Place,
-    /// Where the addresses of containers come from, one block a node [default: 100.64.0.0/10]
-    #[arg(long, visible_alias = "default-addr-pool", value_name = "BLOCK")]
+    /// UDP port of that traffic, on every node [default: 4789]
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    data_path_port: u16,
+    /// Where subnets of networks come from (repeatable)
+    #[arg(long = "default-addr-pool", value_name = "BLOCK", help_heading = "Addresses")]
+    pools: Vec<IpNet>,
+    /// Prefix length of a network's subnet [default: 24]
+    #[arg(long = "default-addr-pool-mask-length", value_name = "LENGTH", help_heading = "Addresses")]
+    subnet_size: Option<u8>,
+    /// Where the edge addresses of containers come from, one block a node [default: 100.64.0.0/10]
+    #[arg(long, value_name = "BLOCK", help_heading = "Addresses")]
     edge_pool: Option<String>,
     /// The same for IPv6, a /64 a node [default: fd00:c0e7::/40]
-    #[arg(long, value_name = "BLOCK")]
+    #[arg(long, value_name = "BLOCK", help_heading = "Addresses")]
     edge_pool_v6: Option<String>,
     /// Prefix length of a node's block [default: 24]
-    #[arg(long, visible_alias = "default-addr-pool-mask-length", value_name = "LENGTH")]
+    #[arg(long, value_name = "LENGTH", help_heading = "Addresses")]
     edge_block: Option<u8>,
     #[command(flatten)]
     settings: Settings,
@@ -142,7 +156,7 @@ impl Settings {
 /// `covey swarm …`
 pub async fn run(command: Command, client: &Client) -> Result<()> {
     match command {
-        Command::Init(args) => init(args, client).await,
+        Command::Init(args) => init(*args, client).await,
         Command::Join(args) => join(args, client).await,
         Command::Leave { force } => {
             client.post(Target::new(&["swarm", "leave"]).with_flag("force", force)).await?;
@@ -167,13 +181,17 @@ async fn init(args: InitArgs, client: &Client) -> Result<()> {
 fn init_request(args: &InitArgs) -> Value {
     let mut spec = Map::new();
     args.settings.apply(&mut spec);
-    let pools: Vec<_> = [&args.edge_pool, &args.edge_pool_v6].into_iter().flatten().collect();
+    let edge: Vec<_> = [&args.edge_pool, &args.edge_pool_v6].into_iter().flatten().collect();
     json!({
         "AdvertiseAddr": args.place.advertise_addr,
         "ListenAddr": args.place.listen_addr,
         "Availability": args.place.availability,
-        "DefaultAddrPool": pools,
-        "SubnetSize": args.edge_block.unwrap_or(0),
+        "DataPathAddr": args.place.data_path_addr,
+        "DataPathPort": args.data_path_port,
+        "DefaultAddrPool": args.pools,
+        "SubnetSize": args.subnet_size.unwrap_or(0),
+        "EdgeAddrPool": edge,
+        "EdgeBlockSize": args.edge_block.unwrap_or(0),
         "Spec": spec,
     })
 }
@@ -182,6 +200,7 @@ async fn join(args: JoinArgs, client: &Client) -> Result<()> {
     let request = json!({
         "AdvertiseAddr": args.place.advertise_addr,
         "ListenAddr": args.place.listen_addr,
+        "DataPathAddr": args.place.data_path_addr,
         "Availability": args.place.availability,
         "RemoteAddrs": args.managers,
         "JoinToken": args.token,
@@ -274,16 +293,19 @@ mod tests {
 
     /// CLU-03
     #[test]
-    fn the_edge_pools_are_the_address_pools_of_the_api() {
+    fn pools_of_networks_and_of_the_edge_are_apart() {
         let Command::Init(args) = read(
             "init --advertise-addr eth0 --availability drain --edge-pool 10.0.0.0/8 --edge-pool-v6 fd00::/40 \
-             --edge-block 20 --task-history-limit 2",
+             --edge-block 20 --task-history-limit 2 --default-addr-pool 172.20.0.0/14 --default-addr-pool fd10::/48 \
+             --default-addr-pool-mask-length 26 --data-path-addr eth1 --data-path-port 7777",
         ) else {
             panic!("not init");
         };
         let request = init_request(&args);
-        assert_eq!(request["DefaultAddrPool"], json!(["10.0.0.0/8", "fd00::/40"]));
-        assert_eq!(request["SubnetSize"], 20);
+        assert_eq!(request["DefaultAddrPool"], json!(["172.20.0.0/14", "fd10::/48"]));
+        assert_eq!(request["EdgeAddrPool"], json!(["10.0.0.0/8", "fd00::/40"]));
+        assert_eq!((&request["SubnetSize"], &request["EdgeBlockSize"]), (&json!(26), &json!(20)));
+        assert_eq!((&request["DataPathAddr"], &request["DataPathPort"]), (&json!("eth1"), &json!(7777)));
         assert_eq!(
             (&request["AdvertiseAddr"], &request["ListenAddr"]),
             (&json!("eth0"), &json!("0.0.0.0:2377"))

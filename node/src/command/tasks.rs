@@ -6,7 +6,7 @@ use anyhow::Result;
 use time::OffsetDateTime;
 
 use super::{
-    age, image, moment, node, options,
+    age, image, moment, node, options, ports,
     table::{Table, short_id, shorten, title_case},
     terminal,
 };
@@ -90,7 +90,7 @@ fn text(mut tasks: Vec<Task>, services: &Names, nodes: &Names, show: &Show, now:
             title_case(&task.desired_state),
             format!("{state} {}", age::ago_rfc3339(&task.status.timestamp, now)),
             error(&task.status.err, show.no_trunc),
-            String::new(),
+            ports::of_task(&task.status.port_status.ports),
         ]);
         above = name;
     }
@@ -114,10 +114,13 @@ mod tests {
 
     fn tasks() -> Vec<Task> {
         let digest = format!("web:1@sha256:{}", "0".repeat(64));
+        let port =
+            json!({"Protocol": "udp", "TargetPort": 53, "PublishedPort": 32768, "PublishMode": "host"});
         let task = |id: &str, slot: u64, node: &str, created: &str, state: &str, desired: &str, err: &str| {
             json!({"ID": id, "ServiceID": "s1", "Slot": slot, "NodeID": node, "CreatedAt": created,
                 "Spec": {"ContainerSpec": {"Image": digest}}, "DesiredState": desired,
-                "Status": {"Timestamp": "1970-01-01T00:00:01Z", "State": state, "Err": err}})
+                "Status": {"Timestamp": "1970-01-01T00:00:01Z", "State": state, "Err": err,
+                    "PortStatus": {"Ports": if slot == 2 { json!([port]) } else { json!(null) }}}})
         };
         serde_json::from_value(json!([
             task(
@@ -149,14 +152,14 @@ mod tests {
         text(tasks(), &names("s1", "web"), &names("n1", "host1"), show, now)
     }
 
-    /// SVC-21, SVC-22, SVC-23, SVC-25, NOD-25
+    /// SVC-21, SVC-22, SVC-23, SVC-25, NOD-25, PRT-08
     #[test]
     fn old_tasks_stand_under_the_current_one_of_their_slot() {
         let expected = r#"
 ID             NAME        IMAGE     NODE      DESIRED STATE   CURRENT STATE            ERROR                              PORTS
 new000000000   web.1       web:1     host1     Running         Pending 44 seconds ago   "no suitable node (2 not avail…"
 old000000000    \_ web.1   web:1     gone      Shutdown        Failed 44 seconds ago    "task: non-zero exit (137)"
-two000000000   web.2       web:1     host1     Running         Running 44 seconds ago
+two000000000   web.2       web:1     host1     Running         Running 44 seconds ago                                      *:32768->53/udp
 "#;
         assert_eq!(format!("\n{}", shown(&Show::default())), expected);
     }

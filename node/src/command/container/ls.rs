@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 use crate::{
     client::{Client, Target, model::Container},
     command::{
-        age, moment, options,
-        table::{Table, short_id, shorten},
+        age, moment, options, ports,
+        table::{Table, shorten},
         terminal,
     },
 };
@@ -20,43 +20,37 @@ pub struct Args {
     /// Those that have ended, too
     #[arg(short, long)]
     all: bool,
-    /// Only those that match, such as name=web or status=exited (repeatable)
-    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
-    filters: Vec<String>,
-    /// Whole ids and commands
-    #[arg(long)]
-    no_trunc: bool,
-    /// Only ids
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    listing: options::Listing,
 }
 
 pub async fn run(args: Args, client: &Client) -> Result<()> {
-    let filters = args.filters.iter().map(|text| options::filter(text)).collect::<Result<Vec<_>>>()?;
+    let filters = args.listing.filters()?;
     let target = Target::new(&["containers", "json"]).with_flag("all", args.all).with_filters(&filters);
     let containers: Vec<Container> = client.get(target).await?;
-    Ok(terminal::print(&text(&containers, &args, moment::now()))?)
+    Ok(terminal::print(&text(&containers, &args.listing, moment::now()))?)
 }
 
-fn text(containers: &[Container], args: &Args, now: OffsetDateTime) -> String {
-    let id =
-        |container: &Container| if args.no_trunc { container.id.clone() } else { short_id(&container.id) };
-    if args.quiet {
-        return containers.iter().map(|container| id(container) + "\n").collect();
+fn text(containers: &[Container], listing: &options::Listing, now: OffsetDateTime) -> String {
+    if listing.quiet {
+        return containers.iter().map(|container| listing.id(&container.id) + "\n").collect();
     }
     let mut table = Table::new(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
     for container in containers {
-        let command =
-            if args.no_trunc { container.command.clone() } else { shorten(&container.command, COMMAND_MAX) };
+        let command = if listing.no_trunc {
+            container.command.clone()
+        } else {
+            shorten(&container.command, COMMAND_MAX)
+        };
         let created = OffsetDateTime::from_unix_timestamp(container.created);
         let names: Vec<_> = container.names.iter().map(|name| name.trim_start_matches('/')).collect();
         table.row([
-            id(container),
+            listing.id(&container.id),
             container.image.clone(),
             format!("\"{command}\""),
             created.map(|created| age::ago(created, now)).unwrap_or_default(),
             container.status.clone(),
-            String::new(),
+            ports::of_container(&container.ports),
             names.join(","),
         ]);
     }
@@ -66,10 +60,7 @@ fn text(containers: &[Container], args: &Args, now: OffsetDateTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn args() -> Args {
-        Args { all: false, filters: Vec::new(), no_trunc: false, quiet: false }
-    }
+    use crate::client::model::ContainerPort;
 
     fn containers() -> Vec<Container> {
         vec![Container {
@@ -79,27 +70,28 @@ mod tests {
             command: "sleep 1000000000000000000".into(),
             created: 940,
             status: "Up 59 seconds".into(),
+            ports: vec![ContainerPort { private_port: 80, kind: "tcp".into(), ..ContainerPort::default() }],
         }]
     }
 
-    /// CTR-04
+    /// CTR-04, PRT-12
     #[test]
     fn the_table_has_dockers_columns() {
         let now = OffsetDateTime::from_unix_timestamp(1000).unwrap();
         let expected = "\
 CONTAINER ID   IMAGE      COMMAND                  CREATED              STATUS          PORTS     NAMES
-0123456789ab   alpine:3   \"sleep 1000000000000…\"   About a minute ago   Up 59 seconds             web
+0123456789ab   alpine:3   \"sleep 1000000000000…\"   About a minute ago   Up 59 seconds   80/tcp    web
 ";
-        assert_eq!(text(&containers(), &args(), now), expected);
+        assert_eq!(text(&containers(), &options::Listing::default(), now), expected);
     }
 
     /// CTR-04
     #[test]
     fn quiet_means_ids_only() {
         let now = OffsetDateTime::from_unix_timestamp(1000).unwrap();
-        let quiet = Args { quiet: true, ..args() };
+        let quiet = options::Listing { quiet: true, ..options::Listing::default() };
         assert_eq!(text(&containers(), &quiet, now), "0123456789ab\n");
-        let whole = Args { no_trunc: true, ..quiet };
+        let whole = options::Listing { no_trunc: true, ..quiet };
         assert_eq!(text(&containers(), &whole, now).len(), 65);
     }
 }

@@ -4,7 +4,10 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
-use super::session::{self, Signals};
+use super::{
+    network,
+    session::{self, Signals},
+};
 use crate::{
     client::{
         Client, ClientError, Reply, Session, Target,
@@ -18,7 +21,7 @@ use crate::{
 };
 
 /// The container was not made, or did not start.
-const NOT_STARTED: u8 = 125;
+pub const NOT_STARTED: u8 = 125;
 /// The command is there but cannot be run.
 const NOT_RUNNABLE: u8 = 126;
 /// The command is not there.
@@ -71,11 +74,10 @@ pub struct Args {
     /// Host name inside the container
     #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
-    /// bridge (the edge network), host or none
-    #[arg(long, value_name = "NETWORK")]
-    network: Option<String>,
     #[command(flatten)]
-    later: options::Later,
+    network: network::Options,
+    #[command(flatten)]
+    terminal: options::Terminal,
     /// Memory, at most, such as 128m
     #[arg(short, long, value_name = "BYTES")]
     memory: Option<Bytes>,
@@ -108,7 +110,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, client: &Client) -> Result<()> {
-    let prepared = args.later.refuse().and_then(|()| request(&args));
+    let prepared = args.terminal.refuse().and_then(|()| request(&args));
     let created = match prepared {
         Ok(request) => create(&args, &request, client).await,
         Err(error) => Err(error),
@@ -149,7 +151,6 @@ fn request(args: &Args) -> Result<Value> {
         "HostConfig": {
             "Binds": args.volumes,
             "Mounts": mounts,
-            "NetworkMode": args.network.as_deref().unwrap_or("bridge"),
             "AutoRemove": args.rm,
             "ReadonlyRootfs": args.read_only,
             "Memory": args.memory.map_or(0, |bytes| bytes.0),
@@ -157,6 +158,7 @@ fn request(args: &Args) -> Result<Value> {
             "PidsLimit": args.pids_limit.unwrap_or(0),
         },
     });
+    args.network.apply(&mut request)?;
     if let Some(program) = &args.entrypoint {
         request["Entrypoint"] = json!([program]);
     }
@@ -351,6 +353,14 @@ mod tests {
 
     /// CTR-02
     #[tokio::test]
+    async fn a_port_that_there_is_not_ends_as_what_did_not_start() {
+        let daemon = Daemon::start([]);
+        assert_eq!(code(run(read("-p 8080:0 web:1"), &daemon.client()).await), 125);
+        assert!(daemon.asked().is_empty());
+    }
+
+    /// CTR-02
+    #[tokio::test]
     async fn a_container_that_cannot_start_is_removed_where_rm_says_so() {
         let daemon = Daemon::start([
             ("POST /containers/create", Fake::Json(json!({"Id": "c1"}))),
@@ -370,8 +380,7 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_refused_in_clear_words() {
-        let message = |line| read(line).later.refuse().unwrap_err().to_string();
-        assert!(message("-p 8080:80 busybox").starts_with("not yet: publishing ports"));
+        let message = |line| read(line).terminal.refuse().unwrap_err().to_string();
         assert!(message("-t busybox").starts_with("not yet: terminals"));
     }
 

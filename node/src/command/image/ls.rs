@@ -5,12 +5,7 @@ use time::OffsetDateTime;
 
 use crate::{
     client::{Client, Target, model::Image},
-    command::{
-        age, moment, options,
-        quantity::size_text,
-        table::{Table, short_id},
-        terminal,
-    },
+    command::{age, moment, options, quantity::size_text, table::Table, terminal},
 };
 
 /// What stands where an image has no name.
@@ -21,39 +16,31 @@ pub struct Args {
     /// Those without a name, too
     #[arg(short, long)]
     all: bool,
-    /// Only those that match, such as reference=web (repeatable)
-    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
-    filters: Vec<String>,
-    /// Whole ids
-    #[arg(long)]
-    no_trunc: bool,
-    /// Only ids
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    listing: options::Listing,
     /// Only images of this name
     #[arg(value_name = "NAME")]
     name: Option<String>,
 }
 
 pub async fn run(args: Args, client: &Client) -> Result<()> {
-    let mut filters = args.filters.iter().map(|text| options::filter(text)).collect::<Result<Vec<_>>>()?;
+    let mut filters = args.listing.filters()?;
     filters.extend(args.name.as_deref().map(|name| ("reference", name)));
     let target = Target::new(&["images", "json"]).with_flag("all", args.all).with_filters(&filters);
     let images: Vec<Image> = client.get(target).await?;
-    Ok(terminal::print(&text(&images, &args, moment::now()))?)
+    Ok(terminal::print(&text(&images, &args.listing, moment::now()))?)
 }
 
-fn text(images: &[Image], args: &Args, now: OffsetDateTime) -> String {
-    let id = |image: &Image| if args.no_trunc { image.id.clone() } else { short_id(&image.id) };
-    if args.quiet {
-        return images.iter().map(|image| id(image) + "\n").collect();
+fn text(images: &[Image], listing: &options::Listing, now: OffsetDateTime) -> String {
+    if listing.quiet {
+        return images.iter().map(|image| listing.id(&image.id) + "\n").collect();
     }
     let mut table = Table::new(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]);
     for image in images {
         let created = OffsetDateTime::from_unix_timestamp(image.created);
         let created = created.map(|created| age::ago(created, now)).unwrap_or_default();
         for (repository, tag) in names(image) {
-            table.row([repository, tag, id(image), created.clone(), size_text(image.size)]);
+            table.row([repository, tag, listing.id(&image.id), created.clone(), size_text(image.size)]);
         }
     }
     table.text()
@@ -81,7 +68,6 @@ mod tests {
     /// CTR-06
     #[test]
     fn each_name_has_a_row() {
-        let args = Args { all: false, filters: Vec::new(), no_trunc: false, quiet: false, name: None };
         let named = Image {
             id: format!("sha256:{}", "0123456789abcdef".repeat(4)),
             repo_tags: vec!["localhost:5000/web:1".into(), "web:latest".into()],
@@ -98,6 +84,6 @@ localhost:5000/web   1         0123456789ab   3 days ago   4.26MB
 web                  latest    0123456789ab   3 days ago   4.26MB
 web                  <none>    0123456789ab   3 days ago   4.26MB
 ";
-        assert_eq!(text(&[named, nameless], &args, now), expected);
+        assert_eq!(text(&[named, nameless], &options::Listing::default(), now), expected);
     }
 }

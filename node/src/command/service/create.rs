@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{edit, image, settings::Settings};
+use super::{attach, edit, image, settings::Settings};
 use crate::{
     client::{Client, Target, model::Created},
-    command::{mount, options, terminal},
+    command::{mount, options, publish, terminal},
 };
 
 #[derive(clap::Args)]
@@ -36,11 +36,15 @@ pub struct Args {
     /// Only on nodes with node.id, node.hostname, node.role or node.labels.KEY == or != VALUE (repeatable)
     #[arg(long, value_name = "CONSTRAINT")]
     constraint: Vec<String>,
-    /// Attach a network (not yet)
-    #[arg(long, value_name = "NETWORK", hide = true)]
+    /// [[IP:]PORT:]PORT-OF-THE-CONTAINER[/tcp|udp|sctp], or target=…[,published=…,protocol=…,mode=ingress|host]
+    /// (repeatable)
+    #[arg(short, long, value_name = "PORT", allow_hyphen_values = true, help_heading = "Network")]
+    publish: Vec<String>,
+    /// NAME, or name=NAME,alias=… to have more names there (repeatable)
+    #[arg(long, value_name = "NETWORK", help_heading = "Network")]
     network: Vec<String>,
     #[command(flatten)]
-    later: options::Later,
+    terminal: options::Terminal,
     /// Name of the image
     image: String,
     /// Arguments of the image's program
@@ -49,9 +53,9 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, client: &Client) -> Result<()> {
-    options::refuse_networks(&args.network)?;
-    args.later.refuse()?;
+    args.terminal.refuse()?;
     let mut spec = spec(&args)?;
+    attach::change(&mut spec, &args.network, &[], client).await?;
     image::set(&mut spec, &args.image, !args.settings.no_resolve_image, client).await?;
     let created: Created = client.post_json(Target::new(&["services", "create"]), &spec).await?;
     terminal::warn(&created.warnings);
@@ -80,6 +84,7 @@ fn spec(args: &Args) -> Result<Value> {
     );
     edit::constraints(&mut spec, &args.constraint, &[])?;
     edit::mounts(&mut spec, args.mount.iter().map(|text| mount::parse(text)).collect::<Result<_>>()?, &[])?;
+    edit::ports(&mut spec, publish::of_service(&args.publish)?, |_| false)?;
     Ok(spec)
 }
 
@@ -127,13 +132,32 @@ mod tests {
         );
     }
 
+    /// PRT-01, PRT-06, NET-18, PRT-14
+    #[tokio::test]
+    async fn ports_and_networks_are_in_the_spec() {
+        let daemon = Daemon::start([
+            ("GET /networks/front", Reply::Json(json!({"Id": "n1"}))),
+            ("POST /services/create", Reply::Json(json!({"ID": "s1"}))),
+        ]);
+        let line = "-d --name dns -p 53:53 --publish target=53,published=5353,protocol=udp,mode=host \
+                    --network name=front,alias=ns --endpoint-mode vip --no-resolve-image dns-cache";
+        run(read(line), &daemon.client()).await.unwrap();
+        let (_, body) = daemon.last();
+        let ports = json!([
+            {"Protocol": "tcp", "TargetPort": 53, "PublishedPort": 53, "PublishMode": "ingress"},
+            {"Protocol": "udp", "TargetPort": 53, "PublishedPort": 5353, "PublishMode": "host"},
+        ]);
+        assert_eq!(body["EndpointSpec"], json!({"Mode": "vip", "Ports": ports}));
+        assert_eq!(body["TaskTemplate"]["Networks"], json!([{"Target": "n1", "Aliases": ["ns"]}]));
+    }
+
     #[tokio::test]
     async fn what_comes_later_is_refused_before_anything_is_sent() {
         let daemon = Daemon::start([]);
-        for line in ["-p 80:80 alpine", "--network net alpine", "-t alpine"] {
-            let error = run(read(line), &daemon.client()).await.unwrap_err().to_string();
-            assert!(error.starts_with("not yet: "), "{error}");
-        }
+        let error = run(read("-t alpine"), &daemon.client()).await.unwrap_err().to_string();
+        assert!(error.starts_with("not yet: "), "{error}");
+        let error = run(read("-p 80:0 alpine"), &daemon.client()).await.unwrap_err();
+        assert!(format!("{error:#}").starts_with("--publish 80:0: invalid container port '0'"), "{error:#}");
         assert!(daemon.asked().is_empty());
         assert!(Line::try_parse_from(["create", "--mode", "global", "alpine"]).is_err());
     }

@@ -84,6 +84,28 @@ pub fn mounts(spec: &mut Value, add: Vec<Value>, remove: &[String]) -> Result<()
     })
 }
 
+/// Removes ports, then adds others or replaces those that are published at the same place (PRT-10).
+pub fn ports(spec: &mut Value, add: Vec<Value>, remove: impl Fn(&Value) -> bool) -> Result<()> {
+    let place = |port: &Value| {
+        let text = |key: &str, default: &str| port[key].as_str().unwrap_or(default).to_owned();
+        let number = port["PublishedPort"].as_u64().filter(|number| *number != 0);
+        number.map(|number| {
+            (number, text("Protocol", "tcp"), text("PublishMode", "ingress"), text("HostIP", ""))
+        })
+    };
+    list(spec, "EndpointSpec/Ports", |mut ports| {
+        let taken: Vec<_> = add.iter().filter_map(place).collect();
+        ports.retain(|old| !remove(old) && !place(old).is_some_and(|old| taken.contains(&old)));
+        for port in add {
+            // A port that is free anywhere is asked for once.
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        Ok(ports)
+    })
+}
+
 /// Changes a list; one that is empty before and after is not made.
 fn list(spec: &mut Value, path: &str, change: impl FnOnce(Vec<Value>) -> Result<Vec<Value>>) -> Result<()> {
     let place = spec.pointer(&format!("/{path}"));
@@ -146,6 +168,22 @@ mod tests {
             json!({"TaskTemplate": {"ContainerSpec": {"Mounts": [mount("/a", "/x"), mount("/b", "/y")]}}});
         mounts(&mut spec, vec![mount("/c", "/y")], &texts(&["/x"])).unwrap();
         assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Mounts"], json!([mount("/c", "/y")]));
+    }
+
+    /// PRT-10
+    #[test]
+    fn ports_are_known_by_where_they_are_published() {
+        let port = |published: u16, target: u16| {
+            json!({"Protocol": "tcp", "TargetPort": target,
+            "PublishedPort": published, "PublishMode": "ingress"})
+        };
+        let mut spec = json!({"EndpointSpec": {"Mode": "vip", "Ports": [port(8080, 80), port(8081, 81)]}});
+        ports(&mut spec, vec![port(8080, 90), port(8082, 80)], |old| old["TargetPort"] == 81).unwrap();
+        assert_eq!(spec, json!({"EndpointSpec": {"Mode": "vip", "Ports": [port(8080, 90), port(8082, 80)]}}));
+        let free = json!({"Protocol": "tcp", "TargetPort": 80, "PublishMode": "ingress"});
+        let mut spec = json!({"EndpointSpec": {"Ports": [free]}});
+        ports(&mut spec, vec![free.clone()], |_| false).unwrap();
+        assert_eq!(spec["EndpointSpec"]["Ports"], json!([free]));
     }
 
     /// SVC-37, MOD-06

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::{
     client::{Client, Target, model::Service},
     command::{
-        image, options,
+        image, options, ports,
         table::{Table, short_id},
         terminal,
     },
@@ -42,7 +42,7 @@ fn text(services: &[Service], quiet: bool) -> String {
             mode(service).to_owned(),
             format!("{}/{}", status.running_tasks, status.desired_tasks),
             image::shown(&service.spec.task_template.container_spec.image),
-            String::new(),
+            ports::of_service(&service.endpoint.ports),
         ]);
     }
     table.text()
@@ -58,18 +58,19 @@ mod tests {
 
     use super::*;
 
-    /// SVC-18, SVC-19, SVC-06
+    /// SVC-18, SVC-19, SVC-06, PRT-04, C-32
     #[test]
     fn the_table_has_dockers_columns() {
         let image = format!("localhost:5000/web:1@sha256:{}", "0".repeat(64));
         let services: Vec<Service> = serde_json::from_value(json!([{"ID": "9uk4639qpg7npwf3fn2aasksr",
             "Spec": {"Name": "web", "Mode": {"Replicated": {"Replicas": 10}},
                 "TaskTemplate": {"ContainerSpec": {"Image": image}}},
+            "Endpoint": {"Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 30000, "PublishMode": "ingress"}]},
             "ServiceStatus": {"RunningTasks": 8, "DesiredTasks": 10}}]))
         .unwrap();
         let expected = "\
 ID             NAME      MODE         REPLICAS   IMAGE                  PORTS
-9uk4639qpg7n   web       replicated   8/10       localhost:5000/web:1
+9uk4639qpg7n   web       replicated   8/10       localhost:5000/web:1   *:30000->80/tcp
 ";
         assert_eq!(text(&services, false), expected);
         assert_eq!(text(&services, true), "9uk4639qpg7n\n");

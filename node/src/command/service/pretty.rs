@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::{
-    client::Client,
+    client::{Client, Target, model::Network},
     command::{
         age, image, inspect, moment,
         quantity::{duration_text, memory_text},
@@ -23,9 +23,23 @@ pub async fn run(services: &[String], client: &Client) -> Result<()> {
             found => found?,
         };
         let gap = if at == 0 { "" } else { "\n" };
-        terminal::print(&format!("{gap}{}", text(&found, moment::now())))?;
+        let networks = networks(&found, client).await?;
+        terminal::print(&format!("{gap}{}", text(&found, &networks, moment::now())))?;
     }
     Ok(())
+}
+
+/// The names of the networks that it is on; the id of one that is gone.
+async fn networks(service: &Value, client: &Client) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for attached in service["Spec"]["TaskTemplate"]["Networks"].as_array().into_iter().flatten() {
+        let id = attached["Target"].as_str().unwrap_or_default();
+        names.push(match client.get::<Network>(Target::new(&["networks", id])).await {
+            Err(error) if error.is_not_found() => id.to_owned(),
+            found => found?.name,
+        });
+    }
+    Ok(names)
 }
 
 struct Lines(String);
@@ -56,7 +70,7 @@ impl Lines {
     }
 }
 
-fn text(service: &Value, now: OffsetDateTime) -> String {
+fn text(service: &Value, networks: &[String], now: OffsetDateTime) -> String {
     let spec = &service["Spec"];
     let task = &spec["TaskTemplate"];
     let mut out = Lines(String::new());
@@ -74,7 +88,11 @@ fn text(service: &Value, now: OffsetDateTime) -> String {
     update_config(&mut out, &spec["UpdateConfig"]);
     container(&mut out, &task["ContainerSpec"]);
     resources(&mut out, &task["Resources"]);
+    if !networks.is_empty() {
+        out.add("Networks", networks.join(" "));
+    }
     out.some("Endpoint Mode", &service["Endpoint"]["Spec"]["Mode"]);
+    ports(&mut out, &service["Endpoint"]["Ports"]);
     out.0
 }
 
@@ -126,6 +144,24 @@ fn container(out: &mut Lines, container: &Value) {
     }
 }
 
+fn ports(out: &mut Lines, ports: &Value) {
+    let ports = ports.as_array().map_or(&[][..], Vec::as_slice);
+    if !ports.is_empty() {
+        out.add("Ports", "");
+    }
+    for port in ports {
+        let number = |key: &str| port[key].as_u64().unwrap_or(0);
+        let text = |key: &str| port[key].as_str().unwrap_or_default();
+        let _ = writeln!(out.0, " PublishedPort = {}", number("PublishedPort"));
+        let _ = writeln!(out.0, "  Protocol = {}", text("Protocol"));
+        let _ = writeln!(out.0, "  TargetPort = {}", number("TargetPort"));
+        let _ = writeln!(out.0, "  PublishMode = {}", text("PublishMode"));
+        if !text("HostIP").is_empty() {
+            let _ = writeln!(out.0, "  HostIP = {}", text("HostIP"));
+        }
+    }
+}
+
 fn labels(out: &mut Lines, key: &str, labels: &Value) {
     let Some(labels) = labels.as_object().filter(|labels| !labels.is_empty()) else { return };
     out.add(key, "");
@@ -164,10 +200,11 @@ mod tests {
 
     use super::*;
 
-    /// SVC-31
+    /// SVC-31, PRT-14
     #[test]
     fn a_service_is_readable() {
-        let service = json!({"ID": "s1", "Endpoint": {"Spec": {"Mode": "vip"}},
+        let service = json!({"ID": "s1", "Endpoint": {"Spec": {"Mode": "vip"}, "Ports": [
+                {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"}]},
             "UpdateStatus": {"State": "updating", "StartedAt": "1970-01-01T00:00:01Z", "Message": "update in progress"},
             "Spec": {"Name": "web", "Labels": {"a": "1"}, "Mode": {"Replicated": {"Replicas": 3}},
                 "UpdateConfig": {"Parallelism": 2, "Delay": 10_000_000_000_i64, "FailureAction": "pause"},
@@ -202,8 +239,21 @@ Resources:
  Limits:
   CPU:          0.25
   Memory:       128MiB
+Networks:       front back
 Endpoint Mode:  vip
+Ports:
+ PublishedPort = 8080
+  Protocol = tcp
+  TargetPort = 80
+  PublishMode = ingress
 ";
-        assert_eq!(text(&service, OffsetDateTime::from_unix_timestamp(45).unwrap()), expected);
+        assert_eq!(
+            text(
+                &service,
+                &["front".into(), "back".into()],
+                OffsetDateTime::from_unix_timestamp(45).unwrap()
+            ),
+            expected
+        );
     }
 }

@@ -80,6 +80,11 @@ pub struct Settings {
     #[arg(long, value_name = "RATIO", help_heading = "Updates")]
     update_max_failure_ratio: Option<f64>,
 
+    /// What the name of the service means: vip, one address for all tasks, or dnsrr, the addresses of the tasks
+    #[arg(long, value_name = "MODE", value_parser = ["vip", "dnsrr"], hide_possible_values = true,
+        help_heading = "Network")]
+    endpoint_mode: Option<String>,
+
     /// Do not ask the registry which version of the image this is
     #[arg(long)]
     pub no_resolve_image: bool,
@@ -113,6 +118,7 @@ impl Settings {
         set(spec, "TaskTemplate/RestartPolicy/Delay", nanos(self.restart_delay));
         set(spec, "TaskTemplate/RestartPolicy/MaxAttempts", self.restart_max_attempts);
         set(spec, "TaskTemplate/RestartPolicy/Window", nanos(self.restart_window));
+        set(spec, "EndpointSpec/Mode", self.endpoint_mode.as_ref());
         self.apply_update(spec);
         Ok(())
     }
@@ -168,8 +174,9 @@ mod tests {
             --stop-grace-period 1m --limit-cpu .5 --limit-memory 128m --limit-pids 9 --reserve-cpu .25 \
             --reserve-memory 64m --restart-condition on-failure --restart-delay 2s --restart-max-attempts 4 \
             --restart-window 1h --update-parallelism 2 --update-delay 10s --update-failure-action continue \
-            --update-monitor 1s --update-max-failure-ratio .25";
+            --update-monitor 1s --update-max-failure-ratio .25 --endpoint-mode dnsrr";
         let expected = json!({
+            "EndpointSpec": {"Mode": "dnsrr"},
             "Mode": {"Replicated": {"Replicas": 3}},
             "TaskTemplate": {
                 "ContainerSpec": {"User": "1:2", "Dir": "/srv", "Hostname": "h", "ReadOnly": true,

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{edit, image, settings::Settings};
+use super::{attach, edit, image, settings::Settings};
 use crate::{
     client::Client,
-    command::{mount, options, terminal, words},
+    command::{mount, options, publish, terminal, words},
 };
 
 #[derive(clap::Args)]
@@ -49,6 +49,18 @@ pub struct Args {
     /// Remove a constraint (repeatable)
     #[arg(long, value_name = "CONSTRAINT")]
     constraint_rm: Vec<String>,
+    /// Publish a port, or change where a published one leads (repeatable)
+    #[arg(long, value_name = "PORT", allow_hyphen_values = true, help_heading = "Network")]
+    publish_add: Vec<String>,
+    /// No longer publish this port of the container: PORT[/tcp|udp|sctp] (repeatable)
+    #[arg(long, value_name = "TARGET", help_heading = "Network")]
+    publish_rm: Vec<String>,
+    /// Attach a network: NAME, or name=NAME,alias=… (repeatable)
+    #[arg(long, value_name = "NETWORK", help_heading = "Network")]
+    network_add: Vec<String>,
+    /// Detach a network (repeatable)
+    #[arg(long, value_name = "NETWORK", help_heading = "Network")]
+    network_rm: Vec<String>,
     /// Replace all tasks although nothing changed
     #[arg(long)]
     force: bool,
@@ -60,6 +72,7 @@ pub async fn run(args: Args, client: &Client) -> Result<()> {
     let mut service: Value = client.get(super::target(&args.service)).await?;
     let spec = &mut service["Spec"];
     edit(spec, &args)?;
+    attach::change(spec, &args.network_add, &args.network_rm, client).await?;
     if let Some(name) = &args.image {
         image::set(spec, name, !args.settings.no_resolve_image, client).await?;
     }
@@ -68,7 +81,7 @@ pub async fn run(args: Args, client: &Client) -> Result<()> {
     args.settings.wait.until_done(service["ID"].as_str().unwrap_or_default(), client).await
 }
 
-/// All changes but that of the image.
+/// All changes but those that others are asked for: the image, and the networks.
 fn edit(spec: &mut Value, args: &Args) -> Result<()> {
     args.settings.apply(spec)?;
     if let Some(line) = &args.args {
@@ -81,11 +94,29 @@ fn edit(spec: &mut Value, args: &Args) -> Result<()> {
     edit::constraints(spec, &args.constraint_add, &args.constraint_rm)?;
     let mounts = args.mount_add.iter().map(|text| mount::parse(text)).collect::<Result<_>>()?;
     edit::mounts(spec, mounts, &args.mount_rm)?;
+    edit_ports(spec, args)?;
     if args.force {
         let count = edit::at(spec, "TaskTemplate/ForceUpdate");
         *count = json!(count.as_u64().unwrap_or(0) + 1);
     }
     Ok(())
+}
+
+/// PRT-10
+fn edit_ports(spec: &mut Value, args: &Args) -> Result<()> {
+    let mut gone = Vec::new();
+    for text in &args.publish_rm {
+        gone.extend(publish::parse(text)?);
+    }
+    let is_gone = |old: &Value| {
+        let is = |key: &str, default: &str, value: &str| old[key].as_str().unwrap_or(default) == value;
+        gone.iter().any(|port| {
+            old["TargetPort"] == port.target
+                && is("Protocol", "tcp", port.protocol)
+                && port.mode.is_none_or(|mode| is("PublishMode", "ingress", mode.name()))
+        })
+    };
+    edit::ports(spec, publish::of_service(&args.publish_add)?, is_gone)
 }
 
 #[cfg(test)]
@@ -142,6 +173,28 @@ mod tests {
                 "TaskTemplate": {"ForceUpdate": 4, "Networks": [{"Target": "n"}],
                     "ContainerSpec": {"Image": "web:2", "Env": ["A=3"], "Secrets": [7], "Args": ["--port", "80 81"]}}})
         );
+    }
+
+    /// PRT-10
+    #[test]
+    fn ports_are_removed_by_the_port_of_the_container() {
+        let port = |protocol: &str, target: u16, published: u16, mode: &str| json!({"Protocol": protocol, "TargetPort": target, "PublishedPort": published, "PublishMode": mode});
+        let edited = |words: &[&str]| {
+            let old = [
+                port("tcp", 53, 53, "ingress"),
+                port("udp", 53, 53, "ingress"),
+                port("tcp", 53, 5353, "host"),
+            ];
+            let mut spec = json!({"EndpointSpec": {"Ports": old}});
+            edit(&mut spec, &read(words)).unwrap();
+            spec["EndpointSpec"]["Ports"].clone()
+        };
+        assert_eq!(edited(&["--publish-rm", "53", "dns"]), json!([port("udp", 53, 53, "ingress")]));
+        assert_eq!(edited(&["--publish-rm", "53/udp", "dns"]).as_array().unwrap().len(), 2);
+        let host = edited(&["--publish-rm", "target=53,mode=host", "--publish-add", "8080:80", "dns"]);
+        assert_eq!(host.as_array().unwrap().len(), 3);
+        assert_eq!(host[2], port("tcp", 80, 8080, "ingress"));
+        assert!(edit(&mut json!({}), &read(&["--publish-rm", "dns:x", "dns"])).is_err());
     }
 
     /// SVC-34

@@ -183,7 +183,7 @@ impl Work {
             return serve::take(&self.member, assign).await;
         }
         let address = *self.address.borrow();
-        timeout(ANSWER_MAX, ask(&self.member, self.node, address, &assign)).await?
+        ask(&self.member, self.node, address, &assign).await
     }
 }
 
@@ -192,9 +192,13 @@ impl Work {
 /// # Errors
 /// It was not taken, or nobody knows.
 pub async fn ask(member: &Member, node: Id, address: SocketAddr, assign: &Assign) -> Result<Assigned> {
+    // A leader of many nodes waits here for a place, which is not the node's fault.
     let (mut send, mut recv) = member.endpoint.open(node, address, kind::ASSIGN).await?;
-    write_frame(&mut send, &covey_wire::encode(assign)?).await?;
-    send.finish()?;
-    let answer = read_frame(&mut recv, MESSAGE_MAX).await.context("no answer")?;
-    Ok(covey_wire::decode::<_, MESSAGE_MAX>(&answer)?)
+    let exchange = async {
+        write_frame(&mut send, &covey_wire::encode(assign)?).await?;
+        send.finish()?;
+        let answer = read_frame(&mut recv, MESSAGE_MAX).await.context("no answer")?;
+        Ok(covey_wire::decode::<_, MESSAGE_MAX>(&answer)?)
+    };
+    timeout(ANSWER_MAX, exchange).await?
 }

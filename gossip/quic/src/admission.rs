@@ -64,8 +64,8 @@ pub enum ConnectError {
         /// In the peer's words.
         reason: String,
     },
-    /// This node has too many connections, or is making too many.
-    #[error("too many connections")]
+    /// All places for connections are in use, and too many wait for one or have waited too long.
+    #[error("too many connections are in use at the moment")]
     Busy,
     /// The connection was made with a certificate that says what this node was before.
     #[error("this node's role has changed meanwhile")]

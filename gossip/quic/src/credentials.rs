@@ -10,8 +10,12 @@ use covey_crypto::{
     certificate::{CaCertificate, CertificateError},
     identity::{NodeKey, ParseKeyError, PeerIdentity, Role},
 };
+use covey_wire::Id;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
-use rustls::{client::Resumption, crypto::CryptoProvider, time_provider::TimeProvider, version::TLS13};
+use rustls::{
+    client::Resumption, crypto::CryptoProvider, server::ServerSessionMemoryCache,
+    time_provider::TimeProvider, version::TLS13,
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
 use crate::{
@@ -32,8 +36,11 @@ pub(crate) const RENEW: &[u8] = b"covey-renew/1";
 const INCOMING_MAX: usize = 256;
 const INCOMING_BYTES_MAX: u64 = 16 << 10;
 const INCOMING_BYTES_TOTAL_MAX: u64 = 1 << 20;
-/// Sessions of peers that are remembered, so that a connection to them opens again with less work.
-const SESSIONS_MAX: usize = 256;
+/// Peers whose sessions are remembered, so that a connection to them opens again with less work. A leader comes
+/// round to all of its nodes again and again.
+const SESSIONS_MAX: usize = 1024;
+/// The TLS library keeps up to so many for each peer, and counts them.
+const SESSIONS_PER_PEER: usize = 8;
 
 /// Who this node is in its cluster.
 #[derive(Clone, Debug)]
@@ -69,6 +76,7 @@ pub enum IdentityError {
 /// The identity as TLS uses it. Sessions that were opened with it are not resumed with another.
 pub(crate) struct Credentials {
     pub(crate) ca: CaCertificate,
+    pub(crate) id: Id,
     pub(crate) role: Role,
     pub(crate) server: quinn::ServerConfig,
     pub(crate) member: quinn::ClientConfig,
@@ -83,9 +91,15 @@ impl Credentials {
         }
         Ok(Self {
             ca: identity.ca.clone(),
+            id: me.id,
             role: me.role,
             server: server(identity, clock)?,
-            member: client(identity, clock, MEMBER, Resumption::in_memory_sessions(SESSIONS_MAX))?,
+            member: client(
+                identity,
+                clock,
+                MEMBER,
+                Resumption::in_memory_sessions(SESSIONS_MAX * SESSIONS_PER_PEER),
+            )?,
             renew: client(identity, clock, RENEW, Resumption::disabled())?,
         })
     }
@@ -137,6 +151,9 @@ fn server(identity: &Identity, clock: &Clock) -> Result<quinn::ServerConfig, Ide
         .with_client_cert_verifier(OurCluster::new(identity.ca.clone(), provider()))
         .with_single_cert(chain, private_key(identity)?)?;
     tls.alpn_protocols = vec![MEMBER.to_vec(), JOIN.to_vec(), RENEW.to_vec()];
+    tls.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+    // Whoever comes back with one gets the next.
+    tls.send_tls13_tickets = 1;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config
         .transport_config(transport::config())

@@ -13,7 +13,7 @@ use covey_wire::Id;
 use quinn::{Connection, ConnectionError, TokioRuntime};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     peer::Link,
     request::{self, Joined, RequestError},
     stream::{InUse, RecvStream, SendStream},
-    transport::{COMMANDS_MAX, Close, DATAGRAM_MAX, EVENTS_MAX, STREAM_TIMEOUT},
+    transport::{BUSY_RETRY, COMMANDS_MAX, Close, DATAGRAM_MAX, EVENTS_MAX, PLACE_TIMEOUT, STREAM_TIMEOUT},
 };
 
 /// Where the endpoint takes the time from. Certificates are judged by it, and nothing else is.
@@ -73,7 +73,7 @@ pub enum OpenError {
         /// Why.
         source: ConnectionError,
     },
-    /// The peer grants no more streams at the moment.
+    /// The peer grants no more streams at the moment, or has no place for a connection.
     #[error("node {0} takes no more streams at the moment")]
     Busy(Id),
 }
@@ -176,7 +176,7 @@ impl Endpoint {
     }
 
     /// Opens a stream both ways to `peer`, over the newest connection to it or one that is made to `address`
-    /// first. `kind` tells the peer what it is for.
+    /// first, which may have to wait for a place. `kind` tells the peer what it is for; 255 is the endpoint's own.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -189,7 +189,7 @@ impl Endpoint {
         let ((mut send, recv), in_use) =
             self.opened(peer, address, async |connection: Connection| connection.open_bi().await).await?;
         say(&mut send, kind, peer).await?;
-        Ok((SendStream::new(send, Some(in_use.clone())), RecvStream::new(recv, Some(in_use))))
+        Ok((SendStream::new(send, in_use.clone()), RecvStream::new(recv, in_use)))
     }
 
     /// Opens a stream without a way back, otherwise as [`Self::open`].
@@ -200,7 +200,7 @@ impl Endpoint {
         let (mut send, in_use) =
             self.opened(peer, address, async |connection: Connection| connection.open_uni().await).await?;
         say(&mut send, kind, peer).await?;
-        Ok(SendStream::new(send, Some(in_use)))
+        Ok(SendStream::new(send, in_use))
     }
 
     /// Closes all connections to a peer, for instance one that was removed or whose role has changed. It may
@@ -244,13 +244,15 @@ impl Endpoint {
         }
     }
 
-    /// Opens a stream, over another connection if the peer has just closed the first for want of use.
+    /// Opens a stream, over another connection if the first has just ended, and again later if the peer has no place for
+    /// a connection.
     async fn opened<T>(
         &self,
         peer: Id,
         address: SocketAddr,
         open: impl AsyncFn(Connection) -> Result<T, ConnectionError>,
     ) -> Result<(T, InUse), OpenError> {
+        let patience = Instant::now() + PLACE_TIMEOUT;
         let mut again = true;
         loop {
             let Link { connection, in_use } = self.link(peer, address).await?;
@@ -264,7 +266,21 @@ impl Endpoint {
                         reason: String::from_utf8_lossy(&close.reason).into_owned(),
                     });
                 }
-                Ok(Err(ConnectionError::ApplicationClosed(_))) if again => again = false,
+                Ok(Err(ConnectionError::ApplicationClosed(close)))
+                    if close.error_code == Close::Full.code() =>
+                {
+                    if Instant::now() >= patience {
+                        return Err(OpenError::Busy(peer));
+                    }
+                    // Not all at the same moment again.
+                    sleep(BUSY_RETRY.mul_f64(rand::random())).await;
+                }
+                // Nothing was said on it yet.
+                Ok(Err(
+                    ConnectionError::ApplicationClosed(_)
+                    | ConnectionError::TimedOut
+                    | ConnectionError::Reset,
+                )) if again => again = false,
                 Ok(Err(source)) => return Err(OpenError::Broken { peer, source }),
                 Err(_) => return Err(OpenError::Busy(peer)),
             }

@@ -1,13 +1,19 @@
 //! The task that owns all connections: commands, incoming connections and ends of connections meet here.
 
-use std::{collections::BTreeMap, mem, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    net::SocketAddr,
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use covey_crypto::identity::{PeerIdentity, Role};
 use covey_wire::Id;
-use quinn::{Connection, ConnectionError, Incoming, SendDatagramError};
+use quinn::{Connection, ConnectionError, Incoming};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::{JoinError, JoinSet},
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -17,11 +23,13 @@ use crate::{
     credentials::Credentials,
     endpoint::Clock,
     event::Event,
-    peer::{Link, LinkReply, Live, Peer, Waiting},
+    peer::{LinkReply, Live},
+    places::Denied,
+    queue::Queue,
     serve,
     transport::{
-        self, CONNECTING_MAX, CONNECTIONS_HARD_MAX, CONNECTIONS_MAX, Close, HANDSHAKES_MAX,
-        HANDSHAKES_UNPROVEN_MAX, IDLE_TIMEOUT, REQUESTS_MAX, TICK, UNUSED_AFTER,
+        self, ARRIVALS_MAX, Close, HANDSHAKES_MAX, HANDSHAKES_UNPROVEN_MAX, IDLE_TIMEOUT, REQUESTS_MAX,
+        SETTLE_EVERY, TICK, UNUSED_AFTER,
     },
 };
 
@@ -38,7 +46,7 @@ pub(crate) enum Command {
 }
 
 /// What a task of the hub has come to.
-enum Ended {
+pub(crate) enum Ended {
     Connected { peer: Id, result: Result<Admitted, ConnectError> },
     Arrived(Option<Arrival>),
     Lost { peer: Id, connection: usize, reason: ConnectionError },
@@ -50,15 +58,23 @@ pub(crate) struct Hub {
     socket: quinn::Endpoint,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
-    identity: watch::Receiver<Option<Arc<Credentials>>>,
-    kept: watch::Receiver<BTreeMap<Id, SocketAddr>>,
+    pub(crate) identity: watch::Receiver<Option<Arc<Credentials>>>,
+    pub(crate) kept: watch::Receiver<BTreeMap<Id, SocketAddr>>,
     clock: Clock,
     /// What peers of existing connections know of us.
     role: Option<Role>,
-    peers: BTreeMap<Id, Peer>,
+    /// Connections by peer, the newest last; none without any.
+    pub(crate) peers: BTreeMap<Id, Vec<Live>>,
+    pub(crate) queue: Queue,
+    /// Members that have called, wait for a place and are to be refused from then on.
+    pub(crate) arrivals: VecDeque<(Admitted, Instant)>,
+    /// Kept peers that had no place for us.
+    pub(crate) denied: BTreeMap<Id, Denied>,
+    /// Told when a connection is not in use any more, or its peer wants it to end.
+    freed: Arc<Notify>,
     /// Everything that runs on the endpoint's behalf; ends with it.
-    tasks: JoinSet<Ended>,
-    connecting: usize,
+    pub(crate) tasks: JoinSet<Ended>,
+    pub(crate) dialling: usize,
     handshakes: usize,
     requests: usize,
 }
@@ -82,8 +98,12 @@ impl Hub {
             clock,
             role,
             peers: BTreeMap::new(),
+            queue: Queue::default(),
+            arrivals: VecDeque::new(),
+            denied: BTreeMap::new(),
+            freed: Arc::default(),
             tasks: JoinSet::new(),
-            connecting: 0,
+            dialling: 0,
             handshakes: 0,
             requests: 0,
         }
@@ -93,7 +113,11 @@ impl Hub {
     pub(crate) async fn run(mut self) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut settle = interval(SETTLE_EVERY);
+        settle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let freed = self.freed.clone();
         let done = loop {
+            self.settle();
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(Command::Datagram { peer, address, bytes }) => self.datagram(peer, address, bytes),
@@ -109,6 +133,8 @@ impl Hub {
                 Some(ended) = self.tasks.join_next() => self.ended(ended),
                 Ok(()) = self.identity.changed() => self.identity_changed(),
                 Ok(()) = self.kept.changed() => self.open_kept(),
+                () = freed.notified() => {}
+                _ = settle.tick(), if self.is_crowded() => self.queue.expire(Instant::now()),
                 _ = tick.tick() => self.tick(),
             }
         };
@@ -124,14 +150,9 @@ impl Hub {
     fn datagram(&mut self, peer: Id, address: SocketAddr, bytes: Bytes) {
         self.catch_up();
         if let Some(live) = self.newest(peer) {
-            match live.connection.send_datagram(bytes) {
-                Ok(()) | Err(SendDatagramError::ConnectionLost(_)) => {}
-                Err(error) => tracing::warn!(%peer, %error, "datagram dropped"),
-            }
-            return;
-        }
-        if let Some(waiting) = self.waiting(peer, address) {
-            waiting.queue_datagram(bytes);
+            live.send_datagram(bytes);
+        } else if self.identity.borrow().is_some() {
+            self.queue.datagram(peer, address, bytes);
         }
     }
 
@@ -139,12 +160,10 @@ impl Hub {
         self.catch_up();
         if let Some(live) = self.newest(peer) {
             let _ = reply.send(Ok(live.link()));
-        } else if let Some(waiting) = self.waiting(peer, address) {
-            waiting.queue_link(reply);
+        } else if self.identity.borrow().is_some() {
+            self.queue.link(peer, address, reply);
         } else {
-            let error =
-                if self.identity.borrow().is_none() { ConnectError::NoIdentity } else { ConnectError::Busy };
-            let _ = reply.send(Err(error));
+            let _ = reply.send(Err(ConnectError::NoIdentity));
         }
     }
 
@@ -153,41 +172,32 @@ impl Hub {
     }
 
     fn newest(&mut self, peer: Id) -> Option<&mut Live> {
-        let newest = self
-            .peers
-            .get_mut(&peer)?
-            .live
-            .iter_mut()
-            .rfind(|live| live.connection.close_reason().is_none())?;
+        let newest = self.peers.get_mut(&peer)?.iter_mut().rfind(|live| live.is_open())?;
         newest.used = Instant::now();
         Some(newest)
     }
 
-    /// What waits for a connection to `peer`, which is being made from now on; none where it cannot be.
-    fn waiting(&mut self, peer: Id, address: SocketAddr) -> Option<&mut Waiting> {
-        let begun = self.peers.get(&peer).is_some_and(|peer| peer.waiting.is_some());
-        if !begun {
-            let credentials = self.identity.borrow().clone()?;
-            if self.connecting == CONNECTING_MAX {
-                return None;
-            }
-            self.connecting += 1;
-            let dial =
-                admission::dial_member(self.socket.clone(), credentials, self.clock.clone(), peer, address);
-            self.tasks.spawn(async move { Ended::Connected { peer, result: dial.await } });
-        }
-        Some(self.peers.entry(peer).or_default().waiting.get_or_insert_default())
+    /// Makes a connection to `peer`, in the place that it was given.
+    pub(crate) fn dial(&mut self, peer: Id, address: SocketAddr) {
+        let Some(credentials) = self.identity.borrow().clone() else {
+            return self.queue.dialled(peer, Err(&ConnectError::NoIdentity));
+        };
+        self.dialling += 1;
+        let dial =
+            admission::dial_member(self.socket.clone(), credentials, self.clock.clone(), peer, address);
+        self.tasks.spawn(async move { Ended::Connected { peer, result: dial.await } });
     }
 
     fn connected(&mut self, peer: Id, result: Result<Admitted, ConnectError>) {
-        self.connecting -= 1;
-        let waiting = self.peers.get_mut(&peer).and_then(|peer| peer.waiting.take()).unwrap_or_default();
-        match result.and_then(|admitted| self.admit(admitted, true)) {
-            Ok(link) => waiting.go(&link),
+        self.dialling -= 1;
+        let admitted = result.and_then(|admitted| self.admit(admitted, true));
+        let live = admitted.map(|()| self.peers.get_mut(&peer).and_then(|live| live.last_mut()));
+        match live {
+            Ok(Some(live)) => self.queue.dialled(peer, Ok(live)),
+            Ok(None) => {}
             Err(error) => {
                 tracing::debug!(%peer, %error, "no connection");
-                waiting.give_up(&error);
-                self.forget_idle();
+                self.queue.dialled(peer, Err(&error));
             }
         }
     }
@@ -211,7 +221,10 @@ impl Hub {
         self.handshakes -= 1;
         match arrival {
             None => {}
-            Some(Arrival::Member(admitted)) => self.called_by(admitted),
+            Some(Arrival::Member(admitted)) if self.arrivals.len() == ARRIVALS_MAX => {
+                full(&admitted.connection)
+            }
+            Some(Arrival::Member(admitted)) => self.arrivals.push_back((admitted, Instant::now())),
             Some(Arrival::Join(connection)) => self.serve(connection, None),
             Some(Arrival::Renew(Admitted { connection, identity, .. })) => {
                 self.serve(connection, Some(identity))
@@ -219,13 +232,16 @@ impl Hub {
         }
     }
 
-    fn called_by(&mut self, admitted: Admitted) {
+    /// A member that has called gets a place.
+    pub(crate) fn called_by(&mut self, admitted: Admitted) {
         let peer = admitted.identity.id;
         // Who cannot be admitted was told so.
-        let Ok(link) = self.admit(admitted, false) else { return };
+        if self.admit(admitted, false).is_err() {
+            return;
+        }
         // No need to wait any longer for a connection of our own, which may be on its way to an old address.
-        if let Some(waiting) = self.peers.get_mut(&peer).and_then(|peer| peer.waiting.as_mut()) {
-            mem::take(waiting).go(&link);
+        if let Some(live) = self.peers.get_mut(&peer).and_then(|live| live.last_mut()) {
+            self.queue.arrived(peer, live);
         }
     }
 
@@ -241,12 +257,12 @@ impl Hub {
         });
     }
 
-    /// Takes a connection in.
+    /// Takes a connection in, as the newest of its peer. There is a place for it.
     fn admit(
         &mut self,
         Admitted { connection, identity, shown }: Admitted,
         opened_here: bool,
-    ) -> Result<Link, ConnectError> {
+    ) -> Result<(), ConnectError> {
         // The identity may have been cleared or replaced during the handshake.
         let ours = self.identity.borrow().as_ref().map(|ours| (ours.ca.cluster(), ours.role));
         match ours {
@@ -260,50 +276,23 @@ impl Hub {
                 return Err(ConnectError::NoIdentity);
             }
         }
-        if !self.make_room() {
-            connection.close(Close::Refused.code(), b"too many connections");
-            return Err(ConnectError::Busy);
-        }
         transport::widen(&connection);
-        let live = Live::new(connection.clone(), identity.clone(), opened_here);
-        let (peer, stable, link) = (identity.id, connection.stable_id(), live.link());
-        let member = serve::member(connection, identity, Arc::downgrade(&live.in_use), self.events.clone());
+        let live = Live::new(connection.clone(), identity.clone(), opened_here, self.freed.clone());
+        let (peer, stable, uses) = (identity.id, connection.stable_id(), live.uses.clone());
+        let member = serve::member(connection, identity, uses, self.events.clone());
         self.tasks.spawn(async move { Ended::Lost { peer, connection: stable, reason: member.await } });
-        self.peers.entry(peer).or_default().live.push(live);
-        Ok(link)
-    }
-
-    /// Closes the longest unused connections until one more may be held; whether it may.
-    fn make_room(&mut self) -> bool {
-        loop {
-            let held: usize = self.peers.values().map(|peer| peer.live.len()).sum();
-            if held < CONNECTIONS_MAX {
-                return true;
-            }
-            let kept = self.kept.borrow();
-            let idle =
-                self.peers.iter().filter(|(id, _)| !kept.contains_key(id)).flat_map(|(_, peer)| &peer.live);
-            let victim = idle.filter(|live| !live.is_in_use()).min_by_key(|live| live.used);
-            let Some(victim) = victim.map(|live| live.connection.stable_id()) else {
-                return held < CONNECTIONS_HARD_MAX;
-            };
-            drop(kept);
-            self.close(|_, live| live.connection.stable_id() == victim, Close::Unused, "making room");
-        }
+        self.peers.entry(peer).or_default().push(live);
+        Ok(())
     }
 
     /// Closes the connections that are chosen, and forgets them.
-    fn close(&mut self, chosen: impl Fn(&Id, &Live) -> bool, why: Close, reason: &str) {
-        for (id, peer) in &mut self.peers {
-            for closed in peer.live.extract_if(.., |live| chosen(id, live)) {
+    pub(crate) fn close(&mut self, chosen: impl Fn(&Id, &Live) -> bool, why: Close, reason: &str) {
+        self.peers.retain(|id, live| {
+            for closed in live.extract_if(.., |live| chosen(id, live)) {
                 closed.connection.close(why.code(), reason.as_bytes());
             }
-        }
-        self.forget_idle();
-    }
-
-    fn forget_idle(&mut self) {
-        self.peers.retain(|_, peer| !peer.live.is_empty() || peer.waiting.is_some());
+            !live.is_empty()
+        });
     }
 
     fn ended(&mut self, ended: Result<Ended, JoinError>) {
@@ -318,15 +307,23 @@ impl Hub {
     }
 
     fn lost(&mut self, id: Id, connection: usize, reason: &ConnectionError) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let held = peer.live.len();
-        peer.live.retain(|live| live.connection.stable_id() != connection);
-        // Those that were closed here were forgotten when they were.
-        let last = held > 0 && peer.live.is_empty();
         tracing::debug!(peer = %id, %reason, "connection ended");
+        if let ConnectionError::ApplicationClosed(close) = reason
+            && close.error_code == Close::Full.code()
+        {
+            self.was_denied(id);
+        }
+        let Some(live) = self.peers.get_mut(&id) else { return };
+        let held = live.len();
+        live.retain(|live| live.connection.stable_id() != connection);
+        if !live.is_empty() {
+            return;
+        }
+        self.peers.remove(&id);
         let on_purpose =
             matches!(reason, ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed);
-        if last && !on_purpose && self.kept.borrow().contains_key(&id) {
+        // Those that were closed here were forgotten when they were.
+        if held > 0 && !on_purpose && self.kept.borrow().contains_key(&id) {
             let events = self.events.clone();
             self.tasks.spawn(async move {
                 // Fails only when nobody listens any more.
@@ -335,7 +332,6 @@ impl Hub {
             });
             self.open_kept();
         }
-        self.forget_idle();
     }
 
     /// Whoever has set an identity finds it in force, though its word may overtake that of the change.
@@ -358,25 +354,36 @@ impl Hub {
 
     fn open_kept(&mut self) {
         let kept = self.kept.borrow_and_update().clone();
+        self.denied.retain(|id, _| kept.contains_key(id));
+        if self.identity.borrow().is_none() {
+            return;
+        }
+        let now = Instant::now();
         for (id, address) in kept {
-            if self.newest(id).is_none() {
-                // Where it cannot be made now, the next tick tries again.
-                let _ = self.waiting(id, address);
+            let denied = self.denied.get(&id).is_some_and(|denied| denied.until > now);
+            if !denied && self.newest(id).is_none() {
+                self.queue.keep(id, address);
             }
         }
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
-        for live in self.peers.values_mut().flat_map(|peer| &mut peer.live) {
-            live.look(now);
-        }
+        self.queue.expire(now);
+        let shielded = self.shielded();
         let kept = self.kept.borrow().clone();
-        let unused = |id: &Id, live: &Live| {
-            let long = now.saturating_duration_since(live.used) >= UNUSED_AFTER;
-            live.opened_here && long && !live.is_in_use() && !kept.contains_key(id)
-        };
-        self.close(unused, Close::Unused, "unused");
+        for (id, live) in
+            self.peers.iter_mut().flat_map(|(id, live)| live.iter_mut().map(move |live| (id, live)))
+        {
+            live.look(now);
+            // The second one to a kept peer is as good as unused.
+            let since = if kept.contains_key(id) { live.opened } else { live.used };
+            let long = now.saturating_duration_since(since) >= UNUSED_AFTER;
+            let shielded = shielded.contains(&live.connection.stable_id());
+            if live.opened_here && long && !live.is_busy(now) && !shielded {
+                live.end(now);
+            }
+        }
         let today = (self.clock)();
         // Whoever has renewed meanwhile comes back with the new certificate.
         self.close(
@@ -386,4 +393,9 @@ impl Hub {
         );
         self.open_kept();
     }
+}
+
+/// There is no place for whoever has called; they may try again.
+pub(crate) fn full(connection: &Connection) {
+    connection.close(Close::Full.code(), b"no place for a connection at the moment");
 }

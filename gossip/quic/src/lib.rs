@@ -12,11 +12,16 @@
 //!
 //! **Life of a connection.** Every connection is kept alive by both sides ([`KEEP_ALIVE`]) and is lost when
 //! nothing was heard for [`IDLE_TIMEOUT`], so a dead host is noticed about a second later, whoever had opened
-//! the connection. Whoever opened it closes it after [`UNUSED_AFTER`] without a datagram or an open stream,
-//! unless the peer is *kept* ([`Endpoint::keep`]): connections to kept peers are opened at once, re-opened
-//! when they break, and their loss is reported ([`Event::Lost`]). Beyond [`CONNECTIONS_MAX`] the longest
-//! unused one makes room. Two nodes may connect to each other at the same time: both connections work, the
-//! newest one is sent on.
+//! the connection. Connections to *kept* peers ([`Endpoint::keep`]) are opened at once, re-opened when they break, and
+//! their loss is reported ([`Event::Lost`]). Any other is ended by whoever opened it after [`UNUSED_AFTER`] without a
+//! datagram or an open stream. Two nodes may connect to each other at the same time: both connections work, the newest
+//! one is sent on, and of kept peers only one stays.
+//!
+//! **Places.** A node has [`CONNECTIONS_MAX`] places for connections with members, whoever opens them, and never more
+//! connections than that. Where all are taken, requests wait in the order in which they came (datagrams go first), and
+//! the longest unused connections end, so that a node works with many more peers than it has places. A few places are
+//! reserved for either direction: nodes that are full still reach each other. A connection ends by agreement, so that
+//! no request is lost with it; it opens again with less work, since both sides remember the session.
 //!
 //! **Strangers get little.** A fresh connection may open no stream and has a small receive window; both grow
 //! when the peer has been admitted. So a stream can only be opened once the other side has checked who we
@@ -30,6 +35,8 @@ mod event;
 mod frame;
 mod hub;
 mod peer;
+mod places;
+mod queue;
 mod request;
 mod serve;
 mod stream;

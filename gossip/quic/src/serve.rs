@@ -1,6 +1,6 @@
 //! What happens on a connection once it is known whose it is.
 
-use std::{net::SocketAddr, sync::Weak};
+use std::{net::SocketAddr, sync::Arc};
 
 use covey_crypto::identity::PeerIdentity;
 use quinn::{Connection, ConnectionError};
@@ -14,8 +14,8 @@ use crate::{
     event::{Event, Reply},
     frame::{read_frame, write_frame},
     request::{ANSWER_MAX, REQUEST_MAX},
-    stream::{RecvStream, SendStream},
-    transport::{self, CONNECT_TIMEOUT, Close, REPLY_TIMEOUT, STREAM_TIMEOUT},
+    stream::{InUse, RecvStream, SendStream, Uses},
+    transport::{self, CONNECT_TIMEOUT, Close, END, REPLY_TIMEOUT, STREAM_TIMEOUT},
 };
 
 /// Bytes of the text with which a connection is closed.
@@ -31,7 +31,7 @@ fn address(connection: &Connection) -> SocketAddr {
 pub(crate) async fn member(
     connection: Connection,
     from: PeerIdentity,
-    in_use: Weak<()>,
+    uses: Arc<Uses>,
     events: mpsc::Sender<Event>,
 ) -> ConnectionError {
     // At most as many as the peer may have streams open.
@@ -49,18 +49,32 @@ pub(crate) async fn member(
             },
             stream = connection.accept_bi() => match stream {
                 Ok((send, recv)) => {
-                    let send = SendStream::new(send, in_use.upgrade());
-                    let recv = RecvStream::new(recv, in_use.upgrade());
-                    let address = address(&connection);
-                    arriving.spawn(announce(from.clone(), address, Some(send), recv, events.clone()));
+                    let send = SendStream::new(send, InUse::new(&uses));
+                    let recv = RecvStream::new(recv, InUse::new(&uses));
+                    let (from, address, events) = (from.clone(), address(&connection), events.clone());
+                    arriving.spawn(async move {
+                        let mut recv = recv;
+                        if let Some(kind) = kind(&mut recv).await {
+                            // Fails only when nobody listens any more; then the streams are reset.
+                            let _ = events.send(Event::Stream { from, address, kind, send, recv }).await;
+                        }
+                    });
                 }
                 Err(reason) => return reason,
             },
             stream = connection.accept_uni() => match stream {
                 Ok(recv) => {
-                    let recv = RecvStream::new(recv, in_use.upgrade());
-                    let address = address(&connection);
-                    arriving.spawn(announce(from.clone(), address, None, recv, events.clone()));
+                    let recv = RecvStream::new(recv, InUse::new(&uses));
+                    let (from, address, events) = (from.clone(), address(&connection), events.clone());
+                    let uses = uses.clone();
+                    arriving.spawn(async move {
+                        let mut recv = recv;
+                        match kind(&mut recv).await {
+                            Some(END) => uses.set_peer_ends(),
+                            Some(kind) => _ = events.send(Event::Uni { from, address, kind, recv }).await,
+                            None => {}
+                        }
+                    });
                 }
                 Err(reason) => return reason,
             },
@@ -69,25 +83,19 @@ pub(crate) async fn member(
     }
 }
 
-/// Hands up a stream once its kind is known. One that never says is dropped, which resets it.
-async fn announce(
-    from: PeerIdentity,
-    address: SocketAddr,
-    send: Option<SendStream>,
-    mut recv: RecvStream,
-    events: mpsc::Sender<Event>,
-) {
+/// What a stream is for. One that never says is dropped, which resets it.
+async fn kind(recv: &mut RecvStream) -> Option<u8> {
     let mut kind = [0];
-    if !matches!(timeout(STREAM_TIMEOUT, recv.read_exact(&mut kind)).await, Ok(Ok(()))) {
-        return;
+    timeout(STREAM_TIMEOUT, recv.read_exact(&mut kind)).await.ok()?.ok()?;
+    Some(kind[0])
+}
+
+/// Asks the peer to end the connection as soon as nothing is under way on it.
+pub(crate) async fn end(connection: Connection) {
+    // A peer that cannot be asked is not waited for long.
+    if let Ok(mut send) = connection.open_uni().await {
+        let _ = send.write_all(&[END]).await;
     }
-    let [kind] = kind;
-    let event = match send {
-        Some(send) => Event::Stream { from, address, kind, send, recv },
-        None => Event::Uni { from, address, kind, recv },
-    };
-    // Fails only when nobody listens any more; then the streams are reset.
-    let _ = events.send(event).await;
 }
 
 /// Serves one join (nobody is known) or renew (`from` is known) request, then closes the connection.

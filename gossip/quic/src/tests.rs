@@ -3,6 +3,7 @@
 mod identity;
 mod loss;
 mod member;
+mod places;
 mod request;
 mod stray;
 

@@ -4,11 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{Connection, TransportConfig, VarInt};
 
-/// Connections that are held without being in use. More are only held while they are kept or carry open
-/// streams.
+/// Places: connections with members that this node holds or is making, in either direction.
 pub const CONNECTIONS_MAX: usize = 64;
-/// Connections altogether; beyond, peers are turned away.
-pub const CONNECTIONS_HARD_MAX: usize = 4096;
+/// Places that either direction leaves to the other, so that two nodes that are full can still talk to each other.
+pub const PLACES_RESERVED: usize = 8;
+/// Connections that are asked to end at a time, to make room.
+pub const ENDING_MAX: usize = 16;
+/// Peers that wait for a place or an answer; beyond, callers are told so and datagrams are dropped.
+pub const WAITING_PEERS_MAX: usize = 4096;
+/// Members that have proven who they are and wait for a place here; beyond, they are told so.
+pub const ARRIVALS_MAX: usize = 32;
 /// Bytes of the largest datagram. The smallest path that QUIC allows (1,200 byte packets) carries it.
 pub const DATAGRAM_MAX: usize = 1150;
 /// Events that wait for the node; beyond, datagrams are dropped and streams wait.
@@ -19,8 +24,6 @@ pub const COMMANDS_MAX: usize = 1024;
 pub const WAITING_DATAGRAMS_MAX: usize = 32;
 /// Callers that wait for one connection to be made; beyond, they are told so.
 pub const WAITING_LINKS_MAX: usize = 256;
-/// Connections being made at a time; beyond, callers are told so and datagrams are dropped.
-pub const CONNECTING_MAX: usize = 256;
 /// Incoming handshakes at a time; beyond, clients are refused.
 pub const HANDSHAKES_MAX: usize = 128;
 /// Incoming handshakes from where on clients must first prove their address (QUIC retry), which spoofed
@@ -31,6 +34,19 @@ pub const REQUESTS_MAX: usize = 32;
 
 /// Until a connection is made or given up.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Until a connection has its place …
+pub const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// … and until one that a member has opened has it.
+pub const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// From when on whoever waits for a place gets that of a connection that is kept or in use.
+pub const LAST_RESORT_AFTER: Duration = Duration::from_millis(500);
+/// Until a peer that was asked to end a connection has done so; then it is closed all the same.
+pub const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two attempts at a peer that has no place for us; between nothing and this.
+pub const BUSY_RETRY: Duration = Duration::from_millis(200);
+/// Between two attempts to be kept by a peer that has no place for us: the first, and the longest.
+pub const DENIED_MIN: Duration = Duration::from_secs(1);
+pub const DENIED_MAX: Duration = Duration::from_secs(60);
 /// Until a stream of an existing connection is granted, or its first byte has come.
 pub const STREAM_TIMEOUT: Duration = Duration::from_secs(3);
 /// Until a join or renew request has its answer.
@@ -43,6 +59,10 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 pub const UNUSED_AFTER: Duration = Duration::from_secs(10);
 /// Between two looks at all connections.
 pub const TICK: Duration = Duration::from_secs(1);
+/// Between two looks at the places while somebody waits for one.
+pub const SETTLE_EVERY: Duration = Duration::from_millis(100);
+/// The kind of a stream that asks the peer to end its connection as soon as nothing is under way on it.
+pub const END: u8 = u8::MAX;
 
 /// Streams of each direction that an admitted peer may have open.
 const STREAMS_MAX: u32 = 256;
@@ -96,6 +116,8 @@ pub(crate) enum Close {
     Unused = 2,
     /// This node ends or leaves.
     Gone = 3,
+    /// There is no place for it at the moment.
+    Full = 4,
 }
 
 impl Close {

@@ -126,7 +126,7 @@ async fn unused_connections_make_room_and_those_in_use_do_not() {
         while !matches!(other.event().await, Event::Datagram { .. }) {}
     }
     // A closed connection is counted until its last packets are gone.
-    until("room", || a.connections() == CONNECTIONS_MAX).await;
+    until("room", || a.connections() <= CONNECTIONS_MAX).await;
     write_frame(&mut send, b"still here").await.unwrap();
     let lost: Vec<u8> =
         others.iter().filter(|(_, other)| other.connections() == 0).map(|(number, _)| *number).collect();

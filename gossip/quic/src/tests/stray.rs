@@ -22,6 +22,7 @@ async fn garbage_on_the_port_disturbs_nothing() {
     stray.send_to(&[], b.address).unwrap();
     let _stream = a.say(2, b.address, b"after").await;
     b.stream().await;
-    let _stream = cluster.node(3).say(2, b.address, b"a new one").await;
+    let another = cluster.node(3);
+    let _stream = another.say(2, b.address, b"a new one").await;
     assert_eq!(b.stream().await.0.id, id(3));
 }

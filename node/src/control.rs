@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use covey_api::{
     Control, Failure,
     control::{
-        InitRequest, Issuer, JoinRequest, JoinTokens, Liveness, LogsOf, Membership, NodeState, Rotate,
-        StoreChange, TaskLine, View,
+        Carried, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens, Liveness, LogsOf, Membership,
+        NodeState, PathRequest, Rotate, StoreChange, TaskLine, View,
     },
     log::LogQuery,
 };
@@ -17,6 +17,7 @@ use covey_state::{
     Id, Store,
     cluster::JoinSecrets,
     command::{Command, Proposal},
+    network::Network,
     node::{Node, Role},
 };
 use futures_util::{
@@ -130,6 +131,27 @@ impl Control for ClusterControl {
             let store = log.read().await.map_err(unreadable)?;
             Ok(logs::gather(member, store, self.0.changes(), of, query))
         })
+    }
+
+    fn carried(&self) -> Carried {
+        self.0.carried()
+    }
+
+    fn find_network(&self, reference: &str) -> BoxFuture<'_, Result<Option<Arc<Network>>, Failure>> {
+        let reference = reference.to_owned();
+        Box::pin(async move {
+            let (_, log) = self.manager()?;
+            let store = log.read().await.map_err(unreadable)?;
+            Ok(store.find_network(&reference).ok().cloned())
+        })
+    }
+
+    fn doctor(&self) -> BoxFuture<'_, Result<Vec<Finding>, Failure>> {
+        Box::pin(async { Err(Failure::not_yet("net doctor")) })
+    }
+
+    fn path(&self, _request: PathRequest) -> BoxFuture<'_, Result<Vec<Hop>, Failure>> {
+        Box::pin(async { Err(Failure::not_yet("net path")) })
     }
 
     fn changes(&self) -> BoxStream<'static, StoreChange> {

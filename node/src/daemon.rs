@@ -6,7 +6,9 @@ use anyhow::{Context, Result, bail};
 use covey_agent::{executor::Executor, template::NodeNames};
 use covey_api::{
     Failure, Host,
-    control::{InitRequest, JoinRequest, LocalState, StoreChange},
+    control::{
+        Carried, CarriedNetwork, InitRequest, JoinRequest, LocalState, NetworkPeer, StoreChange,
+    },
 };
 use covey_crypto::{
     authority::Authority, identity::NodeKey, identity::Role as CertifiedRole, token::JoinToken,
@@ -34,6 +36,7 @@ use crate::{
     logs::LocalLogs,
     machine,
     member::{Log, Member, Surroundings},
+    network::Networks,
     protocol::{self, Answer, JOIN_MAX, Joined, RenewRequest, kind},
     renewal,
 };
@@ -57,8 +60,8 @@ pub struct Daemon {
     pub runtime: Runtime,
     folder: Folder,
     description: NodeDescription,
-    /// Where the node's containers get their addresses; `None` out of a cluster.
-    pub edge: watch::Sender<Option<EdgeBlock>>,
+    /// The networks of this node's containers.
+    pub network: Networks,
     log: watch::Sender<Option<Log>>,
     member: watch::Sender<Option<Arc<Member>>>,
     state: watch::Sender<(LocalState, String)>,
@@ -69,13 +72,19 @@ pub struct Daemon {
 
 impl Daemon {
     /// A daemon that is in no cluster yet.
-    pub fn new(host: Host, labels: &BTreeMap<String, String>, folder: Folder, runtime: Runtime) -> Arc<Self> {
+    pub fn new(
+        host: Host,
+        labels: &BTreeMap<String, String>,
+        folder: Folder,
+        runtime: Runtime,
+        network: Networks,
+    ) -> Arc<Self> {
         let daemon = Arc::new(Self {
             description: machine::description(&host, labels),
             host,
             runtime,
             folder,
-            edge: watch::Sender::new(None),
+            network,
             log: watch::Sender::new(None),
             member: watch::Sender::new(None),
             state: watch::Sender::new((LocalState::Inactive, String::new())),
@@ -113,7 +122,7 @@ impl Daemon {
             log: self.log.clone(),
             logs: Arc::new(LocalLogs(self.runtime.clone())),
             description: self.description.clone(),
-            edge: self.edge.clone(),
+            network: self.network.clone(),
         }
     }
 
@@ -141,9 +150,28 @@ impl Daemon {
     /// # Errors
     /// What is on disk is damaged or newer than this version.
     pub fn recall_edge(&self) -> Result<Option<EdgeBlock>> {
-        let edge = self.folder.load()?.and_then(|(_, notes)| notes.edge);
-        self.edge.send_replace(edge);
-        Ok(edge)
+        Ok(self.folder.load()?.and_then(|(_, notes)| notes.edge))
+    }
+
+    /// What this node carries of the cluster's networks.
+    pub fn carried(&self) -> Carried {
+        let Some(member) = self.member() else { return Carried::default() };
+        let nodes = member.nodes();
+        let peer = |peer: &protocol::Peer| NetworkPeer {
+            node: peer.id,
+            hostname: peer.hostname.clone(),
+            address: peer.data_path,
+        };
+        let networks = self.network.carried().into_values().map(|(network, hosts)| CarriedNetwork {
+            network,
+            peers: nodes.all().filter(|node| node.id == member.id() || hosts.contains(&node.id)).map(peer).collect(),
+        });
+        Carried {
+            block: nodes.get(member.id()).map(|me| me.edge),
+            pool: nodes.ground().map(|ground| ground.edge),
+            nodes: nodes.all().map(peer).collect(),
+            networks: networks.collect(),
+        }
     }
 
     /// Goes on as the member that this machine was before the daemon started, if it was one.
@@ -394,7 +422,7 @@ impl Daemon {
                 tracing::error!(task = %held.task, %error, "its container cannot be removed; remove it by hand");
             }
         }
-        self.edge.send_replace(None);
+        self.network.leave();
         Raft::destroy(&self.folder.raft())?;
         self.folder.wipe()?;
         self.state.send_replace((LocalState::Inactive, String::new()));
@@ -423,7 +451,7 @@ impl Daemon {
                 "what is left of a failed attempt could not be removed"
             );
         }
-        self.edge.send_replace(None);
+        self.network.leave();
         self.state.send_replace((LocalState::Inactive, String::new()));
     }
 

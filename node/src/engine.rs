@@ -7,6 +7,7 @@ mod event;
 mod exec;
 mod failure;
 mod image;
+mod network;
 mod stats;
 mod wait;
 
@@ -15,12 +16,13 @@ use std::time::Duration;
 use covey_api::{
     Engine, Failure,
     engine::{
-        Attached, Container, CreateContainer, EngineEvent, ExecRequest, Image, ImageRemoved, Import,
-        ProgressStream, Pull, RegistryAuth, Resolved, Running, Stats, Upload, WaitCondition,
+        Attached, Container, CreateContainer, EngineEvent, ExecRequest, Image, ImageRemoved, Import, Join,
+        LocalNetwork, NetworkRef, ProgressStream, Pull, RegistryAuth, Resolved, Running, Stats, Upload, WaitCondition,
     },
     log::{LogLine, LogQuery},
 };
 use covey_runtime::{Runtime, image::ImageStore};
+use covey_state::network::NetworkSpec;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
 use self::event::ImageEvents;
@@ -147,6 +149,27 @@ impl Engine for LocalEngine {
         auth: Option<RegistryAuth>,
     ) -> BoxFuture<'_, Result<Resolved, Failure>> {
         Box::pin(self.resolve_image(reference.to_owned(), auth))
+    }
+
+    fn networks(&self) -> BoxFuture<'_, Result<Vec<LocalNetwork>, Failure>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn network_create(&self, _spec: NetworkSpec) -> BoxFuture<'_, Result<String, Failure>> {
+        Box::pin(async { Err(Failure::not_yet("a bridge network of one's own")) })
+    }
+
+    fn network_remove(&self, id: &str) -> BoxFuture<'_, Result<(), Failure>> {
+        let missing = Failure::not_found(format!("network {id} not found"));
+        Box::pin(async { Err(missing) })
+    }
+
+    fn network_connect(&self, _container: &str, _join: Join) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async { Err(Failure::not_yet("docker network connect")) })
+    }
+
+    fn network_disconnect(&self, _container: &str, _network: &NetworkRef) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async { Err(Failure::not_yet("docker network disconnect")) })
     }
 
     fn events(&self) -> BoxStream<'static, EngineEvent> {

@@ -9,7 +9,13 @@ use covey_state::{Id, task::TaskStatus};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use crate::{clock, protocol::kind, sight::Sight};
+use crate::{
+    clock,
+    endpoint::{ENDPOINT_BYTES_MAX, Endpoint as Told, Scope},
+    network::Networks,
+    protocol::kind,
+    sight::Sight,
+};
 
 /// Inputs that wait for the loop.
 const INPUTS_MAX: usize = 4096;
@@ -105,9 +111,24 @@ impl GossipHandle {
         self.send(Input::ForgetOwner { id }).await;
     }
 
-    /// Wants to hear of all tasks, or no longer.
-    pub async fn hear_tasks(&self, wanted: bool) {
-        let topic = tasks_topic();
+    /// Tells of an endpoint of this node.
+    pub async fn expose(&self, scope: Scope, key: &str, told: &Told) {
+        match covey_wire::encode(told) {
+            Ok(bytes) => {
+                let payload = bytes.into();
+                self.send(Input::SetRow { topic: scope.topic(), key: key.to_owned(), payload }).await;
+            }
+            Err(error) => tracing::error!(key, %error, "an endpoint cannot be told"),
+        }
+    }
+
+    /// Takes back what was told of an endpoint.
+    pub async fn conceal(&self, scope: Scope, key: &str) {
+        self.send(Input::WithdrawRow { topic: scope.topic(), key: key.to_owned() }).await;
+    }
+
+    /// Wants to hear a topic, or no longer.
+    pub async fn hear(&self, topic: Topic, wanted: bool) {
         self.send(if wanted { Input::Subscribe { topic } } else { Input::Unsubscribe { topic } }).await;
     }
 
@@ -127,6 +148,7 @@ pub struct GossipLoop {
     machine: Gossip,
     endpoint: Endpoint,
     sight: Sight,
+    network: Networks,
     persist: Persist,
     /// Told whenever connections should be looked over: members came or went.
     partners: tokio::sync::watch::Sender<Vec<Id>>,
@@ -143,6 +165,7 @@ impl GossipLoop {
         seeds: Vec<(Id, SocketAddr)>,
         endpoint: Endpoint,
         sight: Sight,
+        network: Networks,
         persist: Persist,
         tasks: TaskTracker,
     ) -> (Self, GossipHandle, tokio::sync::watch::Receiver<Vec<Id>>) {
@@ -153,7 +176,7 @@ impl GossipLoop {
         machine.join(now, seeds);
         let back = sender.downgrade();
         (
-            Self { machine, endpoint, sight, persist, partners, tasks, inputs, back },
+            Self { machine, endpoint, sight, network, persist, partners, tasks, inputs, back },
             GossipHandle(sender),
             watched,
         )
@@ -240,6 +263,7 @@ impl GossipLoop {
                 Output::Request { to, address, bytes } => self.request(to, address, bytes),
                 Output::Persist { incarnation } => self.persist(incarnation),
                 Output::Member(event) => {
+                    self.network.handle_member(event);
                     self.sight.handle_member(clock::now(), event);
                     self.partners.send_replace(self.machine.partners());
                 }
@@ -300,6 +324,9 @@ impl GossipLoop {
     }
 
     fn pass_on(&self, owner: Id, topic: &Topic, key: &str) {
+        if let Some(scope) = Scope::of(topic) {
+            return self.pass_on_endpoint(owner, scope, topic, key);
+        }
         if *topic != tasks_topic() {
             return;
         }
@@ -312,6 +339,19 @@ impl GossipLoop {
             Some(Err(error)) => tracing::warn!(%owner, %task, %error, "a task's row cannot be read"),
             Some(Ok(status)) => self.sight.handle_task(owner, task, Some(status)),
             None => self.sight.handle_task(owner, task, None),
+        }
+    }
+
+    fn pass_on_endpoint(&self, owner: Id, scope: Scope, topic: &Topic, key: &str) {
+        let row = self.machine.row(topic.as_str(), owner, key);
+        let told = row.map(|row| covey_wire::decode::<Told, ENDPOINT_BYTES_MAX>(row.payload));
+        match told.transpose() {
+            Ok(told) => self.network.handle_row(scope, owner, key, told),
+            // Written by a newer version: better none than a wrong one.
+            Err(error) => {
+                tracing::warn!(%owner, key, %error, "an endpoint's row cannot be read");
+                self.network.handle_row(scope, owner, key, None);
+            }
         }
     }
 }

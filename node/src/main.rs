@@ -12,6 +12,7 @@ mod config;
 mod control;
 mod daemon;
 mod disk;
+mod endpoint;
 mod engine;
 mod gossip_loop;
 mod identity;

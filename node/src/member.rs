@@ -20,7 +20,7 @@ use covey_raft::{Raft, Settings, Timing, Transport, TransportError};
 use covey_state::{
     Id,
     cluster::RaftSpec,
-    node::{EdgeBlock, NodeDescription},
+    node::NodeDescription,
     time::Stamp,
 };
 use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey};
@@ -30,9 +30,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     agent_loop::{AgentHandle, AgentLoop},
     clock,
-    gossip_loop::{GossipHandle, GossipLoop},
+    gossip_loop::{GossipHandle, GossipLoop, tasks_topic},
     identity::{Folder, Identity, Notes},
     manager_loop,
+    network::Networks,
     protocol::{Roster, kind},
     renewal,
     roster::{self, Nodes},
@@ -79,8 +80,8 @@ pub struct Surroundings<E> {
     pub logs: Arc<dyn serve::TaskLogs>,
     /// What this node says of itself.
     pub description: NodeDescription,
-    /// Is told where this node's containers get their addresses.
-    pub edge: watch::Sender<Option<EdgeBlock>>,
+    /// The networks of this node's containers.
+    pub network: Networks,
 }
 
 /// This node as a member.
@@ -98,7 +99,7 @@ pub struct Member {
     pub sight: Sight,
     log: watch::Sender<Option<Log>>,
     nodes: watch::Sender<Nodes>,
-    edge: watch::Sender<Option<EdgeBlock>>,
+    network: Networks,
     /// How far the time of the log was ahead of this node's clock when it began to lead, in nanoseconds.
     ahead: Arc<AtomicU64>,
     /// Nodes that the leader works with.
@@ -151,7 +152,7 @@ impl Member {
         events: mpsc::Receiver<Event>,
         roster: Option<Roster>,
     ) -> Result<Arc<Self>> {
-        let Surroundings { folder, executor, log, logs, description, edge } = surroundings;
+        let Surroundings { folder, executor, log, logs, description, network } = surroundings;
         // A new life is on disk before anybody hears of it.
         notes.incarnation += 1;
         folder.save_notes(&notes)?;
@@ -180,6 +181,7 @@ impl Member {
             seeds,
             endpoint.clone(),
             sight.clone(),
+            network.clone(),
             Arc::new(persist),
             tasks.clone(),
         );
@@ -196,7 +198,7 @@ impl Member {
             sight,
             log,
             nodes: watch::Sender::new(Nodes::default()),
-            edge,
+            network,
             ahead: Arc::default(),
             led: watch::Sender::new(BTreeMap::new()),
             partners,
@@ -208,6 +210,7 @@ impl Member {
         });
         // The loop takes what opening the log tells it of the nodes.
         member.spawn(gossip_loop.run());
+        member.spawn(member.network.clone().hear(member.gossip.clone()));
         if manager && let Err(error) = member.open_log().await {
             // Whoever writes its file ends with it, and is waited for.
             drop(agent_loop);
@@ -331,7 +334,7 @@ impl Member {
         if log.store().cluster().is_some() {
             self.take_roster(roster::full(&log.store())).await;
         }
-        self.gossip.hear_tasks(true).await;
+        self.gossip.hear(tasks_topic(), true).await;
         self.log.send_replace(Some(log.clone()));
         self.spawn(manager_loop::run(self.clone(), log));
         Ok(())
@@ -339,7 +342,7 @@ impl Member {
 
     async fn close_log(&self, log: Log) -> Result<()> {
         self.log.send_replace(None);
-        self.gossip.hear_tasks(false).await;
+        self.gossip.hear(tasks_topic(), false).await;
         log.shutdown().await;
         Raft::destroy(&self.folder.raft())?;
         Ok(())
@@ -353,9 +356,9 @@ impl Member {
             !changed.known.is_empty() || !changed.gone.is_empty()
         });
         let (me, mut edge) = (self.id(), None);
+        let changes = !changed.known.is_empty() || !changed.gone.is_empty();
         for peer in changed.known {
             if peer.id == me {
-                self.edge.send_if_modified(|edge| edge.replace(peer.edge) != Some(peer.edge));
                 edge = Some(peer.edge);
             }
             self.gossip.learn_owner(peer.id, peer.public_key).await;
@@ -370,6 +373,9 @@ impl Member {
                     self.endpoint.disconnect(id).await;
                 }
             }
+        }
+        if changes {
+            self.network.handle_nodes(me, &self.nodes.borrow());
         }
         let managers = self.nodes.borrow().managers();
         self.note(move |notes| {

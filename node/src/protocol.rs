@@ -1,10 +1,11 @@
 //! What members say to each other over streams: the kinds of streams, and the messages on them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use covey_state::{
     Id, Version,
     assignment::{AssignmentSet, Generation},
+    cluster::EdgePool,
     node::{Availability, EdgeBlock, NodeDescription, Role},
     time::Stamp,
 };
@@ -52,6 +53,19 @@ pub struct Peer {
     pub number: u32,
     /// Addresses of its containers.
     pub edge: EdgeBlock,
+    /// Where packets of networks are sent to.
+    pub data_path: IpAddr,
+    /// What it calls itself.
+    pub hostname: String,
+}
+
+/// What all networks of a cluster share; fixed when it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ground {
+    /// UDP port of the data path.
+    pub data_path_port: u16,
+    /// Where the edge blocks of nodes come from.
+    pub edge: EdgePool,
 }
 
 /// What changed among the nodes since an earlier version of the store.
@@ -61,6 +75,8 @@ pub struct Roster {
     pub version: Version,
     /// It is complete: a node that is not in it is no member.
     pub full: bool,
+    /// What all networks of the cluster share; `None` where it has not changed.
+    pub ground: Option<Ground>,
     /// New and changed nodes.
     pub peers: Vec<Peer>,
     /// Nodes that are gone.

@@ -13,7 +13,7 @@ use covey_state::{
 };
 
 use crate::{
-    protocol::{Peer, Roster},
+    protocol::{Ground, Peer, Roster},
     translate,
 };
 
@@ -24,6 +24,7 @@ const REMOVED_MAX: usize = 4096;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nodes {
     version: Version,
+    ground: Option<Ground>,
     peers: BTreeMap<Id, Peer>,
     removed: BTreeSet<Id>,
 }
@@ -45,6 +46,7 @@ impl Nodes {
             return changed;
         }
         self.version = roster.version;
+        self.ground = roster.ground.or(self.ground);
         if roster.full {
             let named: BTreeSet<Id> = roster.peers.iter().map(|peer| peer.id).collect();
             changed.gone.extend(self.peers.keys().filter(|id| !named.contains(id)));
@@ -65,6 +67,11 @@ impl Nodes {
             }
         }
         changed
+    }
+
+    /// What all networks of the cluster share, once it was told.
+    pub fn ground(&self) -> Option<Ground> {
+        self.ground
     }
 
     /// One node.
@@ -91,12 +98,20 @@ impl Nodes {
 /// All nodes of a store, and those that were and whose certificates may still be valid.
 pub fn full(store: &Store) -> Roster {
     let peers = store.nodes().filter(|node| !node.left).map(|node| translate::peer(node)).collect();
-    Roster { version: store.last_changed(), full: true, peers, removed: store.removed_nodes().collect() }
+    Roster { full: true, peers, removed: store.removed_nodes().collect(), ..empty(store) }
+}
+
+fn empty(store: &Store) -> Roster {
+    let ground = store.cluster().map(|cluster| Ground {
+        data_path_port: cluster.spec.data_path_port,
+        edge: cluster.spec.edge,
+    });
+    Roster { version: store.last_changed(), ground, ..Roster::default() }
 }
 
 /// The nodes that these events touched; `None` where they touched none.
 pub fn changes(store: &Store, events: &[Event]) -> Option<Roster> {
-    let mut roster = Roster { version: store.last_changed(), ..Roster::default() };
+    let mut roster = empty(store);
     for event in events {
         if let Event::Node(id, change) = event {
             match store.node(*id).filter(|node| *change != Change::Removed && !node.left) {
@@ -120,11 +135,13 @@ mod tests {
             role,
             number: 1,
             edge: covey_state::cluster::EdgePool::default().block(1).unwrap(),
+            data_path: [10, 0, 0, 1].into(),
+            hostname: "m1".into(),
         }
     }
 
     fn roster(version: Version, full: bool, peers: Vec<Peer>, removed: Vec<Id>) -> Roster {
-        Roster { version, full, peers, removed }
+        Roster { version, full, ground: None, peers, removed }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use tracing_subscriber::{
 
 use crate::{
     config::Config, control::ClusterControl, daemon::Daemon, engine::LocalEngine, identity::Folder, machine,
-    names, network::EdgeNetwork,
+    names, network::Networks,
 };
 
 /// Who may use the API: root, and this group where there is one.
@@ -72,7 +72,7 @@ async fn serve(config: Config) -> Result<()> {
     let pidfile = config.pidfile.as_deref().map(write_pid).transpose()?;
 
     let images = ImageStore::open(&config.data_root, config.insecure_registries.iter().cloned().collect())?;
-    let network = EdgeNetwork::open(&config.exec_root)?;
+    let network = Networks::open(&config.exec_root)?;
     let runtime = Runtime::open(covey_runtime::Config {
         data_root: config.data_root.clone(),
         exec_root: config.exec_root.clone(),
@@ -82,18 +82,15 @@ async fn serve(config: Config) -> Result<()> {
         network: Some(Arc::new(network.clone())),
     })
     .await?;
-    network.sweep()?;
 
     let daemon = Daemon::new(
         machine::host(&config),
         &config.labels,
         Folder::below(&config.data_root),
         runtime.clone(),
+        network.clone(),
     );
-    if let Some(block) = daemon.recall_edge()? {
-        network.use_block(block);
-    }
-    let edge = tokio::spawn(network.run(daemon.edge.subscribe()));
+    network.begin(daemon.recall_edge()?);
     daemon.resume().await.context("this node cannot go on as a member of its swarm")?;
 
     let control = Arc::new(ClusterControl(daemon.clone()));
@@ -111,7 +108,7 @@ async fn serve(config: Config) -> Result<()> {
     stop.cancel();
     served.await?;
     daemon.stop().await;
-    edge.abort();
+    network.end().await;
     for path in pidfile.iter().map(PathBuf::as_path).chain([config.socket.as_path()]) {
         // The next daemon does not mind.
         let _ = fs::remove_file(path);

@@ -3,9 +3,11 @@
 use covey_crypto::{identity::Role as CertifiedRole, token::JoinToken};
 use covey_gossip::Liveness;
 use covey_manager::observed;
+use covey_mesh as mesh;
 use covey_state::{
     Id,
     cluster::Cluster,
+    network::{Balance, Protocol},
     node::{Node, Role},
     time::Stamp,
 };
@@ -52,6 +54,8 @@ pub fn peer(node: &Node) -> Peer {
         role: certified_role(node),
         number: node.number,
         edge: node.edge,
+        data_path: node.data_path(),
+        hostname: node.description.hostname.clone(),
     }
 }
 
@@ -64,4 +68,22 @@ pub fn token(cluster: &Cluster, ca_digest: [u8; 32], role: Role) -> Option<JoinT
     .parse()
     .ok()?;
     Some(JoinToken::new(ca_digest, secret.bits().to_be_bytes()))
+}
+
+/// The way in which new connections are balanced.
+pub fn balance(balance: Balance) -> mesh::Balance {
+    match balance {
+        Balance::Random => mesh::Balance::Random,
+        Balance::RoundRobin => mesh::Balance::RoundRobin,
+        Balance::SourceHash => mesh::Balance::SourceHash,
+    }
+}
+
+/// A transport protocol.
+pub fn protocol(protocol: Protocol) -> mesh::Protocol {
+    match protocol {
+        Protocol::Tcp => mesh::Protocol::Tcp,
+        Protocol::Udp => mesh::Protocol::Udp,
+        Protocol::Sctp => mesh::Protocol::Sctp,
+    }
 }

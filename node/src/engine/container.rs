@@ -4,17 +4,24 @@ use std::{collections::BTreeMap, time::Duration};
 
 use covey_api::{
     Failure,
-    engine::{Container, ContainerState, CreateContainer, Network},
+    engine::{Container, ContainerState, CreateContainer, Network, NetworkRef},
     log::{LogLine, LogQuery, Output},
 };
-use covey_runtime::{self as runtime, ExitStatus, LookupError, NetworkMode, OperationError};
-use covey_state::{network::Wiring, time::Stamp};
+use covey_runtime::{self as runtime, ExitStatus, LookupError, OperationError};
+use covey_state::{
+    network::{PublishMode, Wiring},
+    time::Stamp,
+};
 use futures_util::{StreamExt as _, stream::BoxStream};
 
-use super::{LocalEngine, failure};
+use super::{LocalEngine, failure, network};
 
 impl LocalEngine {
     pub(super) async fn create_container(&self, request: CreateContainer) -> Result<String, Failure> {
+        if request.networks.iter().any(|join| join.network != NetworkRef::Bridge) {
+            return Err(Failure::not_yet("a plain container on a network of its own"));
+        }
+        let edge = matches!(request.network, Network::Bridge | Network::Named(_));
         let wanted = runtime::CreateContainer {
             name: request.name,
             spec: request.spec,
@@ -23,8 +30,13 @@ impl LocalEngine {
             open_stdin: request.open_stdin,
             auto_remove: request.auto_remove,
             task: None,
-            network: mode(request.network),
-            wiring: Wiring { edge: request.network == Network::Bridge, ..Wiring::default() },
+            network: network::mode(&request.network),
+            wiring: Wiring {
+                edge,
+                ports: request.ports,
+                nameservers: request.nameservers,
+                ..Wiring::default()
+            },
         };
         let id = self.runtime.create(wanted).await.map_err(failure::create)?;
         Ok(id.to_string())
@@ -57,24 +69,10 @@ impl LocalEngine {
     }
 }
 
-fn mode(network: Network) -> NetworkMode {
-    match network {
-        Network::Bridge => NetworkMode::Edge,
-        Network::Host => NetworkMode::Host,
-        Network::None => NetworkMode::None,
-    }
-}
-
-fn network(mode: NetworkMode) -> Network {
-    match mode {
-        NetworkMode::Edge => Network::Bridge,
-        NetworkMode::Host => Network::Host,
-        NetworkMode::None => Network::None,
-    }
-}
-
 /// A container as the API shows it.
 pub(super) fn to_api(container: runtime::Container) -> Container {
+    let (kind, endpoints) = (network::kind(&container), network::endpoints(&container));
+    let exposed = network::exposed(&container);
     let (state, exit) = match container.state {
         runtime::ContainerState::Created => (ContainerState::Created, None),
         runtime::ContainerState::Running => (ContainerState::Running, None),
@@ -83,6 +81,12 @@ pub(super) fn to_api(container: runtime::Container) -> Container {
     let ExitStatus { code, oom_killed, error, .. } =
         exit.unwrap_or(ExitStatus { code: 0, oom_killed: false, error: String::new(), at: Stamp::default() });
     Container {
+        network: kind,
+        endpoints,
+        exposed,
+        published: container.wiring.ports.iter().filter(|port| port.mode == PublishMode::Host).cloned().collect(),
+        ports: container.ports,
+        nameservers: container.wiring.nameservers,
         id: container.id.to_string(),
         name: container.name,
         spec: container.spec,
@@ -98,8 +102,6 @@ pub(super) fn to_api(container: runtime::Container) -> Container {
         error,
         started_at: container.started_at,
         finished_at: container.finished_at,
-        network: network(container.network),
-        addresses: container.addresses,
         open_stdin: container.open_stdin,
         auto_remove: container.auto_remove,
         // Where a log lies is the runtime's own affair: clients ask for it by `logs`.
@@ -122,39 +124,4 @@ fn log_query(query: LogQuery) -> runtime::LogQuery {
 fn log_line(line: runtime::LogLine) -> LogLine {
     let output = if line.stderr { Output::Stderr } else { Output::Stdout };
     LogLine { at: line.at, output, text: line.bytes }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn networks_have_one_word_each_in_both_worlds() {
-        for word in [Network::Bridge, Network::Host, Network::None] {
-            assert_eq!(network(mode(word)), word);
-        }
-        assert_eq!(mode(Network::default()), NetworkMode::Edge);
-    }
-
-    /// LOG-03
-    #[test]
-    fn the_end_of_a_log_query_is_not_part_of_it() {
-        let query = LogQuery {
-            stdout: true,
-            stderr: false,
-            follow: true,
-            since: Some(Stamp(5)),
-            until: Some(Stamp(9)),
-            tail: Some(u64::MAX),
-        };
-        let expected = runtime::LogQuery {
-            follow: true,
-            since: Some(Stamp(5)),
-            until: Some(Stamp(8)),
-            tail: Some(usize::MAX),
-            stdout: true,
-            stderr: false,
-        };
-        assert_eq!(log_query(query), expected);
-    }
 }

@@ -1,0 +1,311 @@
+//! One network that this host carries: its router's namespace, the ways to all endpoints, virtual addresses and names.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use covey_mesh::{
+    Network, Place as Tables,
+    names::{Member, Port, Zone},
+};
+use covey_overlay::{
+    network::{Attachment, Desired, Subnet, plan, plan_attachment, plan_endpoint, plan_peer},
+    object::{Change, LinkName},
+};
+use covey_overlay_netlink::{Router, namespace};
+use covey_state::{
+    Id,
+    network::NetworkConfig,
+};
+use tokio::sync::watch;
+
+use super::{
+    balancer::Balancer,
+    edge::mtu,
+    place::Place,
+    rows::Key,
+};
+use crate::{
+    endpoint::{Endpoint, Scope},
+    translate,
+};
+
+/// In front of a network's id in the name of its namespace's file.
+pub const PREFIX: &str = "net-";
+
+/// A network that this host carries.
+pub struct Carrier {
+    /// What it is.
+    pub config: Arc<NetworkConfig>,
+    path: PathBuf,
+    router: Router,
+    /// What is wanted of links and ways.
+    pub desired: Desired,
+    /// Endpoints and virtual addresses.
+    pub balancer: Balancer,
+    /// What names mean in it.
+    pub zone: watch::Sender<Zone>,
+    /// Address → whose row told it last.
+    owners: BTreeMap<IpAddr, Key>,
+    /// This node, whose endpoints need no way.
+    me: Option<Id>,
+    /// Ways that the kernel has not taken yet.
+    ways: Vec<Change>,
+}
+
+/// The namespace of a network's router.
+pub fn path(folder: &Path, network: Id) -> PathBuf {
+    folder.join(format!("{PREFIX}{network}"))
+}
+
+impl Carrier {
+    /// Makes the router, or finds the one of before.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn open(folder: &Path, config: Arc<NetworkConfig>, place: Option<&Place>) -> Result<Self> {
+        let path = path(folder, config.id);
+        match namespace::create(&path) {
+            Err(namespace::NamespaceError::System(error)) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        let subnet = |subnet: &covey_state::network::Subnet| Subnet {
+            net: subnet.net,
+            vni: subnet.vni,
+            gateway: subnet.gateway,
+        };
+        let host = place.map(|place| place.host);
+        let desired = Desired {
+            local: host.map_or(IpAddr::from([127, 0, 0, 1]), |host| host.vtep),
+            port: place.map_or(covey_state::cluster::DATA_PATH_PORT, |place| place.port),
+            mac: host.map_or(covey_overlay::edge::RETURN_MAC, |host| host.mac()),
+            mtu: match config.mtu {
+                Some(mtu) => mtu,
+                None => mtu(host.map(|host| host.vtep))?,
+            },
+            subnets: config.subnets.iter().map(subnet).collect(),
+            attachments: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+        };
+        Ok(Self {
+            router: Router::open(&path).with_context(|| format!("router of network {}", config.name))?,
+            balancer: Balancer::open(Scope::Network(config.id), Some(&path))?,
+            zone: watch::Sender::new(Zone::new(&config.name)),
+            desired,
+            config,
+            path,
+            owners: BTreeMap::new(),
+            me: place.map(|place| place.id),
+            ways: Vec::new(),
+        })
+    }
+
+    /// This node is there from now on; the next repair tells the kernel.
+    pub fn settle_at(&mut self, place: &Place) {
+        self.me = Some(place.id);
+        self.desired.local = place.host.vtep;
+        self.desired.port = place.port;
+        self.desired.mac = place.host.mac();
+    }
+
+    /// The VNIs that it takes.
+    pub fn vnis(&self) -> impl Iterator<Item = u32> {
+        self.config.subnets.iter().filter_map(|subnet| subnet.vni)
+    }
+
+    /// A container of before is in it.
+    pub fn claim(&mut self, container: &str, namespace: &Path, inside: String, addresses: &[IpAddr]) {
+        let attachment = Attachment {
+            namespace: namespace.to_string_lossy().into_owned(),
+            inside,
+            addresses: addresses.to_vec(),
+            default_route: false,
+        };
+        self.desired.attachments.insert(LinkName::of_container(container), attachment);
+        self.balancer.set_place(self.tables());
+    }
+
+    /// Wires a container.
+    ///
+    /// # Errors
+    /// The kernel refused; the container is not in it then.
+    pub fn attach(&mut self, container: &str, namespace: &Path, inside: String, addresses: &[IpAddr]) -> Result<()> {
+        self.claim(container, namespace, inside, addresses);
+        let wired = self
+            .router
+            .apply_all(&plan_attachment(&self.desired, &LinkName::of_container(container)))
+            .map_err(anyhow::Error::from)
+            .and_then(|()| self.balancer.commit());
+        if wired.is_err() {
+            self.detach(container)?;
+        }
+        wired
+    }
+
+    /// Takes a container out.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again with the next repair.
+    pub fn detach(&mut self, container: &str) -> Result<()> {
+        let name = LinkName::of_container(container);
+        if self.desired.attachments.remove(&name).is_some() {
+            self.router.apply(&Change::DeleteLink(name))?;
+            self.balancer.set_place(self.tables());
+        }
+        self.balancer.commit()
+    }
+
+    /// Nobody of this host is in it.
+    pub fn is_empty(&self) -> bool {
+        self.desired.attachments.is_empty()
+    }
+
+    fn tables(&self) -> Tables {
+        let own = self.desired.attachments.values().flat_map(|attachment| attachment.addresses.iter().copied());
+        Tables::Network(Network { own: own.collect() })
+    }
+
+    /// Takes what a host tells of an endpoint, with the next [`Carrier::settle`].
+    pub fn put(&mut self, key: &Key, row: Option<Endpoint>) {
+        let before = self.balancer.put(key, row.clone());
+        if Some(key.0) != self.me {
+            self.lead(key, before.as_ref(), row.as_ref());
+        }
+        self.name(key);
+    }
+
+    /// A host went down, or came back; with the next [`Carrier::settle`].
+    pub fn suspend(&mut self, owner: Id, down: bool) {
+        self.balancer.suspend(owner, down);
+        let keys: Vec<Key> = self.balancer.rows.of_owner(owner).map(|(key, _)| key.clone()).collect();
+        keys.iter().for_each(|key| self.name(key));
+    }
+
+    /// The ways to what another host has.
+    fn lead(&mut self, key: &Key, before: Option<&Endpoint>, row: Option<&Endpoint>) {
+        if let Some(row) = row {
+            let number = row.host.number;
+            let old = self.desired.peers.insert(number, row.host.peer());
+            self.ways.extend(plan_peer(&self.desired, number, old.as_ref()));
+            for address in &row.addresses {
+                self.owners.insert(*address, key.clone());
+                if self.desired.endpoints.insert(*address, number) != Some(number) {
+                    self.ways.push(plan_endpoint(&self.desired, *address));
+                }
+            }
+        }
+        let Some(before) = before else { return };
+        let kept: &[IpAddr] = row.map_or(&[], |row| &row.addresses);
+        for address in before.addresses.iter().filter(|address| !kept.contains(address)) {
+            // Another task may have the address by now.
+            if self.owners.get(address) == Some(key) {
+                self.owners.remove(address);
+                self.desired.endpoints.remove(address);
+                self.ways.push(plan_endpoint(&self.desired, *address));
+            }
+        }
+        let number = before.host.number;
+        let used = self.desired.endpoints.values().any(|other| *other == number);
+        if !used && let Some(old) = self.desired.peers.remove(&number) {
+            self.ways.extend(plan_peer(&self.desired, number, Some(&old)));
+        }
+    }
+
+    /// What the endpoint of this key is called.
+    fn name(&mut self, key: &Key) {
+        let active = self.balancer.rows.is_active(key);
+        let member = self.balancer.rows.get(key).map(|row| self.member(row, active));
+        let name = format!("{}/{}", key.0, key.1);
+        self.zone.send_modify(|zone| zone.set(&name, member));
+    }
+
+    fn member(&self, row: &Endpoint, active: bool) -> Member {
+        let mut own = row.names.clone();
+        let mut member =
+            Member { addresses: row.addresses.clone(), active, ..Member::default() };
+        match &row.service {
+            None => own.extend(row.aliases.iter().cloned()),
+            Some(service) => {
+                let exposure = &service.exposure;
+                member.services = vec![service.name.clone()];
+                member.services.extend(row.aliases.iter().cloned());
+                let stack = &exposure.stack;
+                let short = service.name.strip_prefix(stack.as_str()).and_then(|name| name.strip_prefix('_'));
+                member.services.extend(short.map(|short| format!("{short}.{stack}")));
+                let vips = exposure.vips.iter().filter(|vip| vip.network == self.config.id);
+                member.vips = vips.flat_map(|vip| vip.addresses.iter().copied()).collect();
+                let port = |port: &covey_state::network::PublishedPort| Port {
+                    name: port.name.clone(),
+                    protocol: translate::protocol(port.protocol),
+                    port: port.target,
+                };
+                member.ports = exposure.ports.iter().map(port).collect();
+                member.version = exposure.version;
+            }
+        }
+        member.own = own;
+        member
+    }
+
+    /// Has the kernel take what has changed: first the ways, then who is sent along them.
+    ///
+    /// # Errors
+    /// The kernel refused something; the next repair mends that.
+    pub fn settle(&mut self) -> Result<()> {
+        let ways = std::mem::take(&mut self.ways);
+        let led = self.router.apply_all(&ways);
+        for (frontend, _, behind) in self.balancer.settle() {
+            self.balancer.set(frontend, behind);
+        }
+        self.balancer.commit()?;
+        Ok(led?)
+    }
+
+    /// Compares the kernel with what is wanted, and mends it; the kinds of objects that were not as wanted.
+    ///
+    /// # Errors
+    /// Something could not be read or mended.
+    pub fn repair(&mut self) -> Result<Vec<&'static str>> {
+        let changes = plan(&self.desired, &self.router.observe()?);
+        self.router.apply_all(&changes)?;
+        self.ways.clear();
+        let mut mended: Vec<_> = changes.iter().map(Change::object).collect();
+        mended.extend(self.balancer.repair()?);
+        Ok(mended)
+    }
+
+    /// What is not as wanted, without mending it.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn examine(&mut self) -> Result<Vec<String>> {
+        let ways = plan(&self.desired, &self.router.observe()?);
+        let tables = self.balancer.examine()?;
+        let ways = ways.iter().map(|change| format!("{change:?}"));
+        Ok(ways.chain(tables.iter().map(|change| format!("{change:?}"))).collect())
+    }
+
+    /// Removes the router and all that is in it.
+    ///
+    /// # Errors
+    /// Something is left.
+    pub fn remove(self) -> Result<()> {
+        let path = self.path.clone();
+        // Its sockets keep the namespace alive.
+        drop(self);
+        Ok(Router::remove(&path)?)
+    }
+
+    /// Hosts that have endpoints in it, this one left out.
+    pub fn hosts(&self) -> BTreeSet<Id> {
+        let others = self.balancer.rows.iter().map(|((owner, _), _)| *owner);
+        others.filter(|owner| Some(*owner) != self.me).collect()
+    }
+
+}

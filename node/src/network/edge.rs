@@ -1,0 +1,390 @@
+//! The edge on this host: its containers' way out, the device that joins all hosts, and published ports.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+};
+
+use anyhow::Result;
+use covey_mesh::{Backend, Balance, Edge as Door, Frontend, Host, Member, Place as Tables, Virtual, mark};
+use covey_overlay::{
+    block::{Block, Pair},
+    edge::{self, Desired, Device, Veth, plan, plan_new},
+    object::{Change, LINK_PREFIX, LinkName},
+    underlay::{OVERHEAD_V4, overhead},
+};
+use covey_overlay_netlink::{self as netlink, underlay};
+use covey_state::{
+    cluster::EdgePool,
+    network::{DYNAMIC_PORTS, PublishMode, PublishedPort},
+    node::EdgeBlock,
+};
+use ipnet::IpNet;
+
+use super::{
+    balancer::Balancer,
+    place::{Neighbour, Place, peers},
+    reserve::{ReserveError, Reservations},
+    rows::{Moved, addresses_of},
+};
+use crate::{endpoint::Scope, translate};
+
+/// Bytes of a packet where the underlay does not say: what Ethernet has.
+const MTU_UNKNOWN: u32 = 1500;
+
+/// The edge of this host.
+pub struct Edge {
+    kernel: netlink::Edge,
+    desired: Desired,
+    /// Published ports.
+    pub balancer: Balancer,
+    block: Block,
+    /// Blocks that containers have addresses of: the node's, and those that it had before.
+    blocks: BTreeSet<IpNet>,
+    /// Container → its addresses.
+    taken: BTreeMap<String, Pair>,
+    reserved: Reservations,
+    /// Container → the ports of this host that are its own.
+    own_ports: BTreeMap<String, Vec<Frontend>>,
+    /// Published ports that do not answer here, and why.
+    pub refused: BTreeMap<Frontend, String>,
+    mtu: u32,
+}
+
+/// Where containers get their addresses while the node is in no cluster: the pool's first block, which no node has.
+fn standalone() -> Result<EdgeBlock> {
+    Ok(EdgePool::default().block(0)?)
+}
+
+/// Bytes of a packet of a network whose packets leave by this address.
+pub fn mtu(local: Option<IpAddr>) -> Result<u32> {
+    let Some(local) = local else { return Ok(MTU_UNKNOWN - OVERHEAD_V4) };
+    Ok(underlay::mtu_of(local)?.unwrap_or(MTU_UNKNOWN).saturating_sub(overhead(local)))
+}
+
+impl Edge {
+    /// As it was left.
+    ///
+    /// # Errors
+    /// The kernel lets this process program neither links nor nf_tables.
+    pub fn open() -> Result<Self> {
+        let EdgeBlock { v4, v6 } = standalone()?;
+        Ok(Self {
+            kernel: netlink::Edge::open()?,
+            desired: Desired::default(),
+            balancer: Balancer::open(Scope::Ingress, None)?,
+            block: Block::new(v4, v6),
+            blocks: [v4.into(), v6.into()].into(),
+            taken: BTreeMap::new(),
+            reserved: Reservations::default(),
+            own_ports: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            mtu: mtu(None)?,
+        })
+    }
+
+    /// A container of before has these addresses.
+    pub fn claim(&mut self, container: &str, namespace: &Path, pair: Pair) {
+        self.block.claim(pair);
+        if !self.blocks.iter().any(|block| block.contains(&IpAddr::V4(pair.v4))) {
+            // Of a block that the node had before: it keeps its way out.
+            self.blocks.extend([IpNet::from(IpAddr::V4(pair.v4)), IpNet::from(IpAddr::V6(pair.v6))]);
+        }
+        self.want(container, namespace, pair);
+    }
+
+    fn want(&mut self, container: &str, namespace: &Path, addresses: Pair) -> Veth {
+        let veth = Veth {
+            name: LinkName::of_container(container),
+            namespace: namespace.to_string_lossy().into_owned(),
+            addresses,
+            mtu: self.mtu,
+        };
+        self.taken.insert(container.to_owned(), addresses);
+        self.desired.veths.insert(veth.name.clone(), veth.clone());
+        veth
+    }
+
+    /// Gives a container its addresses and its veth.
+    ///
+    /// # Errors
+    /// The block is full, or the kernel refused; the container has nothing then.
+    pub fn attach(&mut self, container: &str, namespace: &Path) -> Result<Pair> {
+        let pair = self.block.take()?;
+        let veth = self.want(container, namespace, pair);
+        let wired = self.kernel.apply_all(&plan_new(&veth));
+        if let Err(error) = wired {
+            self.detach(container)?;
+            return Err(error.into());
+        }
+        Ok(pair)
+    }
+
+    /// Takes a container's addresses, veth and ports back; not an error where it has none.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again with the next repair.
+    pub fn detach(&mut self, container: &str) -> Result<()> {
+        for frontend in self.own_ports.remove(container).unwrap_or_default() {
+            self.balancer.set(frontend, None);
+            self.reserved.release(&frontend);
+        }
+        if let Some(pair) = self.taken.remove(container) {
+            self.block.free(pair);
+        }
+        let name = LinkName::of_container(container);
+        if self.desired.veths.remove(&name).is_some() {
+            self.kernel.apply(&Change::DeleteLink(name))?;
+        }
+        self.balancer.commit()
+    }
+
+    /// The addresses of a container.
+    pub fn addresses(&self, container: &str) -> Option<Pair> {
+        self.taken.get(container).copied()
+    }
+
+    /// Holds the ports of this host that are a container's own, and tells which they are; and sees to it that the
+    /// published ones of its service are no other process's.
+    ///
+    /// # Errors
+    /// Somebody has one; none of its own is held then.
+    pub fn hold(&mut self, container: &str, ports: &[PublishedPort]) -> Result<Vec<PublishedPort>, ReserveError> {
+        let mut held = Vec::new();
+        for port in ports {
+            match port.mode {
+                PublishMode::Host => match self.hold_own(container, port) {
+                    Ok(port) => held.push(port),
+                    Err(error) => {
+                        self.let_go(container);
+                        return Err(error);
+                    }
+                },
+                PublishMode::Ingress => self.try_published(port)?,
+            }
+        }
+        Ok(held)
+    }
+
+    /// A service's port is held from when the first host tells of it: here it is only seen whether that can be.
+    fn try_published(&mut self, port: &PublishedPort) -> Result<(), ReserveError> {
+        for frontend in frontends(port) {
+            if self.reserved.holds(&frontend) {
+                continue;
+            }
+            match self.reserved.hold(frontend) {
+                // It answers on another host.
+                Err(ReserveError::NoAddress(_)) => {}
+                Err(error) => return Err(error),
+                Ok(()) => self.reserved.release(&frontend),
+            }
+        }
+        Ok(())
+    }
+
+    fn hold_own(&mut self, container: &str, port: &PublishedPort) -> Result<PublishedPort, ReserveError> {
+        let choices = match port.published {
+            0 => DYNAMIC_PORTS,
+            published => published..=published,
+        };
+        let mut last = ReserveError::Taken { port: port.published, protocol: port.protocol.as_str() };
+        for published in choices {
+            let port = PublishedPort { published, ..port.clone() };
+            let wanted = frontends(&port);
+            // One that is held already is another container's, or a service's.
+            let taken = wanted.iter().any(|frontend| self.reserved.holds(frontend));
+            let result = wanted.iter().try_for_each(|frontend| match taken {
+                true => Err(ReserveError::Taken { port: published, protocol: port.protocol.as_str() }),
+                false => self.reserved.hold(*frontend),
+            });
+            match result {
+                Ok(()) => {
+                    self.own_ports.entry(container.to_owned()).or_default().extend(wanted);
+                    return Ok(port);
+                }
+                Err(error) => {
+                    if !taken {
+                        wanted.iter().for_each(|frontend| self.reserved.release(frontend));
+                    }
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn let_go(&mut self, container: &str) {
+        for frontend in self.own_ports.remove(container).unwrap_or_default() {
+            self.reserved.release(&frontend);
+        }
+    }
+
+    /// Opens the ports of this host that are a container's own.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again with the next repair.
+    pub fn publish(&mut self, container: &str, ports: &[PublishedPort]) -> Result<()> {
+        let Some(pair) = self.addresses(container) else { return Ok(()) };
+        for port in ports.iter().filter(|port| port.mode == PublishMode::Host) {
+            for frontend in frontends(port) {
+                let address = match frontend.address() {
+                    IpAddr::V4(_) => IpAddr::V4(pair.v4),
+                    IpAddr::V6(_) => IpAddr::V6(pair.v6),
+                };
+                let backends = vec![Backend { address, port: Some(port.target) }];
+                self.balancer.set(frontend, Some(Virtual { balance: Balance::Random, backends }));
+            }
+        }
+        self.balancer.commit()
+    }
+
+    /// Opens and closes published ports as services have them now.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again with the next repair.
+    pub fn settle(&mut self) -> Result<()> {
+        for moved in self.balancer.settle() {
+            self.open_or_close(moved);
+        }
+        self.balancer.commit()
+    }
+
+    fn open_or_close(&mut self, (frontend, _, behind): Moved) {
+        self.refused.remove(&frontend);
+        if behind.is_none() {
+            self.reserved.release(&frontend);
+        } else if let Err(error) = self.reserved.hold(frontend) {
+            if !matches!(error, ReserveError::NoAddress(_)) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a published port does not answer on this host");
+                self.refused.insert(frontend, error.to_string());
+            }
+            return self.balancer.set(frontend, None);
+        }
+        self.balancer.set(frontend, behind);
+    }
+
+    /// Tries ports again that somebody else had.
+    fn retry_refused(&mut self) {
+        for frontend in std::mem::take(&mut self.refused).into_keys() {
+            let behind = self.balancer.rows.behind(&frontend);
+            self.open_or_close((frontend, None, behind));
+        }
+    }
+
+    /// New containers get their addresses from this block; those that run keep theirs.
+    pub fn use_block(&mut self, EdgeBlock { v4, v6 }: EdgeBlock) {
+        let mut block = Block::new(v4, v6);
+        for pair in self.taken.values() {
+            block.claim(*pair);
+        }
+        self.block = block;
+        self.blocks.extend([IpNet::V4(v4), IpNet::V6(v6)]);
+    }
+
+    /// Joins this host to the others. `networks` are the VNIs that it carries beside the edge's.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again with the next repair.
+    pub fn join(&mut self, place: &Place, neighbours: &[Neighbour], networks: BTreeSet<u32>) -> Result<()> {
+        self.use_block(place.host.edge);
+        self.mtu = mtu(Some(place.host.vtep))?;
+        for veth in self.desired.veths.values_mut() {
+            veth.mtu = self.mtu;
+        }
+        self.desired.device = Some(Device {
+            mac: place.host.mac(),
+            local: place.host.vtep,
+            port: place.port,
+            mtu: self.mtu,
+            v4: place.host.edge.v4,
+            v6: place.host.edge.v6,
+            return_mark: mark::RULE,
+        });
+        self.desired.peers = peers(neighbours);
+        let member = |neighbour: &Neighbour| Member {
+            address: neighbour.host.vtep,
+            blocks: [neighbour.host.edge.v4.into(), neighbour.host.edge.v6.into()].into(),
+        };
+        let door = Door {
+            device: LinkName::of_vni(edge::VNI).to_string(),
+            port: place.port,
+            networks: networks.into_iter().chain([edge::VNI]).collect(),
+            members: neighbours.iter().map(member).collect(),
+        };
+        self.mend_links()?;
+        self.open_tables(Some(door))
+    }
+
+    /// This host stands alone again.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again with the next repair.
+    pub fn part(&mut self) -> Result<()> {
+        self.desired.device = None;
+        self.desired.peers.clear();
+        self.use_block(standalone()?);
+        self.open_tables(None)?;
+        self.mend_links()?;
+        Ok(())
+    }
+
+    /// The tables as they are to be while this host stands alone, or behind this door to others.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again with the next repair.
+    pub fn open_tables(&mut self, edge: Option<Door>) -> Result<()> {
+        let blocks = self.blocks.clone();
+        self.balancer.set_place(Tables::Host(Host { blocks, inside: LINK_PREFIX.to_owned(), edge }));
+        self.balancer.commit()
+    }
+
+    /// Removes everything that is ours from the kernel.
+    ///
+    /// # Errors
+    /// Something is left.
+    pub fn clear(&mut self) -> Result<()> {
+        self.desired = Desired::default();
+        self.balancer.set_place(Tables::Nothing);
+        self.balancer.commit()?;
+        self.mend_links()?;
+        Ok(())
+    }
+
+    fn mend_links(&mut self) -> Result<Vec<&'static str>> {
+        let changes = plan(&self.desired, &self.kernel.observe()?);
+        self.kernel.apply_all(&changes)?;
+        Ok(changes.iter().map(Change::object).collect())
+    }
+
+    /// Compares the kernel with what is wanted, and mends it; the kinds of objects that were not as wanted.
+    ///
+    /// # Errors
+    /// Something could not be read or mended.
+    pub fn repair(&mut self) -> Result<Vec<&'static str>> {
+        self.retry_refused();
+        self.balancer.commit()?;
+        // The tables know the edge's device: links come first.
+        let mut mended = self.mend_links()?;
+        mended.extend(self.balancer.repair()?);
+        Ok(mended)
+    }
+
+    /// What is not as wanted, without mending it.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn examine(&mut self) -> Result<Vec<String>> {
+        let links = plan(&self.desired, &self.kernel.observe()?);
+        let tables = self.balancer.examine()?;
+        let links = links.iter().map(|change| format!("{change:?}"));
+        Ok(links.chain(tables.iter().map(|change| format!("{change:?}"))).collect())
+    }
+}
+
+/// Where a published port answers on a host.
+fn frontends(port: &PublishedPort) -> Vec<Frontend> {
+    let protocol = translate::protocol(port.protocol);
+    let of = |address| Frontend::Port { address, protocol, port: port.published };
+    addresses_of(port.host_ip).into_iter().map(of).collect()
+}

@@ -1,0 +1,125 @@
+//! What waits for the keeper: requests in their order, and what gossip says, of which only the latest counts.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    net::IpAddr,
+    os::fd::OwnedFd,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use covey_runtime::Attachment;
+use covey_state::{Id, network::Wiring, node::EdgeBlock};
+use tokio::sync::oneshot;
+
+use super::{
+    keeper::Keeper,
+    place::{Neighbour, Place},
+    rows::Key,
+};
+use crate::endpoint::{Endpoint, Scope};
+
+/// One request.
+pub enum Request {
+    /// A container starts.
+    Attach {
+        /// Its id.
+        container: String,
+        /// Its host name.
+        hostname: String,
+        /// What it has of the networks.
+        wiring: Wiring,
+        /// Its place, or why it has none.
+        reply: oneshot::Sender<Result<Attachment, String>>,
+    },
+    /// A container has ended.
+    Detach {
+        /// Its id.
+        container: String,
+        /// What went wrong.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// A container runs since a daemon before this one.
+    Adopt {
+        /// Its id.
+        container: String,
+        /// What it has of the networks.
+        wiring: Wiring,
+        /// All its addresses.
+        addresses: Vec<IpAddr>,
+        /// Its resolver's sockets.
+        kept: Vec<OwnedFd>,
+    },
+    /// All containers of before have been named; their addresses were of this block.
+    Open(Option<EdgeBlock>),
+    /// This node is in a cluster, with these others.
+    Settle(Place, Vec<Neighbour>),
+    /// This node is in no cluster.
+    Leave,
+    /// Something is asked.
+    Look(Box<dyn FnOnce(&mut Keeper) + Send>),
+    /// The daemon ends.
+    End(oneshot::Sender<()>),
+}
+
+/// What has come in since the keeper looked last.
+#[derive(Default)]
+pub struct Mail {
+    /// Requests, in order.
+    pub requests: VecDeque<Request>,
+    /// What hosts tell of endpoints now.
+    pub rows: BTreeMap<(Scope, Key), Option<Endpoint>>,
+    /// Hosts that went down, or came back.
+    pub down: BTreeMap<Id, bool>,
+}
+
+impl Mail {
+    fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.rows.is_empty() && self.down.is_empty()
+    }
+}
+
+/// The keeper's inbox, shared with all who write to it. Requests are as many as those who wait for their replies; of
+/// the rest there is one of each kind: it grows with what there is, not with how often it changes.
+#[derive(Clone, Default)]
+pub struct Inbox(Arc<(Mutex<Mail>, Condvar)>);
+
+impl Inbox {
+    fn mail(&self) -> MutexGuard<'_, Mail> {
+        // Nothing here panics half-way through a change.
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request comes in.
+    pub fn ask(&self, request: Request) {
+        self.mail().requests.push_back(request);
+        self.0.1.notify_one();
+    }
+
+    /// A host tells something of an endpoint, or no longer does.
+    pub fn row(&self, scope: Scope, key: Key, row: Option<Endpoint>) {
+        self.mail().rows.insert((scope, key), row);
+        self.0.1.notify_one();
+    }
+
+    /// A host went down, or came back.
+    pub fn host(&self, id: Id, down: bool) {
+        self.mail().down.insert(id, down);
+        self.0.1.notify_one();
+    }
+
+    /// What has come in; waits for it until `due`.
+    pub fn take(&self, now: impl Fn() -> Instant, due: Instant) -> Mail {
+        let mut mail = self.mail();
+        while mail.is_empty() {
+            let left = due.saturating_duration_since(now());
+            if left == Duration::ZERO {
+                break;
+            }
+            let (waited, _) = self.0.1.wait_timeout(mail, left).unwrap_or_else(PoisonError::into_inner);
+            mail = waited;
+        }
+        mem::take(&mut *mail)
+    }
+}

@@ -1,0 +1,539 @@
+//! The keeper: owns what this host's networks are to be, and the kernel's sockets to have them so.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::IpAddr,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use covey_overlay::block::Pair;
+use covey_overlay_netlink::{Router, namespace};
+use covey_runtime::Attachment;
+use covey_state::{
+    Id,
+    network::{Attached, NetworkConfig, Wiring},
+};
+use tokio::{runtime::Handle, sync::watch};
+
+use super::{
+    Carried,
+    carrier::{self, Carrier},
+    edge::Edge,
+    inbox::{Inbox, Mail, Request},
+    place::{Neighbour, Place},
+    remembered::{self, Remembered},
+    resolver::{Resolvers, Served, View},
+    rows::Key,
+};
+use crate::{
+    clock,
+    endpoint::{Endpoint, Scope},
+};
+
+/// The kernel is compared with what is wanted this often.
+pub const REPAIR_EVERY: Duration = Duration::from_secs(10);
+/// What was told before this daemon began counts for so long, unless it is told anew.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
+/// What is told is written down this long after it has changed, for the next daemon.
+const REMEMBER_AFTER: Duration = Duration::from_millis(500);
+/// Where a container finds its resolver.
+const RESOLVER: [u8; 4] = [127, 0, 0, 11];
+
+/// A container of this host.
+struct Wired {
+    wiring: Wiring,
+    resolver: Option<Served>,
+}
+
+/// The owner of this host's networks.
+pub struct Keeper {
+    /// Where namespaces are named.
+    folder: PathBuf,
+    /// What is kept over a restart.
+    file: PathBuf,
+    /// The edge.
+    pub edge: Edge,
+    /// The networks that this host carries.
+    pub carriers: BTreeMap<Id, Carrier>,
+    containers: BTreeMap<String, Wired>,
+    resolvers: Resolvers,
+    /// Where this node is; nowhere while it is in no cluster.
+    pub place: Option<Place>,
+    /// The other nodes.
+    pub neighbours: Vec<Neighbour>,
+    /// Hosts that are down.
+    down: BTreeSet<Id>,
+    /// Is told what this host carries.
+    carried: watch::Sender<Carried>,
+    /// Rows that were told to the daemon before and not yet to this one.
+    unconfirmed: BTreeMap<(Scope, Key), Endpoint>,
+    confirm_until: Instant,
+    /// Kind of object → how many were not as they should be when looked at.
+    pub drift: BTreeMap<&'static str, u64>,
+    /// When what is told is to be written down.
+    remember_at: Option<Instant>,
+    repair_at: Instant,
+    /// Nothing is changed before all containers of before have been named.
+    begun: bool,
+}
+
+impl Keeper {
+    /// With what the daemon before remembered; the kernel is as it was.
+    ///
+    /// # Errors
+    /// The kernel lets this process program neither links nor nf_tables.
+    pub fn open(exec_root: &Path, carried: watch::Sender<Carried>, runtime: Handle) -> Result<Self> {
+        let folder = exec_root.join("netns");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let file = remembered::file(exec_root);
+        let Remembered { place, neighbours, rows } = Remembered::read(&file);
+        let row = |(scope, owner, key, row): (Scope, Id, String, Endpoint)| ((scope, (owner, key.into())), row);
+        let now = clock::monotonic();
+        Ok(Self {
+            folder,
+            file,
+            edge: Edge::open()?,
+            carriers: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            resolvers: Resolvers::new(runtime),
+            place,
+            neighbours,
+            down: BTreeSet::new(),
+            carried,
+            unconfirmed: rows.into_iter().map(row).collect(),
+            confirm_until: now + CONFIRM_WITHIN,
+            drift: BTreeMap::new(),
+            remember_at: None,
+            repair_at: now + REPAIR_EVERY,
+            begun: false,
+        })
+    }
+
+    /// Works until it is told to end.
+    pub fn run(mut self, inbox: &Inbox) {
+        loop {
+            let due = self.remember_at.map_or(self.repair_at, |at| at.min(self.repair_at));
+            let Mail { requests, rows, down } = inbox.take(clock::monotonic, due);
+            self.hear(rows, down);
+            for request in requests {
+                match request {
+                    Request::End(done) => {
+                        self.end();
+                        // Whoever asked may be gone.
+                        let _ = done.send(());
+                        return;
+                    }
+                    request => self.handle(request),
+                }
+            }
+            self.look_at_clock();
+        }
+    }
+
+    fn handle(&mut self, request: Request) {
+        match request {
+            Request::Attach { container, hostname, wiring, reply } => {
+                let attached = self.attach(&container, &hostname, &wiring).map_err(|error| {
+                    self.let_go(&container);
+                    format!("{error:#}")
+                });
+                // Whoever asked may be gone; the container's end is told all the same.
+                let _ = reply.send(attached);
+            }
+            Request::Detach { container, reply } => {
+                let _ = reply.send(self.detach(&container).map_err(|error| format!("{error:#}")));
+            }
+            Request::Adopt { container, wiring, addresses, kept } => {
+                if let Err(error) = self.adopt(&container, &wiring, &addresses, kept) {
+                    tracing::error!(container, error = format!("{error:#}"), "a container's networks were lost");
+                }
+            }
+            Request::Open(block) => {
+                if let Some(block) = block {
+                    self.edge.use_block(block);
+                }
+                self.begun = true;
+                if let Err(error) = self.sweep() {
+                    tracing::warn!(error = format!("{error:#}"), "namespaces of before are left");
+                }
+                self.join();
+                self.repair();
+                self.drift.clear();
+            }
+            Request::Settle(place, neighbours) => self.settle(place, neighbours),
+            Request::Leave => self.leave(),
+            Request::Look(question) => question(self),
+            Request::End(_) => {}
+        }
+    }
+
+    fn path(&self, container: &str) -> PathBuf {
+        self.folder.join(container)
+    }
+
+    /// What gossip says.
+    fn hear(&mut self, rows: BTreeMap<(Scope, Key), Option<Endpoint>>, down: BTreeMap<Id, bool>) {
+        if rows.is_empty() && down.is_empty() {
+            return;
+        }
+        for (host, down) in down {
+            if down { self.down.insert(host) } else { self.down.remove(&host) };
+            self.edge.balancer.suspend(host, down);
+            self.carriers.values_mut().for_each(|carrier| carrier.suspend(host, down));
+        }
+        for ((scope, key), row) in rows {
+            // One that is not there yet need not have been withdrawn.
+            if row.is_some() || clock::monotonic() >= self.confirm_until {
+                self.unconfirmed.remove(&(scope, key.clone()));
+            }
+            self.put(scope, &key, row);
+        }
+        self.settle_all();
+        self.remember_soon();
+    }
+
+    fn put(&mut self, scope: Scope, key: &Key, row: Option<Endpoint>) {
+        match scope {
+            Scope::Ingress => _ = self.edge.balancer.put(key, row),
+            Scope::Network(id) => {
+                if let Some(carrier) = self.carriers.get_mut(&id) {
+                    carrier.put(key, row);
+                }
+            }
+        }
+    }
+
+    /// Has the kernel take what was told.
+    fn settle_all(&mut self) {
+        if !self.begun {
+            return;
+        }
+        let edge = self.edge.settle();
+        let networks = self.carriers.values_mut().map(Carrier::settle);
+        for error in std::iter::once(edge).chain(networks).filter_map(Result::err) {
+            tracing::warn!(error = format!("{error:#}"), "the kernel did not take a change; it is mended soon");
+            self.repair_at = clock::monotonic();
+        }
+    }
+
+    /// A network is carried from now on.
+    fn carry(&mut self, config: &Arc<NetworkConfig>) -> Result<()> {
+        if self.carriers.contains_key(&config.id) {
+            return Ok(());
+        }
+        let overlay = config.subnets.iter().any(|subnet| subnet.vni.is_some());
+        if overlay && self.place.is_none() {
+            bail!("network {} is the swarm's, and this node is in none", config.name);
+        }
+        let mut carrier = Carrier::open(&self.folder, config.clone(), self.place.as_ref())?;
+        let scope = Scope::Network(config.id);
+        self.down.iter().for_each(|host| carrier.suspend(*host, true));
+        for ((_, key), row) in self.unconfirmed.iter().filter(|((of, _), _)| *of == scope) {
+            carrier.put(key, Some(row.clone()));
+        }
+        self.carriers.insert(config.id, carrier);
+        self.tell_carried();
+        if overlay {
+            self.join();
+        }
+        self.mend_one(config.id)
+    }
+
+    fn mend_one(&mut self, network: Id) -> Result<()> {
+        if self.begun
+            && let Some(carrier) = self.carriers.get_mut(&network)
+        {
+            carrier.repair()?;
+            carrier.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Lets a network go that nobody here is in.
+    fn drop_if_empty(&mut self, network: Id) -> Result<()> {
+        if !self.carriers.get(&network).is_some_and(Carrier::is_empty) {
+            return Ok(());
+        }
+        let Some(carrier) = self.carriers.remove(&network) else { return Ok(()) };
+        self.tell_carried();
+        let overlay = carrier.vnis().next().is_some();
+        let removed = carrier.remove();
+        if overlay {
+            self.join();
+        }
+        removed
+    }
+
+    fn tell_carried(&self) {
+        let carried = self.carriers.iter().filter(|(_, carrier)| carrier.vnis().next().is_some());
+        let carried = carried.map(|(id, carrier)| (*id, (carrier.config.clone(), carrier.hosts()))).collect();
+        self.carried.send_if_modified(|told| {
+            let changed = *told != carried;
+            *told = carried;
+            changed
+        });
+    }
+
+    fn attach(&mut self, container: &str, hostname: &str, wiring: &Wiring) -> Result<Attachment> {
+        if self.containers.contains_key(container) {
+            bail!("container {container} has a network already");
+        }
+        let ports = self.edge.hold(container, &wiring.ports)?;
+        let path = self.path(container);
+        match namespace::create(&path) {
+            // Left by a start that was cut short: it is empty.
+            Err(namespace::NamespaceError::System(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                namespace::remove(&path)?;
+                namespace::create(&path)?;
+            }
+            made => made?,
+        }
+        self.containers.insert(container.to_owned(), Wired { wiring: wiring.clone(), resolver: None });
+        let mut attachment = Attachment { namespace: path.clone(), ports, ..Attachment::default() };
+        for (place, attached) in wiring.networks.iter().enumerate() {
+            self.carry(&attached.network)?;
+            if let Some(carrier) = self.carriers.get_mut(&attached.network.id) {
+                carrier.attach(container, &path, inside(wiring, place), &attached.addresses)?;
+            }
+            attachment.addresses.extend(&attached.addresses);
+        }
+        if wiring.edge {
+            let Pair { v4, v6 } = self.edge.attach(container, &path)?;
+            attachment.addresses.extend([IpAddr::V4(v4), IpAddr::V6(v6)]);
+            self.edge.publish(container, &attachment.ports)?;
+        }
+        if wiring.networks.is_empty() {
+            attachment.nameservers.clone_from(&wiring.nameservers);
+        } else {
+            let (served, keep) = self.resolvers.open(&path, self.view(hostname, wiring))?;
+            if let Some(wired) = self.containers.get_mut(container) {
+                wired.resolver = Some(served);
+            }
+            attachment.keep = keep;
+            attachment.nameservers = vec![RESOLVER.into()];
+            attachment.options = vec!["ndots:0".to_owned()];
+        }
+        Ok(attachment)
+    }
+
+    fn view(&self, hostname: &str, wiring: &Wiring) -> View {
+        let carriers = wiring.networks.iter().filter_map(|attached| self.carriers.get(&attached.network.id));
+        View {
+            host: hostname.to_owned(),
+            addresses: wiring.networks.iter().flat_map(|attached| attached.addresses.iter().copied()).collect(),
+            zones: carriers.map(|carrier| carrier.zone.subscribe()).collect(),
+            servers: wiring.nameservers.clone(),
+            way_out: wiring.edge,
+        }
+    }
+
+    fn adopt(
+        &mut self,
+        container: &str,
+        wiring: &Wiring,
+        addresses: &[IpAddr],
+        kept: Vec<OwnedFd>,
+    ) -> Result<()> {
+        let path = self.path(container);
+        if !wiring.networks.is_empty() && self.place.is_none() {
+            tracing::warn!(container, "where this node is in its swarm was forgotten");
+        }
+        self.containers.insert(container.to_owned(), Wired { wiring: wiring.clone(), resolver: None });
+        if let Some(pair) = edge_pair(wiring, addresses) {
+            self.edge.claim(container, &path, pair);
+        }
+        for (place, attached) in wiring.networks.iter().enumerate() {
+            self.carry(&attached.network)?;
+            if let Some(carrier) = self.carriers.get_mut(&attached.network.id) {
+                carrier.claim(container, &path, inside(wiring, place), &attached.addresses);
+            }
+        }
+        if !wiring.networks.is_empty() {
+            // Its host name is among the names that its networks know.
+            let served = self.resolvers.adopt(kept, self.view("", wiring))?;
+            if let Some(wired) = self.containers.get_mut(container) {
+                wired.resolver = Some(served);
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes an attachment that did not succeed.
+    fn let_go(&mut self, container: &str) {
+        if let Err(error) = self.detach(container) {
+            tracing::warn!(container, error = format!("{error:#}"), "a container's network is not all gone");
+        }
+    }
+
+    /// Everything of a container goes, whatever of it fails on the way.
+    fn detach(&mut self, container: &str) -> Result<()> {
+        let mut results = vec![self.edge.detach(container)];
+        if let Some(wired) = self.containers.remove(container) {
+            for Attached { network, .. } in wired.wiring.networks {
+                if let Some(carrier) = self.carriers.get_mut(&network.id) {
+                    results.push(carrier.detach(container));
+                }
+                results.push(self.drop_if_empty(network.id));
+            }
+        }
+        results.push(namespace::remove(&self.path(container)).map_err(Into::into));
+        results.into_iter().collect()
+    }
+
+    /// Removes namespaces that nobody has any more: a daemon that was killed while it removed a container left them.
+    fn sweep(&self) -> Result<()> {
+        let read = fs::read_dir(&self.folder);
+        for entry in read.with_context(|| format!("cannot read {}", self.folder.display()))? {
+            let name = entry?.file_name();
+            let name = name.to_string_lossy();
+            let path = self.folder.join(&*name);
+            match name.strip_prefix(carrier::PREFIX) {
+                Some(id) if id.parse().is_ok_and(|id| self.carriers.contains_key(&id)) => {}
+                Some(_) => Router::remove(&path)?,
+                None if self.containers.contains_key(&*name) => {}
+                None => namespace::remove(&path)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, place: Place, neighbours: Vec<Neighbour>) {
+        let moved = self.place != Some(place);
+        self.place = Some(place);
+        self.neighbours = neighbours;
+        self.remember_soon();
+        if moved {
+            tracing::info!(number = place.host.number, vtep = %place.host.vtep, "this node's place in the networks");
+            self.carriers.values_mut().for_each(|carrier| carrier.settle_at(&place));
+            self.repair_at = clock::monotonic();
+        }
+        self.join();
+    }
+
+    /// Joins this host's edge to the others, if there are any.
+    fn join(&mut self) {
+        if !self.begun {
+            return;
+        }
+        let networks = self.carriers.values().flat_map(Carrier::vnis).collect();
+        let joined = match &self.place {
+            Some(place) => self.edge.join(place, &self.neighbours, networks),
+            None => self.edge.open_tables(None),
+        };
+        if let Err(error) = joined {
+            tracing::warn!(error = format!("{error:#}"), "the edge is not as it should be; it is mended soon");
+        }
+    }
+
+    fn leave(&mut self) {
+        self.place = None;
+        self.neighbours.clear();
+        self.down.clear();
+        self.unconfirmed.clear();
+        let keys: Vec<Key> = self.edge.balancer.rows.iter().map(|(key, _)| key.clone()).collect();
+        keys.iter().for_each(|key| self.put(Scope::Ingress, key, None));
+        self.settle_all();
+        if let Err(error) = self.edge.part() {
+            tracing::warn!(error = format!("{error:#}"), "the edge is not as it should be; it is mended soon");
+        }
+        self.remember_soon();
+    }
+
+    fn remember_soon(&mut self) {
+        self.remember_at.get_or_insert(clock::monotonic() + REMEMBER_AFTER);
+    }
+
+    fn look_at_clock(&mut self) {
+        let now = clock::monotonic();
+        if self.remember_at.is_some_and(|at| at <= now) {
+            self.remember();
+        }
+        if self.repair_at <= now {
+            self.repair_at = now + REPAIR_EVERY;
+            if self.begun {
+                self.forget_unconfirmed(now);
+                self.repair();
+            }
+        }
+    }
+
+    fn remember(&mut self) {
+        self.remember_at = None;
+        self.tell_carried();
+        let rows = |scope: Scope, rows: &super::rows::Rows| -> Vec<_> {
+            rows.iter().map(|((owner, key), row)| (scope, *owner, key.to_string(), row.clone())).collect()
+        };
+        let mut all = rows(Scope::Ingress, &self.edge.balancer.rows);
+        for (id, carrier) in &self.carriers {
+            all.extend(rows(Scope::Network(*id), &carrier.balancer.rows));
+        }
+        let remembered = Remembered { place: self.place, neighbours: self.neighbours.clone(), rows: all };
+        if let Err(error) = remembered.write(&self.file) {
+            tracing::warn!(error = format!("{error:#}"), "the next daemon begins without what this one was told");
+        }
+    }
+
+    /// What was told to the daemon before, and to this one not again for long, is no more.
+    fn forget_unconfirmed(&mut self, now: Instant) {
+        if now < self.confirm_until || self.unconfirmed.is_empty() {
+            return;
+        }
+        for ((scope, key), _) in std::mem::take(&mut self.unconfirmed) {
+            self.put(scope, &key, None);
+        }
+        self.settle_all();
+    }
+
+    /// Compares the kernel with what is wanted, mends it, and counts what was not as it should be.
+    pub fn repair(&mut self) {
+        let edge = self.edge.repair();
+        let networks: Vec<_> = self.carriers.values_mut().map(Carrier::repair).collect();
+        for mended in std::iter::once(edge).chain(networks) {
+            match mended {
+                Ok(objects) => {
+                    if !objects.is_empty() {
+                        tracing::info!(?objects, "the kernel was not as it should be, and is again");
+                    }
+                    objects.into_iter().for_each(|object| *self.drift.entry(object).or_default() += 1);
+                }
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "a network could not be mended"),
+            }
+        }
+    }
+
+    /// The daemon ends. Containers that run on keep what they have; without any, nothing is left in the kernel.
+    fn end(&mut self) {
+        self.remember();
+        if !self.containers.is_empty() {
+            return;
+        }
+        if let Err(error) = self.edge.clear() {
+            tracing::warn!(error = format!("{error:#}"), "something is left in the kernel");
+        }
+    }
+}
+
+/// The name of a container's link into the network at this place of its list; the edge's is the first of all.
+fn inside(wiring: &Wiring, place: usize) -> String {
+    format!("eth{}", place + usize::from(wiring.edge))
+}
+
+/// Those of a container's addresses that are no network's.
+fn edge_pair(wiring: &Wiring, addresses: &[IpAddr]) -> Option<Pair> {
+    let of_network = |address: &&IpAddr| wiring.networks.iter().any(|attached| attached.addresses.contains(address));
+    let own: Vec<&IpAddr> = addresses.iter().filter(|address| !of_network(address)).collect();
+    let v4 = own.iter().find_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    })?;
+    let v6 = own.iter().find_map(|address| match address {
+        IpAddr::V6(address) => Some(*address),
+        IpAddr::V4(_) => None,
+    })?;
+    wiring.edge.then_some(Pair { v4, v6 })
+}

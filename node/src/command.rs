@@ -9,6 +9,7 @@ mod inspect;
 mod json;
 mod moment;
 mod mount;
+mod net;
 mod network;
 mod node;
 mod options;
@@ -75,6 +76,9 @@ enum Question {
     /// Make networks, and see who is on them
     #[command(subcommand)]
     Network(network::Command),
+    /// Examine the networks: what is wrong, and which way a packet goes
+    #[command(subcommand)]
+    Net(net::Command),
 
     /// Run a command in a new container
     Run(Box<container::run::Args>),
@@ -116,7 +120,7 @@ enum Question {
     #[command(subcommand)]
     Image(image::Command),
 
-    /// Show what is known of containers, images, services, nodes and tasks
+    /// Show what is known of containers, images, networks, services, nodes and tasks
     Inspect(inspect::Args),
     /// Show what happens, as it happens
     Events(events::Args),
@@ -214,6 +218,7 @@ async fn dispatch(question: Question, client: &Client) -> Result<()> {
         Question::Node(command) => node::run(command, client).await,
         Question::Service(command) => service::run(command, client).await,
         Question::Network(command) => network::run(command, client).await,
+        Question::Net(command) => net::run(command, client).await,
         Question::Run(args) => container::run::run(*args, client).await,
         Question::Exec(args) => container::exec::run(args, client).await,
         Question::Ps(args) => container::ls::run(args, client).await,

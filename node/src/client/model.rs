@@ -233,6 +233,49 @@ pub struct PrunedNetworks {
     pub networks_deleted: Vec<String>,
 }
 
+/// What an examination of the networks found.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Finding {
+    pub host: String,
+    /// Empty: the host as a whole.
+    #[serde(default)]
+    pub network: String,
+    pub object: String,
+    pub severity: Severity,
+    #[serde(default)]
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Ok,
+    Repaired,
+    Wrong,
+}
+
+impl Severity {
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Repaired => "repaired",
+            Self::Wrong => "wrong",
+        }
+    }
+}
+
+/// A step on the way of a packet.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Hop {
+    pub step: String,
+    pub decision: String,
+    /// What was counted there before a marked packet passed, and after.
+    pub packets: Option<(u64, u64)>,
+}
+
 /// An image in a list.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

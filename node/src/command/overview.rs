@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use clap::Command;
 
 /// What belongs together, in the order in which it is shown.
-const GROUPS: [(&str, &[&str]); 5] = [
-    ("Cluster", &["swarm", "node", "service", "network"]),
+const GROUPS: [(&str, &[&str]); 6] = [
+    ("Cluster", &["swarm", "node", "service"]),
+    ("Networks", &["network", "net"]),
     (
         "Containers",
         &["run", "exec", "ps", "logs", "port", "start", "stop", "kill", "wait", "rm", "container"],
@@ -19,7 +20,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
 /// What a newcomer types first.
 const FIRST_STEPS: &str = "  covey daemon &
   covey swarm init --advertise-addr 192.0.2.1
-  covey service create --name web --replicas 3 registry.example/web:1
+  covey service create --name web --replicas 3 --publish 8080:80 registry.example/web:1
   covey service ps web";
 
 /// Gives `command` a help that shows its sub-commands in groups.

@@ -13,7 +13,7 @@ const BUILT_IN: [&str; 4] = ["bridge", "default", "host", "none"];
 #[derive(clap::Args, Default)]
 pub struct Options {
     /// [[IP:]PORT:]PORT-OF-THE-CONTAINER[/tcp|udp|sctp], or ranges of both (repeatable)
-    #[arg(short, long, value_name = "PORT", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "PORT")]
     publish: Vec<String>,
     /// Publish every port that the image exposes, each at a free one of this host
     #[arg(short = 'P', long)]

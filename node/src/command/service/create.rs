@@ -38,7 +38,7 @@ pub struct Args {
     constraint: Vec<String>,
     /// [[IP:]PORT:]PORT-OF-THE-CONTAINER[/tcp|udp|sctp], or target=…[,published=…,protocol=…,mode=ingress|host]
     /// (repeatable)
-    #[arg(short, long, value_name = "PORT", allow_hyphen_values = true, help_heading = "Network")]
+    #[arg(short, long, value_name = "PORT", help_heading = "Network")]
     publish: Vec<String>,
     /// NAME, or name=NAME,alias=… to have more names there (repeatable)
     #[arg(long, value_name = "NETWORK", help_heading = "Network")]

@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(long, value_name = "CONSTRAINT")]
     constraint_rm: Vec<String>,
     /// Publish a port, or change where a published one leads (repeatable)
-    #[arg(long, value_name = "PORT", allow_hyphen_values = true, help_heading = "Network")]
+    #[arg(long, value_name = "PORT", help_heading = "Network")]
     publish_add: Vec<String>,
     /// No longer publish this port of the container: PORT[/tcp|udp|sctp] (repeatable)
     #[arg(long, value_name = "TARGET", help_heading = "Network")]

@@ -3,13 +3,16 @@
 use std::{
     fs::File,
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, TcpListener, UdpSocket},
     os::fd::OwnedFd,
     path::Path,
     thread,
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::{SockType, getsockopt, sockopt},
+};
 
 use crate::redirect::{self, RedirectError};
 
@@ -26,8 +29,8 @@ pub enum SocketsError {
     #[error("rule that leads to a container's resolver")]
     Redirect(#[from] RedirectError),
     /// Descriptors were given back in which this program does not see its own.
-    #[error("not the sockets of a container's resolver: {0}")]
-    Foreign(SocketAddr),
+    #[error("not the sockets of a container's resolver")]
+    Foreign,
 }
 
 /// A UDP socket and a TCP listener at 127.0.0.11, on ports that the kernel chose. As long as they or their duplicates
@@ -81,10 +84,12 @@ impl Sockets {
     }
 
     fn checked(self) -> Result<Self, SocketsError> {
-        for bound in [self.udp.local_addr()?, self.tcp.local_addr()?] {
-            if bound.ip() != ADDRESS || bound.port() == 0 {
-                return Err(SocketsError::Foreign(bound));
-            }
+        let kinds = [SockType::Datagram, SockType::Stream];
+        let found = [getsockopt(&self.udp, sockopt::SockType), getsockopt(&self.tcp, sockopt::SockType)];
+        let listens = getsockopt(&self.tcp, sockopt::AcceptConn).map_err(io::Error::from)?;
+        let bound = [self.udp.local_addr()?, self.tcp.local_addr()?];
+        if found != kinds.map(Ok) || !listens || bound.iter().any(|address| address.ip() != ADDRESS) {
+            return Err(SocketsError::Foreign);
         }
         // Of the open socket, not of the descriptor: duplicates see it too.
         self.udp.set_nonblocking(true)?;

@@ -61,6 +61,22 @@ pub fn advertise_or_seen(text: &str, listen: SocketAddr) -> Result<SocketAddr> {
     if text.is_empty() { Ok(listen) } else { advertise(text, listen) }
 }
 
+/// Where packets of networks come in: `ip|interface`; without an answer from the user where others reach this node.
+///
+/// # Errors
+/// A sentence that names the option.
+pub fn data_path(text: &str) -> Result<Option<IpAddr>> {
+    const OPTION: &str = "--data-path-addr";
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let ip = parse(text, OPTION)?.ip();
+    if !own_addresses()?.iter().any(|(_, own)| *own == ip) {
+        bail!("{OPTION} {text}: this machine has no such address");
+    }
+    Ok(Some(ip))
+}
+
 fn with_port(address: SocketAddr, text: &str, port: u16) -> SocketAddr {
     let given =
         text.rsplit_once(':').is_some_and(|(host, port)| !host.contains(':') && port.parse::<u16>().is_ok())

@@ -1,6 +1,11 @@
 //! The daemon: this machine in or out of a cluster, and the way from one to the other.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use covey_agent::{executor::Executor, template::NodeNames};
@@ -51,6 +56,17 @@ const LET_GO_MAX: Duration = Duration::from_secs(5);
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// Between two looks at something that is about to happen.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Where a node is to be found.
+#[derive(Clone, Copy)]
+struct Addresses {
+    /// Where its control socket is bound.
+    listen: SocketAddr,
+    /// Where others reach it.
+    advertise: SocketAddr,
+    /// Where packets of networks come in, if not there.
+    data_path: Option<IpAddr>,
+}
 
 /// This machine's daemon.
 pub struct Daemon {
@@ -115,13 +131,18 @@ impl Daemon {
         TaskExecutor::new(self.runtime.clone(), node, NetworkMode::Edge)
     }
 
-    fn surroundings(&self, id: Id) -> Surroundings<TaskExecutor> {
+    /// What this node says of itself, with where packets of networks come in.
+    fn description(&self, data_path: Option<IpAddr>) -> NodeDescription {
+        NodeDescription { data_path, ..self.description.clone() }
+    }
+
+    fn surroundings(&self, id: Id, data_path: Option<IpAddr>) -> Surroundings<TaskExecutor> {
         Surroundings {
             folder: self.folder.clone(),
             executor: Arc::new(self.executor(id)),
             log: self.log.clone(),
             logs: Arc::new(LocalLogs(self.runtime.clone())),
-            description: self.description.clone(),
+            description: self.description(data_path),
             network: self.network.clone(),
         }
     }
@@ -197,7 +218,7 @@ impl Daemon {
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "no new certificate yet"),
             }
         }
-        let surroundings = self.surroundings(identity.peer.id);
+        let surroundings = self.surroundings(identity.peer.id, notes.data_path);
         self.enter(Member::start(surroundings, identity, notes, endpoint, events, None).await?);
         Ok(())
     }
@@ -216,11 +237,12 @@ impl Daemon {
         }
         let listen = address::listen(&request.listen).map_err(invalid)?;
         let advertise = address::advertise(&request.advertise, listen).map_err(invalid)?;
+        let data_path = address::data_path(&request.data_path).map_err(invalid)?;
         request.spec.edge.check().map_err(|error| Failure::invalid(error.to_string()))?;
         let networks = local().await.map_err(internal)?;
         admission::check_pool(&request.spec.edge, &networks).map_err(invalid)?;
         self.state.send_replace((LocalState::Pending, String::new()));
-        let made = self.found(&request, listen, advertise).await;
+        let made = self.found(&request, Addresses { listen, advertise, data_path }).await;
         if made.is_err() {
             self.retreat().await;
         }
@@ -230,9 +252,9 @@ impl Daemon {
     async fn found(
         self: &Arc<Self>,
         request: &InitRequest,
-        listen: std::net::SocketAddr,
-        advertise: std::net::SocketAddr,
+        at: Addresses,
     ) -> Result<Id> {
+        let Addresses { listen, advertise, data_path } = at;
         let (cluster, id) = (clock::new_id(), clock::new_id());
         let authority = Authority::create(&clock::random(), cluster, clock::wall())?;
         let key = NodeKey::from_seed(&clock::random());
@@ -243,8 +265,9 @@ impl Daemon {
         let identity = Identity::new(key, certificate, authority.certificate().clone())?;
         let (endpoint, events) = Member::bind(listen, Some(&identity)).await?;
         self.folder.save(&identity)?;
-        let notes = Notes::new(listen, advertise, vec![(id, advertise)]);
-        let member = Member::start(self.surroundings(id), identity, notes, endpoint, events, None).await?;
+        let notes = Notes::new(listen, advertise, data_path, vec![(id, advertise)]);
+        let surroundings = self.surroundings(id, data_path);
+        let member = Member::start(surroundings, identity, notes, endpoint, events, None).await?;
         self.member.send_replace(Some(member.clone()));
         let log = member.log().context("the managers' log did not start")?;
         log.initialize().await?;
@@ -270,7 +293,7 @@ impl Daemon {
             Command::CreateNode {
                 id,
                 spec,
-                description: self.description.clone(),
+                description: self.description(data_path),
                 address: advertise,
                 public_key,
             },
@@ -293,8 +316,9 @@ impl Daemon {
         let token: JoinToken = request.token.parse().map_err(|error| Failure::invalid(format!("{error}")))?;
         let listen = address::listen(&request.listen).map_err(invalid)?;
         let advertise = address::advertise_or_seen(&request.advertise, listen).map_err(invalid)?;
+        let data_path = address::data_path(&request.data_path).map_err(invalid)?;
         self.state.send_replace((LocalState::Pending, String::new()));
-        let joined = self.come_in(&request, &token, listen, advertise).await;
+        let joined = self.come_in(&request, &token, Addresses { listen, advertise, data_path }).await;
         if joined.is_err() {
             self.retreat().await;
         }
@@ -305,11 +329,10 @@ impl Daemon {
         self: &Arc<Self>,
         request: &JoinRequest,
         token: &JoinToken,
-        listen: std::net::SocketAddr,
-        advertise: std::net::SocketAddr,
+        at: Addresses,
     ) -> Result<()> {
-        let (endpoint, events) = Member::bind(listen, None).await?;
-        let joined = self.come_in_by(endpoint.clone(), events, request, token, listen, advertise).await;
+        let (endpoint, events) = Member::bind(at.listen, None).await?;
+        let joined = self.come_in_by(endpoint.clone(), events, request, token, at).await;
         if joined.is_err() {
             // The next attempt wants the same address.
             endpoint.close().await;
@@ -323,14 +346,14 @@ impl Daemon {
         events: mpsc::Receiver<Event>,
         request: &JoinRequest,
         token: &JoinToken,
-        listen: std::net::SocketAddr,
-        advertise: std::net::SocketAddr,
+        at: Addresses,
     ) -> Result<()> {
+        let Addresses { listen, advertise, data_path } = at;
         let key = NodeKey::from_seed(&clock::random());
         let asked = covey_wire::encode(&protocol::JoinRequest {
             token: request.token.clone(),
             request: key.request()?,
-            description: self.description.clone(),
+            description: self.description(data_path),
             advertise,
             availability: request.availability,
             clock: clock::now(),
@@ -348,8 +371,8 @@ impl Daemon {
                     let identity = Identity::new(key, CertificateDer::from(joined.certificate), found.ca)?;
                     self.folder.save(&identity)?;
                     endpoint.set_identity(&identity.of_quic())?;
-                    let notes = Notes::new(listen, joined.advertise, joined.managers);
-                    let surroundings = self.surroundings(identity.peer.id);
+                    let notes = Notes::new(listen, joined.advertise, data_path, joined.managers);
+                    let surroundings = self.surroundings(identity.peer.id, data_path);
                     let roster = Some(joined.roster);
                     let member =
                         Member::start(surroundings, identity, notes, endpoint, events, roster).await?;

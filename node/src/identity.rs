@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -38,6 +38,9 @@ pub struct Notes {
     pub incarnation: u64,
     /// Managers known last, to find the cluster again.
     pub managers: Vec<(Id, SocketAddr)>,
+    /// Where packets of networks come in, if not there.
+    #[serde(default)]
+    pub data_path: Option<IpAddr>,
     /// Addresses of this node's containers, once a leader has told.
     #[serde(default)]
     pub edge: Option<EdgeBlock>,
@@ -57,13 +60,19 @@ struct Format {
 
 impl Notes {
     /// The notes of a node that has just become a member.
-    pub fn new(listen: SocketAddr, advertise: SocketAddr, managers: Vec<(Id, SocketAddr)>) -> Self {
+    pub fn new(
+        listen: SocketAddr,
+        advertise: SocketAddr,
+        data_path: Option<IpAddr>,
+        managers: Vec<(Id, SocketAddr)>,
+    ) -> Self {
         Self {
             format: FORMAT,
             listen,
             advertise,
             incarnation: 0,
             managers,
+            data_path,
             edge: None,
             raft: None,
             leaving: false,

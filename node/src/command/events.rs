@@ -1,4 +1,4 @@
-//! `events`: what happens to containers, images, services and nodes.
+//! `events`: what happens to containers, images, networks, services and nodes.
 
 use anyhow::Result;
 use time::OffsetDateTime;

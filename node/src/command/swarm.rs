@@ -313,6 +313,20 @@ mod tests {
         assert_eq!(request["Spec"], json!({"Orchestration": {"TaskHistoryRetentionLimit": 2}}));
     }
 
+    /// CLU-06
+    #[tokio::test]
+    async fn a_node_joins_with_its_addresses() {
+        let daemon = Daemon::start([
+            ("POST /swarm/join", Reply::Json(json!({}))),
+            ("GET /info", Reply::Json(json!({"Swarm": {"ControlAvailable": false}}))),
+        ]);
+        let line = "join --token SWMTKN-1-w --advertise-addr eth0 --data-path-addr eth1 10.0.0.1:2377";
+        run(read(line), &daemon.client()).await.unwrap();
+        let expected = json!({"AdvertiseAddr": "eth0", "ListenAddr": "0.0.0.0:2377", "DataPathAddr": "eth1",
+            "Availability": "active", "RemoteAddrs": ["10.0.0.1:2377"], "JoinToken": "SWMTKN-1-w"});
+        assert_eq!(daemon.last(), ("POST /swarm/join".to_owned(), expected));
+    }
+
     /// API-08: what this client does not know comes back as it was.
     #[tokio::test]
     async fn an_update_sends_the_whole_spec_back() {

@@ -33,8 +33,8 @@ pub struct Options {
     /// A name server in the place of the host's (repeatable)
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<IpAddr>,
-    /// A name that the container knows by itself: NAME:ADDRESS (repeatable)
-    #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
+    /// A name that the container knows by itself: NAME:ADDRESS (not yet: the daemon says so)
+    #[arg(long = "add-host", value_name = "NAME:ADDRESS", hide = true)]
     hosts: Vec<String>,
 }
 

@@ -140,11 +140,14 @@ impl From<Refusal> for Failure {
             Refusal::Stale => FailureKind::Unavailable,
             Refusal::NotFound { .. } => FailureKind::NotFound,
             Refusal::NameInUse { .. } => FailureKind::Conflict,
-            Refusal::Invalid(_) => FailureKind::Invalid,
+            Refusal::InUse { .. } | Refusal::Invalid(_) => FailureKind::Invalid,
+            Refusal::Denied(_) => FailureKind::Forbidden,
         };
         let message = match &refusal {
             Refusal::OutOfSequence => format!("rpc error: code = Unknown desc = {refusal}"),
             Refusal::NameInUse { .. } => format!("rpc error: code = AlreadyExists desc = {refusal}"),
+            Refusal::InUse { .. } => format!("rpc error: code = FailedPrecondition desc = {refusal}"),
+            Refusal::Denied(_) => format!("rpc error: code = PermissionDenied desc = {refusal}"),
             _ => refusal.to_string(),
         };
         Self { kind, message }

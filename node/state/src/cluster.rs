@@ -30,6 +30,8 @@ pub struct ClusterSpec {
 
 /// UDP port of VXLAN (RFC 7348).
 pub const DATA_PATH_PORT: u16 = 4789;
+/// What users may choose instead, as in Docker: neither well-known nor ephemeral.
+pub const DATA_PATH_PORTS: std::ops::RangeInclusive<u16> = 1024..=49_151;
 
 /// Where the subnets of networks come from that name none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +66,68 @@ impl Default for ClusterSpec {
             networks: NetworkPool::default(),
             data_path_port: DATA_PATH_PORT,
         }
+    }
+}
+
+/// Prefix length of the IPv6 subnet of a network.
+pub const NETWORK_V6_SUBNET: u8 = 64;
+/// Pools of IPv4 subnets, at most.
+pub const NETWORK_POOLS_MAX: usize = 16;
+/// Longest prefix of an IPv4 subnet from a pool: a gateway and five more.
+const NETWORK_V4_SUBNET_MAX: u8 = 29;
+
+/// Pools from which no subnets can be taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkPoolError {
+    /// None, or too many.
+    #[error("a cluster has 1 to {NETWORK_POOLS_MAX} address pools for networks: not {0}")]
+    Count(usize),
+    /// Subnets do not fit into the pool, or are too small.
+    #[error("subnets of the address pool {pool} must be /{} to /{NETWORK_V4_SUBNET_MAX}: not /{subnet}", pool.prefix_len())]
+    Subnet {
+        /// The pool.
+        pool: Ipv4Net,
+        /// Prefix length of a subnet.
+        subnet: u8,
+    },
+    /// Networks get a /64 each.
+    #[error("the address pool {0} must not be longer than /{NETWORK_V6_SUBNET}")]
+    V6(Ipv6Net),
+    /// An address has one meaning only.
+    #[error("the address pool {pool} overlaps with {other}, another pool of networks or the one of the edge")]
+    Overlap {
+        /// One pool.
+        pool: IpNet,
+        /// The other.
+        other: IpNet,
+    },
+}
+
+impl NetworkPool {
+    /// Whether subnets can be taken from the pools, beside those of the edge.
+    ///
+    /// # Errors
+    /// The first rule that they break.
+    pub fn check(&self, edge: &EdgePool) -> Result<(), NetworkPoolError> {
+        if !(1..=NETWORK_POOLS_MAX).contains(&self.v4.len()) {
+            return Err(NetworkPoolError::Count(self.v4.len()));
+        }
+        for (index, pool) in self.v4.iter().enumerate() {
+            if !(pool.prefix_len()..=NETWORK_V4_SUBNET_MAX).contains(&self.v4_subnet) {
+                return Err(NetworkPoolError::Subnet { pool: *pool, subnet: self.v4_subnet });
+            }
+            let meets = |other: &&Ipv4Net| pool.contains(*other) || other.contains(pool);
+            if let Some(other) = self.v4[..index].iter().chain([&edge.v4]).find(meets) {
+                return Err(NetworkPoolError::Overlap { pool: (*pool).into(), other: (*other).into() });
+            }
+        }
+        if self.v6.prefix_len() > NETWORK_V6_SUBNET {
+            return Err(NetworkPoolError::V6(self.v6));
+        }
+        if self.v6.contains(&edge.v6) || edge.v6.contains(&self.v6) {
+            return Err(NetworkPoolError::Overlap { pool: self.v6.into(), other: edge.v6.into() });
+        }
+        Ok(())
     }
 }
 

@@ -230,7 +230,7 @@ pub enum Refusal {
     /// There is no such object.
     #[error("{kind} {id} not found")]
     NotFound {
-        /// `service`, `node`, `task`, `cluster`.
+        /// `service`, `node`, `network`, `attachment`, `task`, `cluster`.
         kind: String,
         /// Which.
         id: Id,
@@ -238,11 +238,24 @@ pub enum Refusal {
     /// The name is taken.
     #[error("name conflicts with an existing object: {kind} {name} already exists")]
     NameInUse {
-        /// `service`.
+        /// `service`, `network`.
         kind: String,
         /// Which.
         name: String,
     },
+    /// Others need the object as it is.
+    #[error("{kind} {id} is in use by {user}")]
+    InUse {
+        /// `network`.
+        kind: String,
+        /// Which.
+        id: Id,
+        /// `service …`, `task …`, `container …`.
+        user: String,
+    },
+    /// The user may not do that here.
+    #[error("{0}")]
+    Denied(String),
     /// The change is not allowed.
     #[error("{0}")]
     Invalid(String),

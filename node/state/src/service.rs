@@ -1,9 +1,16 @@
 //! A service: a spec for tasks, and how many of them.
 
+mod check;
+mod endpoint;
+
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    check::{ALIASES_MAX, NAME_MAX, REPLICAS_MAX, SpecError},
+    endpoint::EndpointError,
+};
 use crate::{
     Id, Version,
     container::{ContainerSpec, Resources},
@@ -28,75 +35,6 @@ pub struct ServiceSpec {
     pub rollback: UpdateConfig,
     /// How it is reached.
     pub endpoint: EndpointSpec,
-}
-
-/// Characters of a service's name: it is a DNS label.
-pub const NAME_MAX: usize = 63;
-/// Tasks of one service.
-pub const REPLICAS_MAX: u64 = 100_000;
-
-/// A service spec that no service may have.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SpecError {
-    /// Not a DNS label.
-    #[error(
-        "name {0:?} must be valid as a DNS name component: 1 to {NAME_MAX} letters, digits, '-' and '_', a letter or digit first and last"
-    )]
-    Name(String),
-    /// There is nothing to run.
-    #[error("image reference must be provided")]
-    NoImage,
-    /// Too many tasks.
-    #[error("a service has at most {REPLICAS_MAX} replicas: not {0}")]
-    Replicas(u64),
-    /// C-21: such a task could never use what is reserved for it.
-    #[error("the {resource} reservation ({reserved}) must not exceed the {resource} limit ({limit})")]
-    ReservedAboveLimit {
-        /// `memory`, in bytes; `cpu`, in billionths of a CPU.
-        resource: &'static str,
-        /// What is reserved.
-        reserved: u64,
-        /// What is the limit.
-        limit: u64,
-    },
-}
-
-impl ServiceSpec {
-    /// Whether a service may have this spec.
-    ///
-    /// # Errors
-    /// The first rule that it breaks.
-    pub fn check(&self) -> Result<(), SpecError> {
-        if !is_name(&self.name) {
-            return Err(SpecError::Name(self.name.clone()));
-        }
-        if self.task.container.image.is_empty() {
-            return Err(SpecError::NoImage);
-        }
-        let Mode::Replicated { replicas } = self.mode;
-        if replicas > REPLICAS_MAX {
-            return Err(SpecError::Replicas(replicas));
-        }
-        let Resources { limits, reservations, .. } = self.task.resources;
-        check_reservation("memory", reservations.memory, limits.memory)?;
-        check_reservation("cpu", reservations.nano_cpus, limits.nano_cpus)
-    }
-}
-
-/// A limit of zero is none.
-fn check_reservation(resource: &'static str, reserved: u64, limit: u64) -> Result<(), SpecError> {
-    if limit != 0 && reserved > limit {
-        return Err(SpecError::ReservedAboveLimit { resource, reserved, limit });
-    }
-    Ok(())
-}
-
-fn is_name(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let ends = [text.bytes().next(), text.bytes().next_back()];
-    text.len() <= NAME_MAX
-        && text.bytes().all(inner)
-        && ends.into_iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
 }
 
 /// How many tasks a service has.
@@ -329,7 +267,8 @@ pub struct Service {
     pub updated_at: Stamp,
     /// What is wanted.
     pub spec: ServiceSpec,
-    /// Version of the service when `spec.task` last changed: tasks with an older one are out of date.
+    /// Version of the service when what its tasks are last changed (`spec.task`, ports of their hosts, a way out):
+    /// tasks with an older one are out of date.
     pub spec_version: Version,
     /// What was wanted before the last change of `spec` (C-58: a change of nothing keeps it).
     pub previous_spec: Option<Box<ServiceSpec>>,
@@ -378,27 +317,5 @@ mod tests {
         for text in ["", "==", "node.id", "node.id=x", "node.id==", "==x", "node.id==x!=y", "node.id>3"] {
             assert!(matches!(text.parse::<Constraint>(), Err(ParseConstraintError::Form(_))), "{text}");
         }
-    }
-
-    /// SVC-04
-    #[test]
-    fn names_are_dns_labels_as_docker_has_them() {
-        let longest = "a".repeat(NAME_MAX);
-        for name in ["web", "Web-1", "a", "1", "a_b--c", &longest] {
-            assert!(is_name(name), "{name}");
-        }
-        let too_long = "a".repeat(NAME_MAX + 1);
-        for name in ["", "-a", "a-", "_a", "a.b", "a b", "ä", &too_long] {
-            assert!(!is_name(name), "{name}");
-        }
-    }
-
-    /// C-21
-    #[test]
-    fn a_reservation_may_equal_its_limit_but_not_exceed_it() {
-        assert!(check_reservation("cpu", 5, 5).is_ok());
-        assert!(check_reservation("cpu", 5, 0).is_ok());
-        let error = check_reservation("cpu", 6, 5).unwrap_err();
-        assert_eq!(error.to_string(), "the cpu reservation (6) must not exceed the cpu limit (5)");
     }
 }

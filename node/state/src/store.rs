@@ -1,12 +1,16 @@
 //! The store: what the cluster remembers, changed by `apply` and by nothing else.
 
+mod address;
 mod check;
+mod check_networks;
 mod cluster;
+mod exposure;
 mod network;
 mod node;
 mod service;
 mod snapshot;
 mod stale;
+mod subnet;
 mod task;
 
 use std::sync::Arc;
@@ -14,9 +18,11 @@ use std::sync::Arc;
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 use serde::{Deserialize, Serialize};
 
-use self::snapshot::Snapshot;
+use self::{address::FreeAddresses, exposure::Naming, snapshot::Snapshot};
 pub use self::{
+    address::NoAddress,
     check::Broken,
+    network::NETWORK_NAME_MAX,
     node::{MANAGERS_MAX, NUMBER_REST, REMOVED_NODES_MAX},
 };
 use crate::{
@@ -24,7 +30,7 @@ use crate::{
     cluster::Cluster,
     command::{Command, Proposal, Refusal},
     event::Event,
-    network::{Attachment, Network},
+    network::{Attachment, Network, Protocol},
     node::Node,
     service::{Service, TaskSpec},
     task::Task,
@@ -49,6 +55,10 @@ pub struct Store {
     pub(crate) tasks: RedBlackTreeMapSync<Id, Arc<Task>>,
     pub(crate) networks: RedBlackTreeMapSync<Id, Arc<Network>>,
     attachments: RedBlackTreeMapSync<Id, Arc<Attachment>>,
+    /// (network, place of a subnet in it) → the address that was given last there, as a number.
+    turns: RedBlackTreeMapSync<(Id, u8), u128>,
+    /// The VXLAN id that was chosen last; 0: none yet.
+    last_vni: u32,
 
     // Derived from the maps above, kept by `apply`, never written to disk.
     /// Name → service.
@@ -57,6 +67,12 @@ pub struct Store {
     task_specs: RedBlackTreeMapSync<Id, Arc<TaskSpec>>,
     /// Name → network.
     network_names: RedBlackTreeMapSync<String, Id>,
+    /// What no task, service or attachment has.
+    free: FreeAddresses,
+    /// (network, name of a service or its alias there in small letters, which of both, service).
+    names: RedBlackTreeSetSync<(Id, String, Naming, Id)>,
+    /// (protocol, published port, service), of both modes.
+    ports: RedBlackTreeSetSync<(Protocol, u16, Id)>,
     /// (service, slot, task).
     tasks_by_service: RedBlackTreeSetSync<(Id, u64, Id)>,
     /// (node, task).

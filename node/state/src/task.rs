@@ -170,7 +170,7 @@ pub struct Task {
     pub status: TaskStatus,
     /// When it may start, where it replaces a task that ended (restart delay).
     pub not_before: Option<Stamp>,
-    /// What it has of each network of its spec, from `Pending` on.
+    /// What it has of each network of its spec, from `Pending` on; had, once it ended.
     pub attachments: Vec<TaskAttachment>,
     /// It has an interface at the edge: it is on no network, or on one with a way out, or publishes a port.
     pub edge: bool,
@@ -182,6 +182,11 @@ impl Task {
     /// It runs, or will as soon as it can: there is one such task in a slot.
     pub fn is_wanted_running(&self) -> bool {
         self.desired == DesiredState::Running && !self.status.state.is_terminal()
+    }
+
+    /// The addresses that nobody else may have: none once it ended.
+    pub fn held_addresses(&self) -> &[TaskAttachment] {
+        if self.status.state.is_terminal() { &[] } else { &self.attachments }
     }
 
     /// `service.slot`, as `service ps` shows it.

@@ -34,7 +34,8 @@ impl Store {
         self.check_nodes()?;
         self.check_services()?;
         self.check_tasks()?;
-        self.check_sharing()
+        self.check_sharing()?;
+        self.check_networks()
     }
 
     fn check_nodes(&self) -> Result<(), Broken> {
@@ -132,6 +133,11 @@ fn is_bound_rightly(task: &Task) -> bool {
     }
 }
 
-fn expect(kind: &'static str, id: impl ToString, holds: bool, what: &'static str) -> Result<(), Broken> {
+pub(super) fn expect(
+    kind: &'static str,
+    id: impl ToString,
+    holds: bool,
+    what: &'static str,
+) -> Result<(), Broken> {
     if holds { Ok(()) } else { Err(Broken { kind, id: id.to_string(), what }) }
 }

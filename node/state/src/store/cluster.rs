@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Entry, check_version};
 use crate::{
     Id, Version,
-    cluster::{Authority, Cluster, ClusterSpec, JoinSecrets},
+    cluster::{Authority, Cluster, ClusterSpec, DATA_PATH_PORTS, JoinSecrets},
     command::Refusal,
     event::{Change, Event},
 };
@@ -42,6 +42,16 @@ impl Entry {
         if spec.edge != cluster.spec.edge {
             return Err(Refusal::Invalid("the edge pool is fixed when the cluster is created".to_owned()));
         }
+        if spec.networks != cluster.spec.networks {
+            return Err(Refusal::Invalid(
+                "the address pools of networks are fixed when the cluster is created".to_owned(),
+            ));
+        }
+        if spec.data_path_port != cluster.spec.data_path_port {
+            return Err(Refusal::Invalid(
+                "the data path port is fixed when the cluster is created".to_owned(),
+            ));
+        }
         cluster.spec = spec.clone();
         self.put_cluster(cluster, Change::Updated);
         Ok(())
@@ -73,6 +83,13 @@ impl Entry {
 
 fn check(spec: &ClusterSpec) -> Result<(), Refusal> {
     spec.edge.check().map_err(|error| Refusal::Invalid(error.to_string()))?;
+    spec.networks.check(&spec.edge).map_err(|error| Refusal::Invalid(error.to_string()))?;
+    if !DATA_PATH_PORTS.contains(&spec.data_path_port) {
+        let (port, first, last) = (spec.data_path_port, DATA_PATH_PORTS.start(), DATA_PATH_PORTS.end());
+        return Err(Refusal::Invalid(format!(
+            "data path port {port} is not valid: it must be {first} to {last}"
+        )));
+    }
     let raft = &spec.raft;
     if raft.tick.is_zero() || raft.heartbeat_tick == 0 || raft.snapshot_interval == 0 {
         return Err(Refusal::Invalid(

@@ -1,33 +1,39 @@
-//! Commands on networks and on the places of plain containers in them.
+//! Commands on networks, and on the places that plain containers have in them.
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Entry, not_found};
+use super::{Entry, Store, not_found};
 use crate::{
     Id,
     command::Refusal,
     event::{Change, Event},
-    network::{Attachment, Network, NetworkSpec, Subnet},
+    network::{Attachment, Network, NetworkSpec},
 };
+
+/// Characters of a network's name.
+pub const NETWORK_NAME_MAX: usize = 63;
+/// Networks that every host has.
+const RESERVED_NAMES: [&str; 5] = ["ingress", "bridge", "host", "none", "docker_gwbridge"];
+/// Bytes of the name of a plain container.
+const CONTAINER_BYTES_MAX: usize = 255;
+/// Smallest packets that each host must take (RFC 791, RFC 8200), and the largest there are, bytes.
+const MTU_V4_MIN: u32 = 68;
+const MTU_V6_MIN: u32 = 1280;
+const MTU_MAX: u32 = 65_535;
 
 impl Entry {
     pub(super) fn create_network(&mut self, id: Id, spec: &NetworkSpec) -> Result<(), Refusal> {
+        // Ended tasks remember networks that are gone; another one must not be taken for theirs.
         if self.store.networks.contains_key(&id) {
             return Err(Refusal::Invalid(format!("network {id} exists already")));
         }
+        check(spec)?;
         if self.store.network_names.contains_key(&spec.name) {
             return Err(Refusal::NameInUse { kind: "network".to_owned(), name: spec.name.clone() });
         }
-        let first = |net: ipnet::IpNet| net.hosts().next().unwrap_or(net.addr());
-        let subnets = (spec.subnets.iter())
-            .enumerate()
-            .map(|(index, subnet)| Subnet {
-                net: subnet.subnet,
-                gateway: subnet.gateway.unwrap_or_else(|| first(subnet.subnet)),
-                range: subnet.range,
-                vni: Some(spec.vnis.get(index).copied().unwrap_or(4097 + index as u32)),
-            })
-            .collect();
+        let cluster = self.cluster()?;
+        let decided = self.store.decide_subnets(spec, &cluster.spec);
+        let (subnets, last_vni) = decided.map_err(|error| Refusal::Invalid(error.to_string()))?;
         let network = Network {
             id,
             version: self.index,
@@ -36,14 +42,22 @@ impl Entry {
             spec: spec.clone(),
             subnets,
         };
-        self.store.network_names.insert_mut(spec.name.clone(), id);
+        self.store.last_vni = last_vni;
+        self.store.index_network(&network);
         self.store.networks.insert_mut(id, Arc::new(network));
         self.events.push(Event::Network(id, Change::Created));
         Ok(())
     }
 
     pub(super) fn remove_network(&mut self, id: Id) -> Result<(), Refusal> {
-        let network = self.store.network(id).ok_or_else(|| not_found("network", id))?.clone();
+        let network = self.store.network(id).cloned().ok_or_else(|| not_found("network", id))?;
+        if let Some(user) = self.store.user_of_network(id) {
+            return Err(Refusal::InUse { kind: "network".to_owned(), id, user });
+        }
+        self.store.free.close(&network);
+        for place in (0..).take(network.subnets.len()) {
+            self.store.turns.remove_mut(&(id, place));
+        }
         self.store.network_names.remove_mut(&network.spec.name);
         self.store.networks.remove_mut(&id);
         self.events.push(Event::Network(id, Change::Removed));
@@ -58,24 +72,104 @@ impl Entry {
         container: &str,
         address: Option<IpAddr>,
     ) -> Result<(), Refusal> {
-        let attachment = Attachment {
-            id,
-            version: self.index,
-            network,
-            node,
-            container: container.to_owned(),
-            addresses: address.into_iter().collect(),
-        };
+        if self.store.attachments.contains_key(&id) {
+            return Err(Refusal::Invalid(format!("attachment {id} exists already")));
+        }
+        if container.is_empty() || container.len() > CONTAINER_BYTES_MAX {
+            return Err(Refusal::Invalid(format!(
+                "the name of a container has 1 to {CONTAINER_BYTES_MAX} bytes: not {}",
+                container.len()
+            )));
+        }
+        if self.store.node(node).is_none() {
+            return Err(not_found("node", node));
+        }
+        let to = self.store.network(network).ok_or_else(|| not_found("network", network))?;
+        if !to.spec.attachable {
+            return Err(Refusal::Denied(format!(
+                "Could not attach to network {}: it is not manually attachable: create it with --attachable",
+                to.spec.name
+            )));
+        }
+        let addresses = self.take_addresses(network, address)?;
+        let container = container.to_owned();
+        let attachment = Attachment { id, version: self.index, network, node, container, addresses };
         self.store.attachments.insert_mut(id, Arc::new(attachment));
         self.events.push(Event::Attachment(id, Change::Created));
         Ok(())
     }
 
     pub(super) fn remove_attachment(&mut self, id: Id) -> Result<(), Refusal> {
-        if !self.store.attachments.remove_mut(&id) {
-            return Err(not_found("attachment", id));
-        }
+        let gone = self.store.attachment(id).cloned().ok_or_else(|| not_found("attachment", id))?;
+        self.free_addresses(gone.network, &gone.addresses);
+        self.store.attachments.remove_mut(&id);
         self.events.push(Event::Attachment(id, Change::Removed));
         Ok(())
     }
+
+    /// The containers went with their node.
+    pub(super) fn remove_attachments_on(&mut self, node: Id) -> Result<(), Refusal> {
+        let gone: Vec<Id> = self.store.attachments_on_node(node).map(|attachment| attachment.id).collect();
+        gone.into_iter().try_for_each(|id| self.remove_attachment(id))
+    }
+}
+
+impl Store {
+    /// Adds a network to what is derived from networks.
+    pub(super) fn index_network(&mut self, network: &Network) {
+        self.network_names.insert_mut(network.spec.name.clone(), network.id);
+        self.free.open(network);
+    }
+
+    /// Somebody who would miss the network.
+    fn user_of_network(&self, id: Id) -> Option<String> {
+        if let Some(service) = self.services_in(id).next() {
+            return Some(format!("service {service}"));
+        }
+        let runs_in = |network: Id| {
+            move |task: &&Arc<crate::task::Task>| {
+                !task.status.state.is_terminal()
+                    && task.spec.networks.iter().any(|spec| spec.network == network)
+            }
+        };
+        if let Some(task) = self.tasks().find(runs_in(id)) {
+            return Some(format!("task {}", task.id));
+        }
+        let attachment = self.attachments().find(|attachment| attachment.network == id)?;
+        Some(format!("container {} on node {}", attachment.container, attachment.node))
+    }
+}
+
+fn check(spec: &NetworkSpec) -> Result<(), Refusal> {
+    let name = &spec.name;
+    if !is_name(name) {
+        return Err(Refusal::Invalid(format!(
+            "network name {name:?} is not valid: it has 1 to {NETWORK_NAME_MAX} of [a-zA-Z0-9_.-], a letter or digit first"
+        )));
+    }
+    if RESERVED_NAMES.contains(&name.as_str()) {
+        return Err(Refusal::Denied(format!(
+            "operation is not permitted on predefined {name} network: choose another name"
+        )));
+    }
+    if spec.options.contains_key("encrypted") {
+        // What was asked to be secret must not cross a wire in plain.
+        return Err(Refusal::Invalid(format!(
+            "network {name} cannot be encrypted: not yet available; leave out --opt encrypted"
+        )));
+    }
+    let least = if spec.ipv6 { MTU_V6_MIN } else { MTU_V4_MIN };
+    match spec.mtu {
+        Some(mtu) if !(least..=MTU_MAX).contains(&mtu) => {
+            Err(Refusal::Invalid(format!("mtu {mtu} is not valid: it must be {least} to {MTU_MAX}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let first = text.bytes().next();
+    text.len() <= NETWORK_NAME_MAX
+        && first.is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }

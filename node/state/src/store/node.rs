@@ -113,6 +113,7 @@ impl Entry {
             )));
         }
         self.orphan_tasks(id)?;
+        self.remove_attachments_on(id)?;
         self.store.nodes.remove_mut(&id);
         self.store.retired.insert_mut(node.number, self.at);
         self.store.removed.insert_mut(id, self.at);

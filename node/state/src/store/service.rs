@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, check_version, not_found};
+use super::{Entry, Store, check_version, not_found};
 use crate::{
     Id, Version,
     command::Refusal,
@@ -30,9 +30,9 @@ impl Entry {
             spec_version: self.index,
             previous_spec: None,
             update_status: None,
-            exposure: Arc::default(),
+            exposure: self.expose(spec, None)?,
         };
-        self.store.service_names.insert_mut(spec.name.clone(), id);
+        self.store.index_service(&service);
         self.store.task_specs.insert_mut(id, Arc::new(spec.task.clone()));
         self.put_service(service, Change::Created);
         Ok(())
@@ -52,11 +52,16 @@ impl Entry {
         }
         check_update(&service.spec, spec)?;
         if service.spec != *spec {
-            if service.spec.task != spec.task {
+            self.store.unindex_service(&service);
+            service.exposure = self.expose(spec, Some(&service))?;
+            if self.store.replaces_tasks(&service.spec, spec) {
                 service.spec_version = self.index;
+            }
+            if service.spec.task != spec.task {
                 self.store.task_specs.insert_mut(id, Arc::new(spec.task.clone()));
             }
             service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, spec.clone())));
+            self.store.index_service(&service);
         }
         service.update_status = None;
         self.put_service(service, Change::Updated);
@@ -78,8 +83,11 @@ impl Entry {
         for task in tasks {
             self.set_task_desired(task, DesiredState::Remove)?;
         }
+        for vip in &service.exposure.vips {
+            self.free_addresses(vip.network, &vip.addresses);
+        }
+        self.store.unindex_service(&service);
         self.store.services.remove_mut(&id);
-        self.store.service_names.remove_mut(&service.spec.name);
         self.store.task_specs.remove_mut(&id);
         self.events.push(Event::Service(id, Change::Removed));
         Ok(())
@@ -95,6 +103,17 @@ impl Entry {
         service.updated_at = self.at;
         self.events.push(Event::Service(service.id, change));
         self.store.services.insert_mut(service.id, Arc::new(service));
+    }
+}
+
+impl Store {
+    /// Tasks of `old` are not what `new` wants: a container cannot take another port of its host, nor an interface at
+    /// the edge, while it runs. Ingress ports are no part of it.
+    fn replaces_tasks(&self, old: &ServiceSpec, new: &ServiceSpec) -> bool {
+        let has_edge = |spec: &ServiceSpec| self.has_edge(&spec.task.networks, &spec.endpoint);
+        old.task != new.task
+            || !old.endpoint.host_ports().eq(new.endpoint.host_ports())
+            || has_edge(old) != has_edge(new)
     }
 }
 

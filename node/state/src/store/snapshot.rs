@@ -31,6 +31,8 @@ pub(super) struct Snapshot {
     tasks: Vec<Task>,
     networks: Vec<Arc<Network>>,
     attachments: Vec<Arc<Attachment>>,
+    turns: BTreeMap<(Id, u8), u128>,
+    last_vni: u32,
 }
 
 impl From<Store> for Snapshot {
@@ -54,6 +56,8 @@ impl From<Store> for Snapshot {
             tasks,
             networks: store.networks().cloned().collect(),
             attachments: store.attachments().cloned().collect(),
+            turns: store.turns.iter().map(|(place, turn)| (*place, *turn)).collect(),
+            last_vni: store.last_vni,
         }
     }
 }
@@ -74,15 +78,12 @@ impl TryFrom<Snapshot> for Store {
             nodes: snapshot.nodes.into_iter().map(|node| (node.id, node)).collect(),
             retired: snapshot.retired.into_iter().collect(),
             removed: snapshot.removed.into_iter().collect(),
-            attachments: snapshot
-                .attachments
-                .into_iter()
-                .map(|attachment| (attachment.id, attachment))
-                .collect(),
+            turns: snapshot.turns.into_iter().collect(),
+            last_vni: snapshot.last_vni,
             ..Self::default()
         };
         for network in snapshot.networks {
-            store.network_names.insert_mut(network.spec.name.clone(), network.id);
+            store.index_network(&network);
             store.networks.insert_mut(network.id, network);
         }
         for service in snapshot.services {
@@ -90,8 +91,15 @@ impl TryFrom<Snapshot> for Store {
                 .entry((service.id, service.spec_version))
                 .or_insert_with(|| Arc::new(service.spec.task.clone()));
             store.task_specs.insert_mut(service.id, spec.clone());
-            store.service_names.insert_mut(service.spec.name.clone(), service.id);
+            store.index_service(&service);
+            for vip in &service.exposure.vips {
+                store.index_addresses(vip.network, &vip.addresses);
+            }
             store.services.insert_mut(service.id, service);
+        }
+        for attachment in snapshot.attachments {
+            store.index_addresses(attachment.network, &attachment.addresses);
+            store.attachments.insert_mut(attachment.id, attachment);
         }
         let mut names: BTreeMap<Id, Arc<str>> = BTreeMap::new();
         for mut task in snapshot.tasks {
@@ -99,6 +107,9 @@ impl TryFrom<Snapshot> for Store {
             task.spec = spec.clone();
             task.service_name = names.entry(task.service).or_insert(task.service_name).clone();
             store.index_task(&task);
+            for attachment in task.held_addresses() {
+                store.index_addresses(attachment.network, &attachment.addresses);
+            }
             store.tasks.insert_mut(task.id, Arc::new(task));
         }
         Ok(store)

@@ -7,6 +7,7 @@ use crate::{
     Id,
     command::Refusal,
     event::{Change, Event},
+    network::{AttachmentSpec, TaskAttachment},
     task::{DesiredState, Task, TaskState, TaskStatus},
     time::Stamp,
     transition::{self, Owner},
@@ -64,8 +65,8 @@ impl Entry {
             },
             not_before,
             attachments: Vec::new(),
-            edge: true,
-            ports: Vec::new(),
+            edge: self.store.has_edge(&owner.spec.task.networks, &owner.spec.endpoint),
+            ports: owner.spec.endpoint.host_ports().cloned().collect(),
         };
         self.put_task(task, Change::Created);
         Ok(())
@@ -74,6 +75,10 @@ impl Entry {
     pub(super) fn allocate_task(&mut self, id: Id) -> Result<(), Refusal> {
         let mut task = self.task(id)?;
         self.advance(&mut task, Owner::Allocator, TaskState::Pending, "pending task scheduling")?;
+        for AttachmentSpec { network, .. } in &task.spec.networks {
+            let addresses = self.take_addresses(*network, None)?;
+            task.attachments.push(TaskAttachment { network: *network, addresses });
+        }
         self.put_task(task, Change::Updated);
         Ok(())
     }
@@ -91,9 +96,9 @@ impl Entry {
 
     pub(super) fn explain_task(&mut self, id: Id, reason: &str) -> Result<(), Refusal> {
         let mut task = self.task(id)?;
-        if task.status.state != TaskState::Pending {
+        if !matches!(task.status.state, TaskState::New | TaskState::Pending) {
             return Err(Refusal::Invalid(format!(
-                "task {id} does not wait for a node: {}",
+                "task {id} waits neither for addresses nor for a node: {}",
                 task.status.state
             )));
         }
@@ -124,6 +129,7 @@ impl Entry {
         if !transition::may_end(task.status.state, status.state) {
             return Err(forbidden(&task, status.state));
         }
+        self.free_addresses_of(&task);
         task.status = status.clone();
         self.put_task(task, Change::Updated);
         Ok(())
@@ -137,6 +143,7 @@ impl Entry {
                 task.status.state
             )));
         }
+        self.free_addresses_of(&task);
         self.store.tasks.remove_mut(&id);
         self.store.tasks_by_service.remove_mut(&(task.service, task.slot, id));
         if let Some(node) = task.node {
@@ -144,6 +151,12 @@ impl Entry {
         }
         self.note(&task, Change::Removed);
         Ok(())
+    }
+
+    fn free_addresses_of(&mut self, task: &Task) {
+        for attachment in task.held_addresses() {
+            self.free_addresses(attachment.network, &attachment.addresses);
+        }
     }
 
     /// A copy of the task to change.

@@ -51,13 +51,13 @@ fn a_removed_nodes_number_rests_for_a_day() {
 
 #[test]
 fn a_node_is_refused_when_the_edge_pool_is_used_up() {
-    let edge = EdgePool { v4: "10.0.0.0/22".parse().unwrap(), ..Default::default() };
+    let edge = EdgePool { v4: "192.168.0.0/22".parse().unwrap(), ..Default::default() };
     let mut scene = Scene::with(ClusterSpec { edge, ..Default::default() });
     for node in 1..=3 {
         scene.ok(create_node(node, Role::Worker));
     }
     let refusal = scene.refused(create_node(4, Role::Worker)).to_string();
-    assert_eq!(refusal, "the edge pool 10.0.0.0/22 has no block left for node number 4");
+    assert_eq!(refusal, "the edge pool 192.168.0.0/22 has no block left for node number 4");
 }
 
 #[test]

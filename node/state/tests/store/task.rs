@@ -137,10 +137,12 @@ fn what_is_wanted_of_a_task_only_grows() {
 }
 
 #[test]
-fn a_pending_task_says_why_it_waits_until_it_has_a_node() {
+fn a_task_says_why_it_waits_until_it_has_a_node() {
     let mut scene = scene();
-    assert!(matches!(scene.refused(explain("too early")), Refusal::Invalid(_)));
+    scene.ok(explain("network x has no free address (254 used)"));
+    assert_eq!(task(&scene).status.error, "network x has no free address (254 used)");
     scene.ok(allocate());
+    assert_eq!(task(&scene).status.error, "");
     scene.ok(explain("no suitable node (1 not available)"));
     assert_eq!(scene.ok(explain("no suitable node (1 not available)")), [], "the same reason is no news");
     assert_eq!(task(&scene).status.error, "no suitable node (1 not available)");

@@ -21,12 +21,15 @@ pub const VNI_MIN: u32 = 4096;
 /// The largest VNI: it has 24 bits.
 pub const VNI_MAX: u32 = (1 << 24) - 1;
 
-/// Switches of a router's namespace, with their values. Both of IPv4's `all` are minima for every link.
+/// Switches of a router's namespace, with their values. Both of `all` in IPv4 are minima for every link. Whoever asks
+/// for an address that nobody has is told each time, not once a second.
 pub const SWITCHES: &[(&str, u32)] = &[
     ("ipv4/ip_forward", 1),
     ("ipv6/conf/all/forwarding", 1),
     ("ipv4/conf/all/rp_filter", 0),
     ("ipv4/conf/all/send_redirects", 0),
+    ("ipv4/icmp_ratelimit", 0),
+    ("ipv6/icmp/ratelimit", 0),
 ];
 
 /// What is not from where it says it is does not pass.

@@ -20,7 +20,7 @@ impl Edge {
     /// The kernel has no netlink.
     pub fn open() -> Result<Self, StackError> {
         let route = Route::open().map_err(doing("rtnetlink"))?;
-        let switches = SWITCHES.iter().chain(JOINED_SWITCHES).map(|(path, _)| *path).collect();
+        let switches = SWITCHES.iter().chain(JOINED_SWITCHES).copied().collect();
         Ok(Self(Stack::new(route, None, switches)))
     }
 

@@ -38,8 +38,8 @@ impl Router {
         let file = File::open(path).map_err(missing)?;
         let route = namespace::inside::<_, NetlinkError>(path, Route::open).map_err(doing("rtnetlink"))?;
         let host = Route::open().map_err(doing("rtnetlink"))?;
-        let switches = SWITCHES.iter().map(|(path, _)| *path).collect();
-        Ok(Self(Stack::new(route, Some(Elsewhere { path: path.to_owned(), file, host }), switches)))
+        let elsewhere = Elsewhere { path: path.to_owned(), file, host };
+        Ok(Self(Stack::new(route, Some(elsewhere), SWITCHES.to_vec())))
     }
 
     /// What the kernel has in this namespace.

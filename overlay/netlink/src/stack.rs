@@ -82,10 +82,10 @@ pub struct Elsewhere {
 
 /// The objects of one namespace.
 pub struct Stack {
-    pub route: Route,
-    pub elsewhere: Option<Elsewhere>,
-    /// Switches that are looked at.
-    pub switches: Vec<&'static str>,
+    route: Route,
+    elsewhere: Option<Elsewhere>,
+    /// Switches that are looked at, with their usual values.
+    switches: Vec<(&'static str, u32)>,
     /// Links of ours as they were last seen, by name.
     indexes: BTreeMap<LinkName, u32>,
 }
@@ -98,7 +98,7 @@ struct Request<'a> {
 }
 
 impl Stack {
-    pub fn new(route: Route, elsewhere: Option<Elsewhere>, switches: Vec<&'static str>) -> Self {
+    pub fn new(route: Route, elsewhere: Option<Elsewhere>, switches: Vec<(&'static str, u32)>) -> Self {
         Self { route, elsewhere, switches, indexes: BTreeMap::new() }
     }
 
@@ -180,7 +180,7 @@ impl Stack {
     }
 
     fn read_switches(&self) -> Result<BTreeMap<&'static str, u32>, StackError> {
-        self.within(|| self.switches.iter().map(|path| Ok((*path, switch::read(path)?))).collect())
+        self.within(|| self.switches.iter().map(|switch| Ok((switch.0, switch::read(*switch)?))).collect())
     }
 
     /// Runs `work` where switches are those of this namespace.

@@ -14,10 +14,10 @@ const ROOT: &str = "/proc/sys/net";
 const CONF: &str = "/proc/sys/net/ipv4/conf";
 const RP_FILTER: &str = "ipv4/conf/all/rp_filter";
 
-/// Its value; 1 where there is no such switch, as in a kernel without IPv6: nothing can be done about it.
-pub fn read(path: &'static str) -> Result<u32, StackError> {
+/// Its value; the wanted one where there is no such switch, as in a kernel without IPv6: nothing can be done about it.
+pub fn read((path, wanted): (&'static str, u32)) -> Result<u32, StackError> {
     match value(&Path::new(ROOT).join(path)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(1),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(wanted),
         result => result.map_err(|source| StackError::Switch { path, source }),
     }
 }

@@ -1,0 +1,93 @@
+//! A kernel as simple as can be: enough to see where a plan leads, and strict where the real one is.
+
+use covey_overlay::object::{Change, Hop, Link, LinkKind, LinkName, Objects, Observed, ObservedLink, Wanted};
+
+/// What the kernel has once all of `wanted` is in it.
+pub fn whole(wanted: &Wanted) -> Observed {
+    Objects {
+        links: wanted.links.iter().map(|(name, link)| (name.clone(), made(link))).collect(),
+        addresses: wanted.addresses.clone(),
+        routes: wanted.routes.clone(),
+        neighbours: wanted.neighbours.clone(),
+        fdb: wanted.fdb.clone(),
+        rules: wanted.rules.clone(),
+        switches: wanted.switches.clone(),
+    }
+}
+
+fn made(link: &Link) -> ObservedLink {
+    let vxlan = match &link.kind {
+        LinkKind::Vxlan(vxlan) => Some(*vxlan),
+        LinkKind::Veth(_) => None,
+    };
+    ObservedLink { mac: Some(link.mac), mtu: link.mtu, up: true, conf: Some(link.conf), vxlan }
+}
+
+/// Takes one step.
+pub fn carry_out(kernel: &mut Observed, change: &Change) {
+    match change.clone() {
+        Change::SetSwitch(path, value) => _ = kernel.switches.insert(path, value),
+        Change::DeleteLink(name) => {
+            assert!(kernel.links.remove(&name).is_some(), "{name} is not there");
+            drop_all_on(kernel, &name);
+        }
+        Change::CreateLink(name, link) => {
+            // Its switches are whatever the namespace has by default.
+            let link = ObservedLink { conf: None, ..made(&link) };
+            assert!(link.vxlan.is_none_or(|new| no_vni(kernel, new.vni)), "the VNI is taken");
+            assert!(kernel.links.insert(name.clone(), link).is_none(), "{name} exists");
+        }
+        Change::MendLink { name, mtu } => {
+            let link = kernel.links.get_mut(&name).expect("a link that is there");
+            (link.mtu, link.up) = (mtu, true);
+        }
+        Change::SetConf(name, conf) => kernel.links.get_mut(&name).expect("a link").conf = Some(conf),
+        Change::SetAddress(link, address) => {
+            needs(kernel, &link);
+            kernel.addresses.insert((link, address));
+        }
+        Change::DeleteAddress(link, address) => _ = kernel.addresses.remove(&(link, address)),
+        Change::SetNeighbour { link, to, mac } => {
+            needs(kernel, &link);
+            kernel.neighbours.insert((link, to), mac);
+        }
+        Change::DeleteNeighbour { link, to } => _ = kernel.neighbours.remove(&(link, to)),
+        Change::SetFdb { link, mac, underlay } => {
+            needs(kernel, &link);
+            kernel.fdb.insert((link, mac), [underlay].into());
+        }
+        Change::DeleteFdb { link, mac, underlay } => {
+            let key = (link, mac);
+            if let Some(entry) = kernel.fdb.get_mut(&key) {
+                entry.remove(&underlay);
+            }
+            kernel.fdb.retain(|_, entry| !entry.is_empty());
+        }
+        Change::SetRoute(to, hop) => {
+            if let Some(link) = hop.link() {
+                needs(kernel, link);
+                assert!(kernel.links[link].up, "a route over {link}, which is down");
+            }
+            kernel.routes.insert(to, hop);
+        }
+        Change::DeleteRoute(to) => _ = kernel.routes.remove(&to),
+        Change::SetRule(rule) => _ = kernel.rules.insert(rule),
+        Change::DeleteRule(rule) => _ = kernel.rules.remove(&rule),
+    }
+}
+
+/// What goes with a link.
+pub fn drop_all_on(kernel: &mut Observed, name: &LinkName) {
+    kernel.addresses.retain(|(link, _)| link != name);
+    kernel.routes.retain(|_, hop| Hop::link(hop) != Some(name));
+    kernel.neighbours.retain(|(link, _), _| link != name);
+    kernel.fdb.retain(|(link, _), _| link != name);
+}
+
+fn needs(kernel: &Observed, link: &LinkName) {
+    assert!(*link == LinkName::loopback() || kernel.links.contains_key(link), "no link {link}");
+}
+
+fn no_vni(kernel: &Observed, vni: u32) -> bool {
+    kernel.links.values().all(|link| link.vxlan.is_none_or(|vxlan| vxlan.vni != vni))
+}

@@ -1,0 +1,318 @@
+//! Both planners against a model kernel: a plan leads to what is wanted, twice changes nothing, and nothing that works
+//! is away in between.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod kernel;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use covey_overlay::{
+    block::Pair,
+    edge::{self, Device, Veth},
+    mac::Mac,
+    network::{self, Attachment, Subnet},
+    object::{Change, Destination, Hop, LinkName, Observed, Wanted},
+    peer::Peer,
+};
+use kernel::{carry_out, drop_all_on, whole};
+use proptest::prelude::*;
+
+fn peer(number: u32, variant: u8) -> Peer {
+    let [.., c, d] = number.to_be_bytes();
+    Peer {
+        mac: Mac::of_node(number.to_be_bytes()),
+        underlay: [192, 0, 2, d.wrapping_add(variant)].into(),
+        v4: format!("100.64.{d}.0/24").parse().unwrap(),
+        v6: format!("fd00:c0:{c:x}:{d:x}::/64").parse().unwrap(),
+    }
+}
+
+fn veth(number: u8, mtu: u32) -> Veth {
+    Veth {
+        name: LinkName::of_container(&format!("{number:02x}")),
+        namespace: format!("/run/{number}"),
+        addresses: Pair {
+            v4: [100, 64, 1, number].into(),
+            v6: [0xfd00, 0xc0, 0, 1, 0, 0, 0, u16::from(number)].into(),
+        },
+        mtu,
+    }
+}
+
+fn edges() -> impl Strategy<Value = edge::Desired> {
+    let device = prop::option::of((prop::bool::ANY, 1400_u32..1402, 1_u32..3));
+    let peers = prop::collection::btree_map(2_u32..6, 0_u8..2, 0..4);
+    let veths = prop::collection::btree_map(1_u8..6, 1400_u32..1402, 0..5);
+    (device, peers, veths).prop_map(|(device, peers, veths)| edge::Desired {
+        device: device.map(|(v6, mtu, mark)| Device {
+            mac: Mac::of_node([0, 0, 0, 1]),
+            local: if v6 { "2001:db8::1".parse().unwrap() } else { [192, 0, 2, 1].into() },
+            port: 4789,
+            mtu,
+            v4: "100.64.1.0/24".parse().unwrap(),
+            v6: "fd00:c0:0:1::/64".parse().unwrap(),
+            return_mark: (mark, 0xff),
+        }),
+        peers: peers.into_iter().map(|(number, variant)| (number, peer(number, variant))).collect(),
+        veths: veths.into_iter().map(|(n, mtu)| (veth(n, mtu).name.clone(), veth(n, mtu))).collect(),
+    })
+}
+
+fn subnets(shape: u8) -> Vec<Subnet> {
+    let subnet = |net: &str, vni, gateway: &str| Subnet {
+        net: net.parse().unwrap(),
+        vni,
+        gateway: gateway.parse().unwrap(),
+    };
+    match shape {
+        0 => vec![subnet("10.0.1.0/24", Some(4097), "10.0.1.1")],
+        1 => vec![
+            subnet("10.0.1.0/24", Some(4097), "10.0.1.1"),
+            subnet("10.0.2.0/24", Some(4098), "10.0.2.1"),
+            subnet("fd01::/64", Some(4099), "fd01::1"),
+        ],
+        _ => vec![subnet("10.0.1.0/24", None, "10.0.1.1")],
+    }
+}
+
+fn address(number: u8) -> IpAddr {
+    match number % 3 {
+        0 => [10, 0, 1, number].into(),
+        1 => [10, 0, 2, number].into(),
+        _ => [0xfd01, 0, 0, 0, 0, 0, 0, u16::from(number)].into(),
+    }
+}
+
+fn networks() -> impl Strategy<Value = network::Desired> {
+    let attachments = prop::collection::btree_map(10_u8..14, prop::bool::ANY, 0..4);
+    let peers = prop::collection::btree_map(2_u32..6, 0_u8..2, 0..4);
+    let endpoints = prop::collection::btree_map(10_u8..40, 2_u32..7, 0..20);
+    (0_u8..3, 1400_u32..1402, attachments, peers, endpoints).prop_map(
+        |(shape, mtu, attachments, peers, endpoints)| network::Desired {
+            local: [192, 0, 2, 1].into(),
+            port: 4789,
+            mac: Mac::of_node([0, 0, 0, 1]),
+            mtu,
+            subnets: subnets(shape),
+            attachments: attachments.into_iter().map(|(n, default)| attachment(n, default)).collect(),
+            peers: peers.into_iter().map(|(number, variant)| (number, peer(number, variant))).collect(),
+            endpoints: endpoints.into_iter().map(|(n, node)| (address(n), node)).collect(),
+        },
+    )
+}
+
+fn attachment(number: u8, default_route: bool) -> (LinkName, Attachment) {
+    let attachment = Attachment {
+        namespace: format!("/run/{number}"),
+        inside: "eth1".to_owned(),
+        addresses: vec![address(number)],
+        default_route,
+    };
+    (LinkName::of_container(&format!("{number:02x}")), attachment)
+}
+
+/// One thing done to the kernel behind our back, chosen by `seed`.
+fn damage(kernel: &mut Observed, seed: u16) {
+    let at = |length: usize| usize::from(seed / 16) % length.max(1);
+    let link = kernel.links.keys().nth(at(kernel.links.len())).cloned();
+    let route = kernel.routes.keys().nth(at(kernel.routes.len())).copied();
+    let neighbour = kernel.neighbours.keys().nth(at(kernel.neighbours.len())).cloned();
+    let fdb = kernel.fdb.keys().nth(at(kernel.fdb.len())).cloned();
+    match (seed % 16, link, route, neighbour, fdb) {
+        (0, Some(link), ..) => {
+            kernel.links.remove(&link);
+            drop_all_on(kernel, &link);
+        }
+        (1, Some(link), ..) => kernel.links.get_mut(&link).unwrap().mtu = 9000,
+        (2, Some(link), ..) => kernel.links.get_mut(&link).unwrap().mac = Some(Mac([2; 6])),
+        (3, Some(link), ..) => {
+            kernel.links.get_mut(&link).unwrap().up = false;
+            kernel.routes.retain(|_, hop| Hop::link(hop) != Some(&link));
+            kernel.neighbours.retain(|(on, _), _| *on != link);
+        }
+        (4, Some(link), ..) => kernel.links.get_mut(&link).unwrap().conf = None,
+        (5, Some(link), ..) => kernel.links.get_mut(&link).unwrap().vxlan = None,
+        (6, Some(link), ..) => _ = kernel.addresses.insert((link, "10.9.9.9/24".parse().unwrap())),
+        (7, _, Some(route), ..) => _ = kernel.routes.remove(&route),
+        (8, _, Some(route), ..) => _ = kernel.routes.insert(route, Hop::Unreachable),
+        (9, .., Some(key), _) => _ = kernel.neighbours.remove(&key),
+        (10, .., Some(key), _) => _ = kernel.neighbours.insert(key, Mac([2; 6])),
+        (11, .., Some(key)) => _ = kernel.fdb.remove(&key),
+        (12, .., Some(key)) => _ = kernel.fdb.insert(key, [[203, 0, 113, 9].into()].into()),
+        (13, Some(link), ..) => {
+            let zero = Mac([0; 6]);
+            let strangers: BTreeSet<IpAddr> = [[203, 0, 113, 1].into(), [203, 0, 113, 2].into()].into();
+            kernel.fdb.insert((link, zero), strangers);
+        }
+        (14, ..) => kernel.rules.clear(),
+        _ => kernel.switches.values_mut().for_each(|value| *value += 1),
+    }
+}
+
+/// Carries a plan out, and sees to it that no destination that has a route before and after is ever without one,
+/// unless the link of that route was not the wanted one.
+fn follow(kernel: &mut Observed, wanted: &Wanted, changes: &[Change]) {
+    let kept = |kernel: &Observed| -> BTreeSet<Destination> {
+        let works = |hop: &Hop| hop.link().is_none_or(|link| same_link(kernel, wanted, link));
+        kernel.routes.iter().filter(|(_, hop)| works(hop)).map(|(to, _)| *to).collect()
+    };
+    // Its new way leads over a link that is there: it never has to wait.
+    let over_kept = |to: &Destination| {
+        wanted.routes.get(to).is_some_and(|hop| hop.link().is_none_or(|link| same_link(kernel, wanted, link)))
+    };
+    let live: Vec<Destination> = kept(kernel).into_iter().filter(over_kept).collect();
+    for change in changes {
+        carry_out(kernel, change);
+        for to in &live {
+            assert!(kernel.routes.contains_key(to), "{to:?} is away after {change:?}");
+        }
+    }
+}
+
+fn same_link(kernel: &Observed, wanted: &Wanted, name: &LinkName) -> bool {
+    match (kernel.links.get(name), whole(wanted).links.get(name)) {
+        (Some(is), Some(wanted)) => is.mac == wanted.mac && is.vxlan == wanted.vxlan,
+        _ => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_plan_of_the_edge_leads_from_anything_to_what_is_wanted(
+        before in edges(), after in edges(), damages in prop::collection::vec(any::<u16>(), 0..4),
+    ) {
+        let mut kernel = whole(&before.objects());
+        damages.into_iter().for_each(|seed| damage(&mut kernel, seed));
+        let wanted = after.objects();
+        let changes = edge::plan(&after, &kernel);
+        follow(&mut kernel, &wanted, &changes);
+        // Switches that nobody wants any more stay as they are.
+        kernel.switches.retain(|path, _| wanted.switches.contains_key(path));
+        prop_assert_eq!(&kernel, &whole(&wanted));
+        prop_assert_eq!(edge::plan(&after, &kernel), vec![]);
+    }
+
+    #[test]
+    fn a_plan_of_a_network_leads_from_anything_to_what_is_wanted(
+        before in networks(), after in networks(), damages in prop::collection::vec(any::<u16>(), 0..4),
+    ) {
+        let mut kernel = whole(&before.objects());
+        damages.into_iter().for_each(|seed| damage(&mut kernel, seed));
+        let wanted = after.objects();
+        let changes = network::plan(&after, &kernel);
+        follow(&mut kernel, &wanted, &changes);
+        prop_assert_eq!(&kernel, &whole(&wanted));
+        prop_assert_eq!(network::plan(&after, &kernel), vec![]);
+    }
+
+    #[test]
+    fn endpoints_and_peers_planned_one_by_one_lead_to_the_same_as_all_at_once(
+        mut desired in networks(), after in networks(),
+    ) {
+        let mut kernel = whole(&desired.objects());
+        let before = std::mem::replace(&mut desired.peers, after.peers.clone());
+        // Those that went take their endpoints along; those that stay stay as they are.
+        for (number, peer) in before {
+            if desired.peers.contains_key(&number) {
+                desired.peers.insert(number, peer);
+            } else {
+                for address in addresses_of(&desired.endpoints, number) {
+                    carry_out(&mut kernel, &network::plan_endpoint(&desired, address));
+                }
+                let changes = network::plan_peer(&desired, number, Some(&peer));
+                changes.iter().for_each(|change| carry_out(&mut kernel, change));
+            }
+        }
+        for number in desired.peers.keys() {
+            let changes = network::plan_peer(&desired, *number, None);
+            changes.iter().for_each(|change| carry_out(&mut kernel, change));
+        }
+        let touched: BTreeSet<IpAddr> = desired.endpoints.keys().chain(after.endpoints.keys()).copied().collect();
+        desired.endpoints = after.endpoints;
+        for address in touched {
+            carry_out(&mut kernel, &network::plan_endpoint(&desired, address));
+        }
+        prop_assert_eq!(&kernel, &whole(&desired.objects()));
+    }
+
+    #[test]
+    fn a_container_planned_alone_is_complete(mut desired in networks(), number in 20_u8..24) {
+        let mut kernel = whole(&desired.objects());
+        let (name, attachment) = attachment(number, false);
+        desired.endpoints.remove(&attachment.addresses[0]);
+        kernel.routes.remove(&Destination::main(attachment.addresses[0]));
+        desired.attachments.insert(name.clone(), attachment);
+        for change in network::plan_attachment(&desired, &name) {
+            carry_out(&mut kernel, &change);
+        }
+        prop_assert_eq!(&kernel, &whole(&desired.objects()));
+    }
+}
+
+fn addresses_of(endpoints: &BTreeMap<IpAddr, u32>, number: u32) -> Vec<IpAddr> {
+    endpoints.iter().filter(|(_, node)| **node == number).map(|(address, _)| *address).collect()
+}
+
+#[test]
+fn a_new_container_of_the_edge_is_complete() {
+    let mut kernel = Observed::default();
+    for change in edge::plan_new(&veth(5, 1450)) {
+        carry_out(&mut kernel, &change);
+    }
+    let name = LinkName::of_container("05");
+    let desired = edge::Desired { veths: [(name.clone(), veth(5, 1450))].into(), ..edge::Desired::default() };
+    kernel.switches = desired.objects().switches;
+    assert_eq!(edge::plan(&desired, &kernel), []);
+    assert_eq!(edge::plan(&edge::Desired::default(), &kernel), [Change::DeleteLink(name)]);
+}
+
+#[test]
+fn a_link_name_fits_the_kernel_and_no_container_has_that_of_a_vni() {
+    assert_eq!(LinkName::of_container(&"0123456789abcdef".repeat(4)).as_str(), "cv0123456789abc");
+    assert_eq!(LinkName::of_vni(network::VNI_MAX).as_str(), "cvx16777215");
+    assert_eq!(LinkName::ours("eth0"), None);
+}
+
+#[test]
+fn an_endpoint_of_an_unknown_host_is_unreachable() {
+    let mut desired = network::Desired {
+        local: [192, 0, 2, 1].into(),
+        port: 4789,
+        mac: Mac::of_node([0, 0, 0, 1]),
+        mtu: 1450,
+        subnets: subnets(1),
+        attachments: BTreeMap::new(),
+        peers: BTreeMap::new(),
+        endpoints: [(address(12), 7)].into(),
+    };
+    let to = Destination::main(address(12));
+    assert_eq!(network::plan_endpoint(&desired, address(12)), Change::DeleteRoute(to));
+    desired.peers.insert(7, peer(7, 0));
+    let hop = Hop::Via(LinkName::of_vni(4097), Ipv4Addr::new(100, 64, 7, 0).into());
+    assert_eq!(network::plan_endpoint(&desired, address(12)), Change::SetRoute(to, hop));
+}
+
+#[test]
+fn every_change_says_which_kind_of_object_it_is_about() {
+    let desired = edge::Desired {
+        device: Some(Device {
+            mac: Mac::of_node([0, 0, 0, 1]),
+            local: [192, 0, 2, 1].into(),
+            port: 4789,
+            mtu: 1450,
+            v4: "100.64.1.0/24".parse().unwrap(),
+            v6: "fd00:c0:0:1::/64".parse().unwrap(),
+            return_mark: (1, 1),
+        }),
+        peers: [(2, peer(2, 0))].into(),
+        veths: BTreeMap::new(),
+    };
+    let changes = edge::plan(&desired, &Observed::default());
+    let kinds: BTreeSet<_> = changes.iter().map(Change::object).collect();
+    assert_eq!(kinds, ["address", "fdb", "link", "neighbour", "route", "rule", "sysctl"].into());
+}

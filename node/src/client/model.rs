@@ -272,8 +272,9 @@ impl Severity {
 pub struct Hop {
     pub step: String,
     pub decision: String,
-    /// What was counted there before a marked packet passed, and after.
-    pub packets: Option<(u64, u64)>,
+    /// Packets that were counted there before a marked one passed; `None`: nobody counts there.
+    pub counter_before: Option<u64>,
+    pub counter_after: Option<u64>,
 }
 
 /// An image in a list.

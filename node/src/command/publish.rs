@@ -1,6 +1,6 @@
 //! `--publish` of services and containers, in its short and its long form.
 
-use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive};
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 const PORTS_MAX: usize = 1024;
 
 /// Where a published port answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// On every host.
     Ingress,
@@ -102,6 +102,16 @@ impl Publish {
         self.published.as_ref().map(range_text).unwrap_or_default()
     }
 
+    /// The port of the host that both want.
+    fn clash(&self, other: &Self) -> Option<u16> {
+        // Of several ports the daemon takes one that is free.
+        let single =
+            |port: &Self| port.published.clone().filter(|range| range.len() == 1).map(|range| *range.start());
+        let same_address = self.host_ip.is_none() || other.host_ip.is_none() || self.host_ip == other.host_ip;
+        single(self)
+            .filter(|at| single(other) == Some(*at) && self.protocol == other.protocol && same_address)
+    }
+
     /// How many ports of the host it takes at most.
     fn count(&self) -> usize {
         self.published.as_ref().map_or(1, ExactSizeIterator::len)
@@ -138,15 +148,11 @@ fn all(texts: &[String]) -> Result<Vec<Publish>> {
 }
 
 /// # Errors
-/// One of them is there twice.
+/// A port of the host is there twice.
 fn check(ports: &[Publish]) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    for port in ports {
-        // Of several ports the daemon takes one that is free.
-        let Some(at) = port.published.as_ref().filter(|range| range.len() == 1) else { continue };
-        let at = *at.start();
-        if !seen.insert((at, port.protocol, port.host_ip, port.mode)) {
-            bail!("--publish: port {at}/{} is published twice; name it once", port.protocol);
+    for (at, port) in ports.iter().enumerate() {
+        if let Some(taken) = ports[..at].iter().find_map(|other| port.clash(other)) {
+            bail!("--publish: port {taken}/{} is published twice; name it once", port.protocol);
         }
     }
     Ok(())
@@ -360,7 +366,8 @@ mod tests {
             "--publish: port 8080/tcp is published twice; name it once"
         );
         assert!(error(&["8000-8005:80", "8003:81"]).contains("port 8003/tcp is published twice"));
-        assert!(service(&["8080:80", "8080:80/udp", "127.0.0.1:8080:80"]).is_ok());
+        assert!(error(&["8080:80", "127.0.0.1:8080:81"]).contains("port 8080/tcp is published twice"));
+        assert!(service(&["10.0.0.1:8080:80", "8080:80/udp", "127.0.0.1:8080:80"]).is_ok());
     }
 
     #[test]

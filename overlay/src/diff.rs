@@ -1,6 +1,11 @@
 //! The steps from what the kernel has to what is wanted, in an order that never takes away what works.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
 
 use crate::object::{Change, Hop, Link, LinkKind, LinkName, Observed, ObservedLink, Wanted};
 
@@ -12,8 +17,11 @@ pub(crate) fn diff(wanted: &Wanted, observed: &Observed) -> Vec<Change> {
     let mut diff = Diff { wanted, observed, changes: Vec::new() };
     diff.switches();
     diff.mend_links();
+    diff.set_addresses(false);
+    diff.delete_addresses();
     diff.set(false);
     diff.links();
+    diff.set_addresses(true);
     diff.set(true);
     diff.delete();
     diff.changes
@@ -72,16 +80,37 @@ impl Diff<'_> {
         }
     }
 
+    fn set_addresses(&mut self, new: bool) {
+        for entry @ (link, address) in &self.wanted.addresses {
+            if self.is_new(link) == new && (new || !self.observed.addresses.contains(entry)) {
+                self.changes.push(Change::SetAddress(link.clone(), *address));
+            }
+        }
+    }
+
+    /// Comes before what leads over the link is set: see [`Diff::loses_all`].
+    fn delete_addresses(&mut self) {
+        for (link, address) in self.observed.addresses.difference(&self.wanted.addresses) {
+            if !self.goes(link) {
+                self.changes.push(Change::DeleteAddress(link.clone(), *address));
+            }
+        }
+    }
+
+    /// With the last IPv4 address of a link the kernel takes away all IPv4 routes and neighbours on it.
+    fn loses_all(&self, link: &LinkName, address: IpAddr) -> bool {
+        let has = |addresses: &BTreeSet<(LinkName, IpNet)>| {
+            addresses.iter().any(|(on, net)| on == link && net.addr().is_ipv4())
+        };
+        address.is_ipv4() && has(&self.observed.addresses) && !has(&self.wanted.addresses)
+    }
+
     /// Sets what leads over new links, or what leads over those that stay.
     fn set(&mut self, new: bool) {
         let mut changes = Vec::new();
-        for entry @ (link, address) in &self.wanted.addresses {
-            if self.lacks(link, new, self.observed.addresses.contains(entry)) {
-                changes.push(Change::SetAddress(link.clone(), *address));
-            }
-        }
         for (key @ (link, to), mac) in &self.wanted.neighbours {
-            if self.lacks(link, new, self.observed.neighbours.get(key) == Some(mac)) {
+            let has = self.observed.neighbours.get(key) == Some(mac) && !self.loses_all(link, *to);
+            if self.lacks(link, new, has) {
                 changes.push(Change::SetNeighbour { link: link.clone(), to: *to, mac: *mac });
             }
         }
@@ -94,7 +123,8 @@ impl Diff<'_> {
         }
         for (to, hop) in &self.wanted.routes {
             let has = self.observed.routes.get(to) == Some(hop);
-            if hop.link().map_or(!new && !has, |link| self.lacks(link, new, has)) {
+            let stays = |link| has && !self.loses_all(link, to.net.addr());
+            if hop.link().map_or(!new && !has, |link| self.lacks(link, new, stays(link))) {
                 changes.push(Change::SetRoute(*to, hop.clone()));
             }
         }
@@ -109,7 +139,7 @@ impl Diff<'_> {
         self.is_new(link) == new && (new || !has)
     }
 
-    /// Deletes what is not wanted, but for what went with its link.
+    /// Deletes what else is not wanted, but for what went with its link.
     fn delete(&mut self) {
         let mut changes = Vec::new();
         let rules = self.observed.rules.difference(&self.wanted.rules);
@@ -129,11 +159,6 @@ impl Diff<'_> {
         for ((link, to), _) in unwanted(&self.observed.neighbours, &self.wanted.neighbours) {
             if !self.goes(link) {
                 changes.push(Change::DeleteNeighbour { link: link.clone(), to: *to });
-            }
-        }
-        for (link, address) in self.observed.addresses.difference(&self.wanted.addresses) {
-            if !self.goes(link) {
-                changes.push(Change::DeleteAddress(link.clone(), *address));
             }
         }
         self.changes.append(&mut changes);

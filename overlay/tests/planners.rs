@@ -156,10 +156,14 @@ fn damage(kernel: &mut Observed, seed: u16) {
 /// unless the link of that route was not the wanted one.
 fn follow(kernel: &mut Observed, wanted: &Wanted, changes: &[Change]) {
     let kept = |kernel: &Observed| -> BTreeSet<Destination> {
-        let works = |hop: &Hop| hop.link().is_none_or(|link| same_link(kernel, wanted, link));
+        let stranger = |link: &LinkName| {
+            kernel.addresses.iter().any(|entry| entry.0 == *link && !wanted.addresses.contains(entry))
+        };
+        let works =
+            |hop: &Hop| hop.link().is_none_or(|link| same_link(kernel, wanted, link) && !stranger(link));
         kernel.routes.iter().filter(|(_, hop)| works(hop)).map(|(to, _)| *to).collect()
     };
-    // Its new way leads over a link that is there: it never has to wait.
+    // Its new way leads over a link that is there, and that nobody gave an address to: it never has to wait.
     let over_kept = |to: &Destination| {
         wanted.routes.get(to).is_some_and(|hop| hop.link().is_none_or(|link| same_link(kernel, wanted, link)))
     };
@@ -216,20 +220,13 @@ proptest! {
     ) {
         let mut kernel = whole(&desired.objects());
         let before = std::mem::replace(&mut desired.peers, after.peers.clone());
-        // Those that went take their endpoints along; those that stay stay as they are.
-        for (number, peer) in before {
-            if desired.peers.contains_key(&number) {
-                desired.peers.insert(number, peer);
-            } else {
-                for address in addresses_of(&desired.endpoints, number) {
-                    carry_out(&mut kernel, &network::plan_endpoint(&desired, address));
-                }
-                let changes = network::plan_peer(&desired, number, Some(&peer));
-                changes.iter().for_each(|change| carry_out(&mut kernel, change));
+        for (address, number) in &desired.endpoints {
+            if !desired.peers.contains_key(number) {
+                carry_out(&mut kernel, &network::plan_endpoint(&desired, *address));
             }
         }
-        for number in desired.peers.keys() {
-            let changes = network::plan_peer(&desired, *number, None);
+        for number in before.keys().chain(desired.peers.keys()).copied().collect::<BTreeSet<_>>() {
+            let changes = network::plan_peer(&desired, number, before.get(&number));
             changes.iter().for_each(|change| carry_out(&mut kernel, change));
         }
         let touched: BTreeSet<IpAddr> = desired.endpoints.keys().chain(after.endpoints.keys()).copied().collect();
@@ -252,10 +249,6 @@ proptest! {
         }
         prop_assert_eq!(&kernel, &whole(&desired.objects()));
     }
-}
-
-fn addresses_of(endpoints: &BTreeMap<IpAddr, u32>, number: u32) -> Vec<IpAddr> {
-    endpoints.iter().filter(|(_, node)| **node == number).map(|(address, _)| *address).collect()
 }
 
 #[test]

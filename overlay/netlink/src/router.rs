@@ -9,7 +9,7 @@ use covey_overlay::{
 
 use crate::{
     namespace::{self, NamespaceError},
-    socket::{NetlinkError, Route},
+    socket::Route,
     stack::{Elsewhere, Stack, StackError, doing},
 };
 
@@ -36,7 +36,8 @@ impl Router {
     pub fn open(path: &Path) -> Result<Self, StackError> {
         let missing = |source: io::Error| StackError::Namespace { path: path.to_owned(), source };
         let file = File::open(path).map_err(missing)?;
-        let route = namespace::inside::<_, NetlinkError>(path, Route::open).map_err(doing("rtnetlink"))?;
+        let route =
+            namespace::inside(path, || Ok(Route::open())).map_err(missing)?.map_err(doing("rtnetlink"))?;
         let host = Route::open().map_err(doing("rtnetlink"))?;
         let elsewhere = Elsewhere { path: path.to_owned(), file, host };
         Ok(Self(Stack::new(route, Some(elsewhere), SWITCHES.to_vec())))

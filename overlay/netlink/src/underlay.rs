@@ -36,10 +36,10 @@ pub fn mtu_of(local: IpAddr) -> Result<Option<u32>, NetlinkError> {
     let Some(index) = index else { return Ok(None) };
     let mut link = LinkMessage::default();
     link.header.index = index;
-    Ok(attribute(&mut route, link, |attribute| match attribute {
+    attribute(&mut route, link, |attribute| match attribute {
         LinkAttribute::Mtu(mtu) => Some(*mtu),
         _ => None,
-    })?)
+    })
 }
 
 fn has(address: &AddressMessage, local: IpAddr) -> bool {

@@ -287,7 +287,7 @@ fn networks_that_the_host_reaches_are_listed_but_not_those_of_the_edge() {
     let Some(lab) = Lab::new() else { return };
     lab.hosts(2);
     repair(&lab, 1, &desired(1, false, &[]));
-    let networks = lab.within("h1", || local_networks()).unwrap();
+    let networks = lab.within("h1", local_networks).unwrap();
     assert!(networks.contains(&"192.0.2.0/24".parse().unwrap()));
     assert!(networks.iter().all(|net| !net.to_string().starts_with("100.64.")), "{networks:?}");
 }

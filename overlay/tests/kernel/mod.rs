@@ -46,7 +46,15 @@ pub fn carry_out(kernel: &mut Observed, change: &Change) {
             needs(kernel, &link);
             kernel.addresses.insert((link, address));
         }
-        Change::DeleteAddress(link, address) => _ = kernel.addresses.remove(&(link, address)),
+        Change::DeleteAddress(link, address) => {
+            assert!(kernel.addresses.remove(&(link.clone(), address)), "{address} is not there");
+            let last = !kernel.addresses.iter().any(|(on, net)| *on == link && net.addr().is_ipv4());
+            if last && address.addr().is_ipv4() {
+                // The kernel switches IPv4 off on this link.
+                kernel.routes.retain(|to, hop| Hop::link(hop) != Some(&link) || !to.net.addr().is_ipv4());
+                kernel.neighbours.retain(|(on, to), _| *on != link || !to.is_ipv4());
+            }
+        }
         Change::SetNeighbour { link, to, mac } => {
             needs(kernel, &link);
             kernel.neighbours.insert((link, to), mac);

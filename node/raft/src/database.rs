@@ -1,9 +1,11 @@
 //! Opening the database files, with every way in which that fails told apart.
 
 use std::{
+    cell::Cell,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{self, AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::Once,
 };
 
 use redb::{Builder, Database};
@@ -44,9 +46,29 @@ fn check(mut database: Database) -> Result<Database, redb::Error> {
     }
 }
 
-/// Runs something that reads pages. A panic in there means that they are corrupt.
+thread_local! {
+    /// A panic of this thread means corrupt pages, which its caller is told of.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs something that reads pages. A panic in there means that they are corrupt; it is not printed, since whoever
+/// opens the log gets one clear error.
 pub(crate) fn guard<T>(path: &Path, read: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, OpenError> {
-    match catch_unwind(AssertUnwindSafe(read)) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if GUARDED.get() {
+                tracing::debug!(%panic, "the database panicked");
+            } else {
+                others(panic);
+            }
+        }));
+    });
+    let before = GUARDED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(read));
+    GUARDED.set(before);
+    match result {
         Ok(result) => result.map_err(|error| explain(path, error)),
         Err(_) => Err(OpenError::Corrupt {
             file: path.to_owned(),

@@ -317,8 +317,8 @@ impl<'a> Leader<'a> {
 
     fn hand_everything(&mut self, store: &Store, node: Id) {
         self.order(node, Order::Roster(roster::full(store)));
-        let output = self.dispatcher.handle_connected(store, node);
-        self.send(vec![output]);
+        let outputs = self.dispatcher.handle_connected(store, node);
+        self.send(outputs);
     }
 
     async fn describe(&mut self, store: &Store, id: Id, description: NodeDescription) {

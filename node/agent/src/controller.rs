@@ -54,6 +54,15 @@ pub enum Next {
     Gone,
 }
 
+/// Whether others are to be sent to a task that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It takes what comes.
+    Serving,
+    /// It is about to be stopped: what it has goes on, nothing new comes.
+    Draining,
+}
+
 /// One task on its way.
 #[derive(Debug)]
 pub struct Controller {
@@ -122,14 +131,24 @@ impl Controller {
         &self.status
     }
 
+    /// Whether others are to be sent to it; `None`: nobody is there.
+    pub fn presence(&self) -> Option<Presence> {
+        let presence = if self.wants_running() { Presence::Serving } else { Presence::Draining };
+        (self.status.state == TaskState::Running && !self.lost).then_some(presence)
+    }
+
     /// True while the task waits for [`Controller::restart_lost`].
     pub fn is_lost(&self) -> bool {
         self.lost
     }
 
-    /// The leader wants something else of the task.
+    /// The leader wants something else of the task, or its service is reached in another way.
     pub fn handle_assignment(&mut self, assignment: Assignment) {
-        self.assignment = assignment;
+        let exposure = std::mem::replace(&mut self.assignment, assignment).exposure;
+        // A service that was removed is exposed no more; its tasks drain as what they were.
+        if self.assignment.exposure.version == 0 {
+            self.assignment.exposure = exposure;
+        }
     }
 
     /// The leader no longer knows the task: stop it, remove it, be gone.

@@ -1,20 +1,20 @@
 //! The worker: one controller for each task that the leader assigned to this node.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
 use covey_state::{
-    Id,
+    Id, Version,
     assignment::{Assignment, AssignmentSet, Generation},
-    task::TaskStatus,
+    task::{ContainerStatus, TaskStatus},
     time::Stamp,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    controller::{Controller, Done, Next, Step},
+    controller::{Controller, Done, Next, Presence, Step},
     executor::Held,
 };
 
@@ -39,6 +39,21 @@ pub enum Output {
         task: Id,
         /// What is known of it.
         status: TaskStatus,
+    },
+    /// All who may be sent to a task are told: it runs, or is about to be stopped, or its service is reached another
+    /// way than before. Comes before the step that stops it.
+    Show {
+        /// The task.
+        assignment: Box<Assignment>,
+        /// Its container.
+        container: ContainerStatus,
+        /// Whether others are to be sent to it.
+        presence: Presence,
+    },
+    /// All who may be sent to a task are told that nobody is there any more.
+    Hide {
+        /// The task.
+        task: Id,
     },
     /// The managers need not be told any more.
     Withdraw {
@@ -91,6 +106,8 @@ pub struct Worker {
     controllers: BTreeMap<Id, Controller>,
     /// Held by the executor from before a restart, not yet claimed by an assignment.
     held: BTreeMap<Id, Held>,
+    /// Tasks that were shown: how, and by which version of how their service is reached.
+    shown: BTreeMap<Id, (Presence, Version)>,
     /// When tasks that went down with the host are started again without a word from a manager.
     restart_at: Option<Stamp>,
     outputs: VecDeque<Output>,
@@ -103,6 +120,7 @@ impl Worker {
             generation: remembered.generation,
             controllers: BTreeMap::new(),
             held: held.into_iter().map(|held| (held.task, held)).collect(),
+            shown: BTreeMap::new(),
             restart_at: None,
             outputs: VecDeque::new(),
         };
@@ -131,9 +149,9 @@ impl Worker {
     /// See [`SetError`]; after a gap the leader has to be asked for a full set.
     pub fn handle_set(&mut self, now: Stamp, set: AssignmentSet) -> Result<(), SetError> {
         match set {
-            AssignmentSet::Full { generation, tasks } => {
+            AssignmentSet::Full { generation, tasks, later } => {
                 self.advance(generation)?;
-                self.take_full(now, tasks);
+                self.take_full(now, tasks, &later);
             }
             AssignmentSet::Changes { base, generation, update, remove } => {
                 if base != self.generation {
@@ -161,16 +179,19 @@ impl Worker {
         Ok(())
     }
 
-    fn take_full(&mut self, now: Stamp, tasks: Vec<Assignment>) {
-        let mut gone: Vec<Id> = self.controllers.keys().copied().collect();
-        gone.retain(|id| tasks.iter().all(|task| task.task != *id));
+    /// Of the tasks that come `later`, all stays as it is until then.
+    fn take_full(&mut self, now: Stamp, tasks: Vec<Assignment>, later: &[Id]) {
+        let named: BTreeSet<Id> = tasks.iter().map(|task| task.task).chain(later.iter().copied()).collect();
+        let gone: Vec<Id> = self.controllers.keys().filter(|task| !named.contains(task)).copied().collect();
         for assignment in tasks {
             self.take(now, assignment);
         }
         for task in gone {
             self.forget(now, task);
         }
-        for task in std::mem::take(&mut self.held).into_keys() {
+        let unknown: Vec<Id> = self.held.keys().filter(|task| !named.contains(task)).copied().collect();
+        for task in unknown {
+            self.held.remove(&task);
             self.outputs.push_back(Output::Discard { task });
         }
     }
@@ -225,6 +246,11 @@ impl Worker {
             if controller.status().state != before {
                 self.outputs.push_back(Output::Report { task, status: controller.status().clone() });
             }
+            let version = controller.assignment().exposure.version;
+            let presence = controller.presence().map(|presence| (presence, version));
+            if self.shown.get(&task).copied() != presence {
+                self.outputs.push_back(show(controller, &mut self.shown));
+            }
             match next {
                 Next::Do(step) => self.outputs.push_back(Output::Do {
                     assignment: Box::new(controller.assignment().clone()),
@@ -278,11 +304,33 @@ impl Worker {
     }
 }
 
+/// What others are told of a task whose presence has changed.
+fn show(controller: &Controller, shown: &mut BTreeMap<Id, (Presence, Version)>) -> Output {
+    let assignment = controller.assignment();
+    match controller.presence() {
+        Some(presence) => {
+            shown.insert(assignment.task, (presence, assignment.exposure.version));
+            Output::Show {
+                assignment: Box::new(assignment.clone()),
+                container: controller.status().container.clone().unwrap_or_default(),
+                presence,
+            }
+        }
+        None => {
+            shown.remove(&assignment.task);
+            Output::Hide { task: assignment.task }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use covey_state::task::{ContainerStatus, DesiredState, TaskState};
+    use covey_state::{
+        network::Exposure,
+        task::{DesiredState, TaskState},
+    };
 
     use super::*;
     use crate::executor::HeldState;
@@ -310,7 +358,7 @@ mod tests {
 
     fn full(sequence: u64, tasks: &[u128]) -> AssignmentSet {
         let tasks = tasks.iter().map(|task| assignment(*task, DesiredState::Running)).collect();
-        AssignmentSet::Full { generation: generation(sequence), tasks }
+        AssignmentSet::Full { generation: generation(sequence), tasks, later: Vec::new() }
     }
 
     fn steps(worker: &mut Worker) -> Vec<(u128, Step)> {
@@ -348,8 +396,11 @@ mod tests {
         worker.handle_set(T, full(3, &[7])).unwrap();
         let refused = worker.handle_set(T, full(2, &[]));
         assert_eq!(refused, Err(SetError::Old { have: generation(3), got: generation(2) }));
-        let newer_leader =
-            AssignmentSet::Full { generation: Generation { term: 2, sequence: 1 }, tasks: vec![] };
+        let newer_leader = AssignmentSet::Full {
+            generation: Generation { term: 2, sequence: 1 },
+            tasks: vec![],
+            later: vec![],
+        };
         assert_eq!(worker.handle_set(T, newer_leader), Ok(()));
     }
 
@@ -421,7 +472,9 @@ mod tests {
             Remembered { generation: generation(4), tasks: vec![assignment(7, DesiredState::Running)] };
         let mut worker = Worker::new(T, remembered, vec![held(7, HeldState::Lost)]);
         let tasks = vec![assignment(7, DesiredState::Shutdown)];
-        worker.handle_set(T, AssignmentSet::Full { generation: generation(5), tasks }).unwrap();
+        worker
+            .handle_set(T, AssignmentSet::Full { generation: generation(5), tasks, later: vec![] })
+            .unwrap();
         assert_eq!(steps(&mut worker), []);
         assert_eq!(worker.statuses().next().unwrap().1.state, TaskState::Shutdown);
     }
@@ -433,5 +486,113 @@ mod tests {
         steps(&mut worker);
         worker.handle_done(T, Id::new(7), 0, Done::Prepared(Ok(ContainerStatus::default())));
         assert_eq!(steps(&mut worker), []);
+    }
+
+    /// What others are told, and the steps, in their order.
+    fn story(worker: &mut Worker) -> Vec<String> {
+        std::iter::from_fn(|| worker.poll_output())
+            .filter_map(|output| match output {
+                Output::Show { presence, assignment, .. } => {
+                    Some(format!("{presence:?} as of {}", assignment.exposure.version))
+                }
+                Output::Hide { .. } => Some("hidden".to_owned()),
+                Output::Do { step: Step::Stop { .. }, .. } => Some("stop".to_owned()),
+                Output::Do { step: Step::Remove, .. } => Some("remove".to_owned()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn exposed(desired: DesiredState, version: u64) -> Assignment {
+        Assignment {
+            exposure: Arc::new(Exposure { version, ..Exposure::default() }),
+            ..assignment(7, desired)
+        }
+    }
+
+    fn update(worker: &mut Worker, sequence: u64, assignment: Assignment) {
+        let set = AssignmentSet::Changes {
+            base: generation(sequence - 1),
+            generation: generation(sequence),
+            update: vec![assignment],
+            remove: vec![],
+        };
+        worker.handle_set(T, set).unwrap();
+    }
+
+    /// LB-07: names and addresses are left before the task is asked to stop.
+    #[test]
+    fn a_task_is_shown_while_it_runs_and_said_to_drain_before_it_is_stopped() {
+        let mut worker = Worker::new(T, Remembered::default(), vec![]);
+        let set = AssignmentSet::Full {
+            generation: generation(1),
+            tasks: vec![exposed(DesiredState::Running, 3)],
+            later: vec![],
+        };
+        worker.handle_set(T, set).unwrap();
+        worker.handle_done(T, Id::new(7), 1, Done::Prepared(Ok(ContainerStatus::default())));
+        assert_eq!(story(&mut worker), [""; 0], "nobody is there yet");
+        worker.handle_done(T, Id::new(7), 1, Done::Started(Ok(ContainerStatus::default())));
+        assert_eq!(story(&mut worker), ["Serving as of 3"]);
+        update(&mut worker, 2, exposed(DesiredState::Running, 3));
+        assert_eq!(story(&mut worker), [""; 0], "nothing has changed");
+        update(&mut worker, 3, exposed(DesiredState::Running, 5));
+        assert_eq!(story(&mut worker), ["Serving as of 5"], "its service is reached another way");
+        update(&mut worker, 4, exposed(DesiredState::Shutdown, 5));
+        assert_eq!(story(&mut worker), ["Draining as of 5", "stop"]);
+        worker.handle_done(
+            T,
+            Id::new(7),
+            1,
+            Done::Exited(Ok(crate::executor::Exit { code: 0, oom_killed: false })),
+        );
+        assert_eq!(story(&mut worker), ["hidden"]);
+    }
+
+    /// LB-07
+    #[test]
+    fn a_task_that_ends_by_itself_is_hidden_at_once_and_one_from_before_is_shown_again() {
+        let remembered =
+            Remembered { generation: generation(1), tasks: vec![exposed(DesiredState::Running, 3)] };
+        let mut worker = Worker::new(T, remembered, vec![held(7, HeldState::Running)]);
+        assert_eq!(story(&mut worker), ["Serving as of 3"]);
+        worker.handle_done(
+            T,
+            Id::new(7),
+            1,
+            Done::Exited(Ok(crate::executor::Exit { code: 1, oom_killed: false })),
+        );
+        assert_eq!(story(&mut worker), ["hidden"]);
+    }
+
+    /// LB-07: of a service that was removed nothing is known any more, but its clients are still there.
+    #[test]
+    fn a_task_of_a_removed_service_drains_as_what_it_was() {
+        let remembered =
+            Remembered { generation: generation(1), tasks: vec![exposed(DesiredState::Running, 3)] };
+        let mut worker = Worker::new(T, remembered, vec![held(7, HeldState::Running)]);
+        assert_eq!(story(&mut worker), ["Serving as of 3"]);
+        update(&mut worker, 2, exposed(DesiredState::Remove, 0));
+        worker.handle_done(T, Id::new(7), 1, Done::Stopped(Ok(())));
+        assert_eq!(story(&mut worker), ["Draining as of 3", "stop"]);
+    }
+
+    /// A full set may be too large for one message.
+    #[test]
+    fn tasks_that_come_later_stay_as_they_are_until_then() {
+        let remembered = Remembered {
+            generation: generation(1),
+            tasks: vec![assignment(7, DesiredState::Running), assignment(8, DesiredState::Running)],
+        };
+        let all = vec![held(7, HeldState::Running), held(8, HeldState::Running), held(9, HeldState::Running)];
+        let mut worker = Worker::new(T, remembered, all);
+        assert_eq!(steps(&mut worker), [(7, Step::Wait), (8, Step::Wait)]);
+        let tasks = vec![assignment(7, DesiredState::Running)];
+        let later = vec![Id::new(8), Id::new(9)];
+        worker.handle_set(T, AssignmentSet::Full { generation: generation(2), tasks, later }).unwrap();
+        let outputs: Vec<_> = std::iter::from_fn(|| worker.poll_output()).collect();
+        assert!(matches!(&outputs[..], [Output::Remember(_)]), "{outputs:?}");
+        update(&mut worker, 3, assignment(9, DesiredState::Running));
+        assert_eq!(steps(&mut worker), [(9, Step::Wait)], "what was held for it is still there");
     }
 }

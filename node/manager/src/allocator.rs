@@ -1,25 +1,32 @@
-//! The allocator: gives a task what it needs of the cluster before it can have a node.
+//! The allocator: gives a task what it needs of the cluster before it can have a node, or says what is missing.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use covey_state::{
     Id,
     command::Command,
-    task::{DesiredState, TaskState},
+    task::{DesiredState, Task, TaskState},
 };
 
 use crate::draft::Draft;
 
-/// Allocates new tasks. Their addresses come from the edge block of the node that they will have, so that nothing
-/// is taken from the cluster here.
+/// Allocates new tasks: each takes an address of each of its networks; that of the edge comes from the block of the
+/// node that it will have. A task that gets none waits, and with it its service, until there is one.
 pub(crate) fn plan(draft: &mut Draft<'_>, services: &BTreeSet<Id>) {
-    let new: Vec<Id> = (services.iter())
+    let new: Vec<Arc<Task>> = (services.iter())
         .flat_map(|service| draft.store.tasks_of_service(*service))
         .filter(|task| task.status.state == TaskState::New && task.desired <= DesiredState::Running)
-        .map(|task| task.id)
+        .cloned()
         .collect();
-    for id in new {
-        if !draft.decide(Command::AllocateTask { id }) {
+    for task in new {
+        let decided = match draft.store.check_room(&task.spec.networks) {
+            Ok(()) => draft.decide(Command::AllocateTask { id: task.id }),
+            Err(full) => {
+                draft.wait(task.service);
+                draft.decide(Command::ExplainTask { id: task.id, reason: full.to_string() })
+            }
+        };
+        if !decided {
             return;
         }
     }

@@ -1,16 +1,18 @@
 //! The dispatcher: which tasks each connected node has been told of, and what it has to be told next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use covey_state::{
-    Id, Store,
+    Id, Store, Version,
     assignment::{Assignment, AssignmentSet, Generation},
     event::{Change, Event},
-    task::DesiredState,
+    task::{DesiredState, Task},
 };
 
-/// Changed or removed tasks in one set, at most; more go in sets that follow.
-pub const CHANGES_PER_SET_MAX: usize = 256;
+/// Tasks in one set, at most; more go in sets that follow.
+pub const TASKS_PER_SET_MAX: usize = 256;
+/// Bytes of the tasks of one set, but for one that is larger alone.
+pub const SET_BYTES_MAX: usize = 4 << 20;
 
 /// A set for a node, to be sent in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub struct Output {
 struct Told {
     generation: Generation,
     /// All else of an assignment never changes.
-    tasks: BTreeMap<Id, DesiredState>,
+    tasks: BTreeMap<Id, (DesiredState, Version)>,
 }
 
 /// The leader's side of all sessions. A new leader, or a new term, makes a new one.
@@ -58,13 +60,16 @@ impl Dispatcher {
     }
 
     /// A node opened its session, or asks for a full set after a gap.
-    pub fn handle_connected(&mut self, store: &Store, node: Id) -> Output {
-        let tasks: Vec<Assignment> =
-            store.tasks_on_node(node).map(|task| Assignment::of(store, task)).collect();
+    pub fn handle_connected(&mut self, store: &Store, node: Id) -> Vec<Output> {
+        let told = store.tasks_on_node(node).map(|task| (task.id, changeable(store, task))).collect();
+        let mut rest = store.tasks_on_node(node).map(|task| Assignment::of(store, task)).collect();
+        let tasks = part_of(&mut rest);
+        let later = rest.iter().map(|assignment| assignment.task).collect();
         let generation = self.next_generation();
-        let told = tasks.iter().map(|task| (task.task, task.desired)).collect();
         self.nodes.insert(node, Told { generation, tasks: told });
-        Output { node, set: AssignmentSet::Full { generation, tasks } }
+        let mut outputs = vec![Output { node, set: AssignmentSet::Full { generation, tasks, later } }];
+        outputs.extend(self.sets_of(node, rest, Vec::new()));
+        outputs
     }
 
     /// A node's session ended.
@@ -80,6 +85,12 @@ impl Dispatcher {
                 Event::Task { id, node: Some(node), .. } if self.nodes.contains_key(&node) => {
                     touched.entry(node).or_default().insert(id);
                 }
+                // Tasks of a removed service change themselves.
+                Event::Service(id, Change::Updated) => {
+                    for (node, task) in self.exposed_anew(store, id) {
+                        touched.entry(node).or_default().insert(task);
+                    }
+                }
                 Event::Node(node, Change::Removed) => self.handle_disconnected(node),
                 _ => {}
             }
@@ -87,14 +98,32 @@ impl Dispatcher {
         touched.into_iter().flat_map(|(node, tasks)| self.changes_for(store, node, &tasks)).collect()
     }
 
+    /// The tasks of a service whose nodes know it as it was reached before.
+    fn exposed_anew(&self, store: &Store, service: Id) -> Vec<(Id, Id)> {
+        let Some(version) = store.service(service).map(|service| service.exposure.version) else {
+            return Vec::new();
+        };
+        let live = store.tasks_of_service(service).filter(|task| !task.status.state.is_terminal());
+        live.filter_map(|task| {
+            let node = task.node?;
+            let (_, told) = self.nodes.get(&node)?.tasks.get(&task.id)?;
+            (*told != version).then_some((node, task.id))
+        })
+        .collect()
+    }
+
     fn changes_for(&mut self, store: &Store, node: Id, tasks: &BTreeSet<Id>) -> Vec<Output> {
         let Some(told) = self.nodes.get_mut(&node) else { return Vec::new() };
-        let (mut update, mut remove) = (Vec::new(), Vec::new());
+        let (mut update, mut remove) = (VecDeque::new(), Vec::new());
         for id in tasks {
             match store.task(*id) {
                 Some(task) => {
-                    if told.tasks.insert(*id, task.desired) != Some(task.desired) {
-                        update.push(Assignment::of(store, task));
+                    let now = changeable(store, task);
+                    let before = told.tasks.insert(*id, now);
+                    // A task that has ended is not reached any more.
+                    let ended = task.status.state.is_terminal();
+                    if before != Some(now) && !(ended && before.is_some_and(|before| before.0 == now.0)) {
+                        update.push_back(Assignment::of(store, task));
                     }
                 }
                 None => {
@@ -107,17 +136,18 @@ impl Dispatcher {
         self.sets_of(node, update, remove)
     }
 
-    fn sets_of(&mut self, node: Id, mut update: Vec<Assignment>, mut remove: Vec<Id>) -> Vec<Output> {
+    fn sets_of(&mut self, node: Id, mut update: VecDeque<Assignment>, mut remove: Vec<Id>) -> Vec<Output> {
         let mut outputs = Vec::new();
         while !(update.is_empty() && remove.is_empty()) {
-            let later = update.split_off(update.len().min(CHANGES_PER_SET_MAX));
-            let room = CHANGES_PER_SET_MAX - update.len();
+            let now = part_of(&mut update);
+            let room = TASKS_PER_SET_MAX - now.len();
             let later_removed = remove.split_off(remove.len().min(room));
             let generation = self.next_generation();
             let Some(told) = self.nodes.get_mut(&node) else { break };
             let base = std::mem::replace(&mut told.generation, generation);
-            outputs.push(Output { node, set: AssignmentSet::Changes { base, generation, update, remove } });
-            (update, remove) = (later, later_removed);
+            let set = AssignmentSet::Changes { base, generation, update: now, remove };
+            outputs.push(Output { node, set });
+            remove = later_removed;
         }
         outputs
     }
@@ -126,4 +156,24 @@ impl Dispatcher {
         self.sequence += 1;
         Generation { term: self.term, sequence: self.sequence }
     }
+}
+
+/// What of an assignment may change.
+fn changeable(store: &Store, task: &Task) -> (DesiredState, Version) {
+    let exposed = store.service(task.service).map(|service| service.exposure.version);
+    (task.desired, exposed.unwrap_or_default())
+}
+
+/// Takes what goes into one set: at least one where there is one.
+fn part_of(assignments: &mut VecDeque<Assignment>) -> Vec<Assignment> {
+    let mut part = Vec::new();
+    let mut bytes = 0;
+    while let Some(next) = assignments.front() {
+        bytes += next.encoded_len();
+        if part.len() == TASKS_PER_SET_MAX || (bytes > SET_BYTES_MAX && !part.is_empty()) {
+            break;
+        }
+        part.extend(assignments.pop_front());
+    }
+    part
 }

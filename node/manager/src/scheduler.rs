@@ -45,7 +45,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>, services: &BTreeSet<Id>) {
                 loads.add(node, &task);
             }
         } else {
-            let reason = explain(&task.spec, loads.candidates());
+            let reason = explain(&task, loads.candidates());
             hopeless.insert(like, reason.clone());
             wait(draft, &task, reason);
         }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use covey_state::{Id, Store, event::Event};
+use covey_state::{
+    Id, Store,
+    event::{Change, Event},
+};
 
 /// What a plan looks at. A larger one costs more and is never wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct Touched {
     pub nodes: BTreeSet<Id>,
     /// The services of these tasks.
     pub tasks: BTreeSet<Id>,
+    /// Addresses are free again: nothing by itself, but those who wait are planned whenever anything is.
+    pub addresses: bool,
 }
 
 impl Default for Scope {
@@ -40,6 +45,8 @@ impl Scope {
                 Event::Cluster(_) => scope = Self::All,
                 Event::Node(id, _) => scope.add_node(id),
                 Event::Service(id, _) => scope.add_service(id),
+                Event::Attachment(_, Change::Removed) => scope.add_addresses(),
+                // Whoever uses a network says so himself.
                 Event::Network(..) | Event::Attachment(..) => {}
                 // Named by its service: a removed task can no longer be looked up.
                 Event::Task { service, .. } => scope.add_service(service),
@@ -69,6 +76,13 @@ impl Scope {
         }
     }
 
+    /// Addresses are free again.
+    fn add_addresses(&mut self) {
+        if let Self::Touched(touched) = self {
+            touched.addresses = true;
+        }
+    }
+
     /// Looks at what `other` looks at, too.
     pub fn merge(&mut self, other: Self) {
         match (self, other) {
@@ -78,14 +92,14 @@ impl Scope {
                 to.services.extend(from.services);
                 to.nodes.extend(from.nodes);
                 to.tasks.extend(from.tasks);
+                to.addresses |= from.addresses;
             }
         }
     }
 
     /// True if there is nothing to look at.
     pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Touched(Touched { services, nodes, tasks })
-            if services.is_empty() && nodes.is_empty() && tasks.is_empty())
+        *self == Self::default()
     }
 
     /// The services to plan, removed ones with tasks left too.

@@ -71,9 +71,13 @@ pub(crate) fn ended_by_itself(task: &Task) -> bool {
     matches!(task.status.state, TaskState::Complete | TaskState::Failed | TaskState::Rejected)
 }
 
-/// True if a task runs what its service wants now. Going back to an earlier spec makes its tasks current again.
+/// True if a task is what its service wants now. Going back to an earlier spec makes its tasks current again.
 pub(crate) fn is_current(task: &Task, service: &Service) -> bool {
-    task.spec_version == service.spec_version || *task.spec == service.spec.task
+    let spec = &service.spec;
+    task.spec_version == service.spec_version
+        || (*task.spec == spec.task
+            && task.ports.iter().eq(spec.endpoint.host_ports())
+            && task.edge == service.edge)
 }
 
 /// True if a task is active: it counts for the spread.

@@ -71,6 +71,11 @@ impl Assignment {
         }
     }
 
+    /// Bytes that it takes on the wire.
+    pub fn encoded_len(&self) -> usize {
+        covey_wire::encode(self).map_or(0, |bytes| bytes.len())
+    }
+
     /// What its container has of the networks.
     pub fn wiring(&self) -> Wiring {
         Wiring {
@@ -96,12 +101,14 @@ impl Assignment {
 /// What changed for a node, or all of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AssignmentSet {
-    /// All tasks of the node; others of it are to be removed.
+    /// All tasks of the node, or the first ones; others of it are to be removed.
     Full {
         /// Orders the sets.
         generation: Generation,
         /// The tasks.
         tasks: Vec<Assignment>,
+        /// More tasks of the node, which follow in [`AssignmentSet::Changes`]: what it has of them stays.
+        later: Vec<Id>,
     },
     /// What changed since the set of `base`; refused where that is not the last one seen.
     Changes {

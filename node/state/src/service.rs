@@ -274,6 +274,8 @@ pub struct Service {
     pub previous_spec: Option<Box<ServiceSpec>>,
     /// The roll-out of the last change.
     pub update_status: Option<UpdateStatus>,
+    /// Its tasks have an interface at the edge: it is on no network, or on one with a way out, or publishes a port.
+    pub edge: bool,
     /// How it is reached, with what the cluster decided.
     pub exposure: Arc<Exposure>,
 }

@@ -172,7 +172,7 @@ pub struct Task {
     pub not_before: Option<Stamp>,
     /// What it has of each network of its spec, from `Pending` on; had, once it ended.
     pub attachments: Vec<TaskAttachment>,
-    /// It has an interface at the edge: it is on no network, or on one with a way out, or publishes a port.
+    /// It has an interface at the edge, as its service said when it was made.
     pub edge: bool,
     /// Ports of its host that are its own (host mode), as its service had them when it was made.
     pub ports: Vec<PublishedPort>,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use covey_state::{
     Id,
     container::Amount,
+    network::PublishedPort,
     node::{Availability, Node},
     task::{Task, TaskState},
 };
@@ -32,14 +33,22 @@ pub(crate) struct Candidate {
     pub present: u64,
     /// What those have reserved.
     pub reserved: Amount,
+    /// Ports of the host that those have for themselves.
+    pub ports: Vec<PublishedPort>,
 }
 
 impl Candidate {
     fn new(draft: &Draft<'_>, node: &Arc<Node>) -> Self {
         let available =
             node.spec.availability == Availability::Active && draft.health(node.id) == Health::Able;
-        let mut candidate =
-            Self { node: node.clone(), available, active: 0, present: 0, reserved: Amount::default() };
+        let mut candidate = Self {
+            node: node.clone(),
+            available,
+            active: 0,
+            present: 0,
+            reserved: Amount::default(),
+            ports: Vec::new(),
+        };
         if available {
             for task in draft.store.tasks_on_node(node.id).filter(|task| !draft.state(task).is_terminal()) {
                 candidate.add(task);
@@ -52,6 +61,7 @@ impl Candidate {
         let reserved = task.spec.resources.reservations;
         self.active += u64::from(is_active(task));
         self.present += 1;
+        self.ports.extend(task.ports.iter().filter(|port| port.published != 0).cloned());
         self.reserved.nano_cpus = self.reserved.nano_cpus.saturating_add(reserved.nano_cpus);
         self.reserved.memory = self.reserved.memory.saturating_add(reserved.memory);
     }
@@ -102,7 +112,7 @@ impl Loads {
     /// The best of the nodes that can run `task`.
     pub fn best_for(&mut self, draft: &mut Draft<'_>, task: &Task) -> Option<Id> {
         let of_service = self.of_service.entry(task.service).or_insert_with(|| count(draft, task.service));
-        let fitting = self.candidates.iter().filter(|node| filter::rejection(&task.spec, node).is_none());
+        let fitting = self.candidates.iter().filter(|node| filter::rejection(task, node).is_none());
         spread::best(fitting, of_service, || draft.random())
     }
 

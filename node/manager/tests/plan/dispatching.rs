@@ -1,6 +1,6 @@
 //! What each node is told, and in which order.
 
-use covey_manager::{Dispatcher, dispatcher::CHANGES_PER_SET_MAX, dispatcher::Output};
+use covey_manager::{Dispatcher, dispatcher::Output, dispatcher::TASKS_PER_SET_MAX};
 use covey_state::{
     Id,
     assignment::{AssignmentSet, Generation},
@@ -33,6 +33,13 @@ fn apply(world: &mut World, commands: Vec<Command>) -> Vec<Event> {
     world.store.apply(index, world.now, &Proposal { planned_at: None, commands }).unwrap()
 }
 
+/// A node connects, and is told all in one set.
+fn connect(dispatcher: &mut Dispatcher, world: &World, node: Id) -> Output {
+    let outputs = dispatcher.handle_connected(&world.store, node);
+    assert_eq!(outputs.len(), 1);
+    outputs.into_iter().next().unwrap()
+}
+
 fn sequence(sequence: u64) -> Generation {
     Generation { term: 3, sequence }
 }
@@ -41,8 +48,9 @@ fn sequence(sequence: u64) -> Generation {
 fn a_node_that_connects_is_told_of_all_its_tasks() {
     let (world, node, web) = scene(3);
     let mut dispatcher = Dispatcher::new(3);
-    let Output { node: to, set } = dispatcher.handle_connected(&world.store, node);
-    let AssignmentSet::Full { generation, tasks } = set else { panic!("{set:?}") };
+    let Output { node: to, set } = connect(&mut dispatcher, &world, node);
+    let AssignmentSet::Full { generation, tasks, later } = set else { panic!("{set:?}") };
+    assert_eq!(later, []);
     assert_eq!((to, generation), (node, sequence(1)));
     let known: Vec<Id> = world.store.tasks_on_node(node).map(|task| task.id).collect();
     assert_eq!(tasks.iter().map(|task| task.task).collect::<Vec<_>>(), known);
@@ -85,7 +93,7 @@ fn ended_tasks_stay_in_the_set_until_they_are_forgotten() {
     let task = world.running(web)[0].id;
     let end = Command::FinishTask { id: task, status: status(world.now, TaskState::Failed, "") };
     apply(&mut world, vec![end]);
-    let output = Dispatcher::new(3).handle_connected(&world.store, node);
+    let output = connect(&mut Dispatcher::new(3), &world, node);
     assert!(matches!(output.set, AssignmentSet::Full { tasks, .. } if tasks[0].task == task));
 }
 
@@ -99,7 +107,7 @@ fn nodes_that_are_not_connected_are_told_nothing() {
     dispatcher.handle_connected(&world.store, node);
     dispatcher.handle_disconnected(node);
     assert_eq!(change(&mut world, &mut dispatcher, stop(DesiredState::Remove)), []);
-    let again = dispatcher.handle_connected(&world.store, node);
+    let again = connect(&mut dispatcher, &world, node);
     assert!(matches!(again.set, AssignmentSet::Full { generation, .. } if generation == sequence(2)));
 }
 
@@ -109,7 +117,7 @@ fn a_new_term_is_newer_than_any_set_of_the_old_one() {
     assert!(Generation { term: 4, sequence: 1 } > Generation { term: 3, sequence: 1_000 });
     let (world, node, _) = scene(1);
     let mut dispatcher = Dispatcher::new(4);
-    let first = dispatcher.handle_connected(&world.store, node);
+    let first = connect(&mut dispatcher, &world, node);
     assert!(matches!(first.set, AssignmentSet::Full { generation, .. } if generation > sequence(u64::MAX)));
 }
 
@@ -147,7 +155,7 @@ fn many_changes_are_told_in_several_sets() {
     let mut last = sequence(1);
     for output in &outputs {
         let AssignmentSet::Changes { base, generation, update, remove } = &output.set else { panic!() };
-        assert!(output.node == node && update.len() + remove.len() <= CHANGES_PER_SET_MAX);
+        assert!(output.node == node && update.len() + remove.len() <= TASKS_PER_SET_MAX);
         assert_eq!(*base, last);
         last = *generation;
         told += update.len() + remove.len();

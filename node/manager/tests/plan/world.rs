@@ -14,8 +14,8 @@ use covey_state::{
     cluster::{Authority, ClusterSpec, JoinSecrets},
     command::{Command, Proposal},
     container::Amount,
-    network::EndpointSpec,
     event::Event,
+    network::EndpointSpec,
     node::{Availability, NodeDescription, NodeSpec, Role},
     service::{Mode, Platform, Service, ServiceSpec, TaskSpec, UpdateConfig},
     task::{DesiredState, Task, TaskState, TaskStatus},
@@ -132,8 +132,8 @@ impl World {
         self.observed.handle_liveness(node, Liveness::Alive);
         self.observed.handle_session(node, Session::Connected);
         self.scope.add_node(node);
-        let output = self.dispatcher.handle_connected(&self.store, node);
-        self.deliver(vec![output]);
+        let outputs = self.dispatcher.handle_connected(&self.store, node);
+        self.deliver(outputs);
         let known: Vec<_> =
             self.hosts[&node].tasks.iter().map(|(id, task)| (*id, task.status.clone())).collect();
         for (id, status) in known {
@@ -288,11 +288,12 @@ impl World {
             let now = self.now;
             let Some(host) = self.hosts.get_mut(&node).filter(|host| host.linked) else { continue };
             let (update, remove) = match set {
-                AssignmentSet::Full { generation, tasks } => {
+                AssignmentSet::Full { generation, tasks, later } => {
                     assert!(generation > host.generation);
                     host.generation = generation;
                     let gone = host.tasks.keys().copied();
-                    let gone = gone.filter(|id| tasks.iter().all(|task| task.task != *id)).collect();
+                    let named = |id: &Id| later.contains(id) || tasks.iter().any(|task| task.task == *id);
+                    let gone = gone.filter(|id| !named(id)).collect();
                     (tasks, gone)
                 }
                 AssignmentSet::Changes { base, generation, update, remove } => {

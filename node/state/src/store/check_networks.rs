@@ -29,7 +29,7 @@ impl Store {
                 expect(subnet.net.contains(&subnet.gateway), "its gateways are inside")?;
                 let meets =
                     |other: &&Subnet| subnet.net.contains(&other.net) || other.net.contains(&subnet.net);
-                expect(!subnets.iter().any(|other| meets(other)), "its subnets are its own")?;
+                expect(!subnets.iter().any(meets), "its subnets are its own")?;
                 subnets.push(subnet);
             }
         }
@@ -78,6 +78,7 @@ impl Store {
         for service in self.services() {
             let expect = |holds, what| expect("service", service.id, holds, what);
             expect(is_complete(service), "all that it asks for was decided")?;
+            expect(service.edge == self.has_edge(&service.spec), "it knows its way out")?;
             expect(service.exposure.version <= service.version, "its exposure is not newer than itself")?;
             for other in self.services().take_while(|other| other.id < service.id) {
                 expect(!contend(service, other), "its ports are its own")?;

@@ -156,11 +156,12 @@ pub(super) enum Naming {
 }
 
 impl Store {
-    /// Whether a task of such a service has an interface at the edge.
-    pub fn has_edge(&self, networks: &[AttachmentSpec], endpoint: &EndpointSpec) -> bool {
+    /// Whether tasks of such a service have an interface at the edge.
+    pub(super) fn has_edge(&self, spec: &ServiceSpec) -> bool {
+        let networks = &spec.task.networks;
         let leads_out =
             |spec: &AttachmentSpec| self.network(spec.network).is_some_and(|network| !network.spec.internal);
-        networks.is_empty() || !endpoint.ports.is_empty() || networks.iter().any(leads_out)
+        networks.is_empty() || !spec.endpoint.ports.is_empty() || networks.iter().any(leads_out)
     }
 
     /// The service that publishes this port as an ingress port, or one that does so.

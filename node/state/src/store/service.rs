@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Store, check_version, not_found};
+use super::{Entry, check_version, not_found};
 use crate::{
     Id, Version,
     command::Refusal,
@@ -30,6 +30,7 @@ impl Entry {
             spec_version: self.index,
             previous_spec: None,
             update_status: None,
+            edge: self.store.has_edge(spec),
             exposure: self.expose(spec, None)?,
         };
         self.store.index_service(&service);
@@ -54,7 +55,11 @@ impl Entry {
         if service.spec != *spec {
             self.store.unindex_service(&service);
             service.exposure = self.expose(spec, Some(&service))?;
-            if self.store.replaces_tasks(&service.spec, spec) {
+            // A container cannot take another port of its host, nor an interface at the edge, while it runs; ingress
+            // ports are none of its business.
+            let same_ports = service.spec.endpoint.host_ports().eq(spec.endpoint.host_ports());
+            let edge = std::mem::replace(&mut service.edge, self.store.has_edge(spec));
+            if service.spec.task != spec.task || !same_ports || service.edge != edge {
                 service.spec_version = self.index;
             }
             if service.spec.task != spec.task {
@@ -103,17 +108,6 @@ impl Entry {
         service.updated_at = self.at;
         self.events.push(Event::Service(service.id, change));
         self.store.services.insert_mut(service.id, Arc::new(service));
-    }
-}
-
-impl Store {
-    /// Tasks of `old` are not what `new` wants: a container cannot take another port of its host, nor an interface at
-    /// the edge, while it runs. Ingress ports are no part of it.
-    fn replaces_tasks(&self, old: &ServiceSpec, new: &ServiceSpec) -> bool {
-        let has_edge = |spec: &ServiceSpec| self.has_edge(&spec.task.networks, &spec.endpoint);
-        old.task != new.task
-            || !old.endpoint.host_ports().eq(new.endpoint.host_ports())
-            || has_edge(old) != has_edge(new)
     }
 }
 

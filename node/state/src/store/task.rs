@@ -65,7 +65,7 @@ impl Entry {
             },
             not_before,
             attachments: Vec::new(),
-            edge: self.store.has_edge(&owner.spec.task.networks, &owner.spec.endpoint),
+            edge: owner.edge,
             ports: owner.spec.endpoint.host_ports().cloned().collect(),
         };
         self.put_task(task, Change::Created);

@@ -1,10 +1,10 @@
 //! A node is alive, in touch with the leader, and takes tasks.
 
-use covey_state::service::TaskSpec;
+use covey_state::task::Task;
 
 use crate::scheduler::load::Candidate;
 
-pub(super) fn check(_task: &TaskSpec, node: &Candidate) -> bool {
+pub(super) fn check(_task: &Task, node: &Candidate) -> bool {
     node.available
 }
 

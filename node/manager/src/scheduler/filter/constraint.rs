@@ -2,13 +2,14 @@
 
 use covey_state::{
     node::Node,
-    service::{Constraint, ConstraintKey, TaskSpec},
+    service::{Constraint, ConstraintKey},
+    task::Task,
 };
 
 use crate::scheduler::load::Candidate;
 
-pub(super) fn check(task: &TaskSpec, node: &Candidate) -> bool {
-    task.placement.constraints.iter().all(|constraint| holds(constraint, &node.node))
+pub(super) fn check(task: &Task, node: &Candidate) -> bool {
+    task.spec.placement.constraints.iter().all(|constraint| holds(constraint, &node.node))
 }
 
 /// A label that the node does not have is like an empty one: equal to nothing.

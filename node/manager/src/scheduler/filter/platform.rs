@@ -1,11 +1,11 @@
 //! A node is one of the machines that the image was built for (SCH-23).
 
-use covey_state::service::{Platform, TaskSpec};
+use covey_state::{service::Platform, task::Task};
 
 use crate::scheduler::load::Candidate;
 
-pub(super) fn check(task: &TaskSpec, node: &Candidate) -> bool {
-    let platforms = &task.placement.platforms;
+pub(super) fn check(task: &Task, node: &Candidate) -> bool {
+    let platforms = &task.spec.placement.platforms;
     let machine = &node.node.description.platform;
     platforms.is_empty() || platforms.iter().any(|wanted| runs_on(wanted, machine))
 }

@@ -1,15 +1,21 @@
 //! The agent loop: owns the worker machine, has the executor take its steps, and tells what became of them.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use covey_agent::{
-    controller::{Done, Step},
+    controller::{Done, Presence, Step},
     executor::{Executor, ExecutorError},
     worker::{Output, Remembered, SetError, Worker},
 };
 use covey_state::{
     Id,
     assignment::{Assignment, AssignmentSet},
+    task::ContainerStatus,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -20,10 +26,16 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use crate::{clock, disk, gossip_loop::GossipHandle};
+use crate::{
+    clock, disk,
+    endpoint::{self, Host, Scope},
+    gossip_loop::GossipHandle,
+};
 
 /// Inputs that wait for the loop.
 const INPUTS_MAX: usize = 1024;
+/// Between the word that a task takes nothing new and its stop signal: by then all hosts have heard it.
+const DRAIN: Duration = Duration::from_millis(200);
 /// Wait after a removal that failed.
 const REMOVE_AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of the remembered set, at most.
@@ -47,11 +59,24 @@ impl AgentHandle {
     }
 }
 
+/// A task that others may be sent to.
+struct Shown {
+    assignment: Box<Assignment>,
+    container: ContainerStatus,
+    presence: Presence,
+    /// Where it was told of.
+    scopes: BTreeSet<Scope>,
+}
+
 /// Everything that the loop works with.
 pub struct AgentLoop<E> {
     worker: Worker,
     executor: Arc<E>,
     gossip: GossipHandle,
+    /// How this node's endpoints are reached, once it was told.
+    host: watch::Receiver<Option<Host>>,
+    /// Tasks that others may be sent to.
+    shown: BTreeMap<Id, Shown>,
     remember: watch::Sender<Option<Remembered>>,
     tasks: TaskTracker,
     inputs: mpsc::Receiver<Input>,
@@ -69,6 +94,7 @@ impl<E: Executor> AgentLoop<E> {
         file: PathBuf,
         executor: Arc<E>,
         gossip: GossipHandle,
+        host: watch::Receiver<Option<Host>>,
         tasks: TaskTracker,
     ) -> anyhow::Result<(Self, AgentHandle)> {
         let remembered = match disk::read(&file, REMEMBERED_MAX as u64)? {
@@ -83,7 +109,8 @@ impl<E: Executor> AgentLoop<E> {
         let back = sender.downgrade();
         let over = CancellationToken::new();
         let _over = over.clone().drop_guard();
-        let agent = Self { worker, executor, gossip, remember, tasks, inputs, back, over, _over };
+        let shown = BTreeMap::new();
+        let agent = Self { worker, executor, gossip, host, shown, remember, tasks, inputs, back, over, _over };
         Ok((agent, AgentHandle(sender)))
     }
 
@@ -106,6 +133,8 @@ impl<E: Executor> AgentLoop<E> {
                 () = clock::until(due) => {
                     self.worker.handle_timeout(clock::now());
                 }
+                // The sender lives as long as the daemon.
+                _ = self.host.changed() => self.show_all().await,
             }
         }
     }
@@ -115,6 +144,13 @@ impl<E: Executor> AgentLoop<E> {
             match output {
                 Output::Do { assignment, attempt, step } => self.take_step(*assignment, attempt, step),
                 Output::Report { task, status } => self.gossip.report(task, &status).await,
+                Output::Show { assignment, container, presence } => {
+                    let task = assignment.task;
+                    let scopes = self.shown.remove(&task).map(|shown| shown.scopes).unwrap_or_default();
+                    self.shown.insert(task, Shown { assignment, container, presence, scopes });
+                    self.show(task).await;
+                }
+                Output::Hide { task } => self.hide(task).await,
                 Output::Withdraw { task } => self.gossip.withdraw(task).await,
                 Output::Discard { task } => {
                     let executor = self.executor.clone();
@@ -122,6 +158,37 @@ impl<E: Executor> AgentLoop<E> {
                 }
                 Output::Remember(remembered) => _ = self.remember.send_replace(Some(remembered)),
             }
+        }
+    }
+
+    /// Tells all who may be sent to a task.
+    async fn show(&mut self, task: Id) {
+        // Without a number this node is told of soon, and shows everything then.
+        let (Some(host), Some(shown)) = (*self.host.borrow(), self.shown.get_mut(&task)) else { return };
+        let draining = shown.presence == Presence::Draining;
+        let told = endpoint::of_task(&shown.assignment, &shown.container, host, draining);
+        let scopes = told.iter().map(|(scope, _)| *scope).collect();
+        let before = std::mem::replace(&mut shown.scopes, scopes);
+        let key = task.to_string();
+        for scope in before.difference(&shown.scopes) {
+            self.gossip.conceal(*scope, &key).await;
+        }
+        for (scope, told) in told {
+            self.gossip.expose(scope, &key, &told).await;
+        }
+    }
+
+    /// This node is reached another way than before.
+    async fn show_all(&mut self) {
+        for task in self.shown.keys().copied().collect::<Vec<_>>() {
+            self.show(task).await;
+        }
+    }
+
+    /// Tells all that nobody is there any more.
+    async fn hide(&mut self, task: Id) {
+        for scope in self.shown.remove(&task).map(|shown| shown.scopes).unwrap_or_default() {
+            self.gossip.conceal(scope, &task.to_string()).await;
         }
     }
 
@@ -137,7 +204,12 @@ impl<E: Executor> AgentLoop<E> {
                     Some(exited) => Done::Exited(exited),
                     None => return,
                 },
-                Step::Stop { grace } => Done::Stopped(executor.stop(task, grace).await),
+                Step::Stop { grace } => {
+                    if is_reached(&assignment) {
+                        sleep(DRAIN).await;
+                    }
+                    Done::Stopped(executor.stop(task, grace).await)
+                }
                 Step::Remove => Done::Removed(remove(&*executor, task).await),
             };
             if let Some(back) = back.upgrade() {
@@ -146,6 +218,11 @@ impl<E: Executor> AgentLoop<E> {
             }
         });
     }
+}
+
+/// Others may be sent to the task.
+fn is_reached(assignment: &Assignment) -> bool {
+    !assignment.networks.is_empty() || !assignment.exposure.ports.is_empty()
 }
 
 /// Removes what is left of a task. After a failure it waits before it says so, since it will be asked again.

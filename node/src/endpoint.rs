@@ -3,7 +3,13 @@
 use std::net::IpAddr;
 
 use covey_gossip::Topic;
-use covey_state::{Id, network::Exposure, node::EdgeBlock};
+use covey_state::{
+    Id,
+    assignment::Assignment,
+    network::{Exposure, PublishMode},
+    node::EdgeBlock,
+    task::ContainerStatus,
+};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of an endpoint's row: what gossip carries in one.
@@ -81,6 +87,46 @@ impl Scope {
             name => name.strip_prefix(PREFIX)?.parse().ok().map(Self::Network),
         }
     }
+}
+
+/// What is told of a task: in each of its networks, and as one behind published ports where it has some.
+pub fn of_task(
+    assignment: &Assignment,
+    container: &ContainerStatus,
+    host: Host,
+    draining: bool,
+) -> Vec<(Scope, Endpoint)> {
+    let service = Service {
+        id: assignment.service,
+        name: assignment.service_name.to_string(),
+        exposure: (*assignment.exposure).clone(),
+    };
+    let publishes = service.exposure.ports.iter().any(|port| port.mode == PublishMode::Ingress);
+    let endpoint = |addresses: Vec<IpAddr>, aliases: &[String]| Endpoint {
+        service: Some(service.clone()),
+        names: vec![assignment.container_name(), assignment.spec.container.hostname.clone()],
+        container: container.id.clone(),
+        aliases: aliases.to_vec(),
+        addresses,
+        host,
+        draining,
+    };
+    let mut told: Vec<(Scope, Endpoint)> = assignment
+        .networks
+        .iter()
+        .map(|attached| {
+            let endpoint = endpoint(attached.addresses.clone(), &attached.aliases);
+            (Scope::Network(attached.network.id), endpoint)
+        })
+        .collect();
+    if publishes {
+        let of_network = |address: &IpAddr| {
+            assignment.networks.iter().any(|attached| attached.addresses.contains(address))
+        };
+        let own = container.addresses.iter().filter(|address| !of_network(address)).copied();
+        told.push((Scope::Ingress, endpoint(own.collect(), &[])));
+    }
+    told
 }
 
 #[cfg(test)]

@@ -186,7 +186,7 @@ impl Member {
             tasks.clone(),
         );
         let (agent_loop, agent) =
-            AgentLoop::new(folder.assignments(), executor, gossip.clone(), tasks.clone()).await?;
+            AgentLoop::new(folder.assignments(), executor, gossip.clone(), network.host(), tasks.clone()).await?;
         let manager = identity.peer.role == Role::Manager;
         let member = Arc::new(Self {
             folder,

@@ -37,7 +37,7 @@ use self::{
     keeper::Keeper,
 };
 use crate::{
-    endpoint::{Endpoint, Scope},
+    endpoint::{Endpoint, Host, Scope},
     gossip_loop::GossipHandle,
     roster::Nodes,
 };
@@ -53,6 +53,8 @@ pub type Carried = BTreeMap<Id, (Arc<NetworkConfig>, BTreeSet<Id>)>;
 pub struct Networks {
     inbox: Inbox,
     carried: watch::Receiver<Carried>,
+    /// How this node's endpoints are reached, once it was told.
+    host: watch::Sender<Option<Host>>,
 }
 
 impl Networks {
@@ -64,12 +66,13 @@ impl Networks {
         let inbox = Inbox::default();
         let (tell, carried) = watch::channel(Carried::new());
         let keeper = Keeper::open(exec_root, tell, tokio::runtime::Handle::current())?;
+        let host = watch::Sender::new(keeper.place.map(|place| place.host));
         let mail = inbox.clone();
         std::thread::Builder::new()
             .name("networks".to_owned())
             .spawn(move || keeper.run(&mail))
             .context("no thread for the networks")?;
-        Ok(Self { inbox, carried })
+        Ok(Self { inbox, carried, host })
     }
 
     /// All containers of before have been named. `block` is where this node's containers have had their addresses.
@@ -81,13 +84,20 @@ impl Networks {
     pub fn handle_nodes(&self, me: Id, nodes: &Nodes) {
         let (place, neighbours) = place::around(me, nodes);
         if let Some(place) = place {
+            self.host.send_replace(Some(place.host));
             self.inbox.ask(Request::Settle(place, neighbours));
         }
     }
 
     /// This node is in no cluster any more.
     pub fn leave(&self) {
+        self.host.send_replace(None);
         self.inbox.ask(Request::Leave);
+    }
+
+    /// How this node's endpoints are reached, once it was told.
+    pub fn host(&self) -> watch::Receiver<Option<Host>> {
+        self.host.subscribe()
     }
 
     /// A member came or went.

@@ -98,3 +98,28 @@ async fn over_tcp(asked: &Asked, server: SocketAddr) -> io::Result<Message> {
     stream.read_exact(&mut answer).await?;
     asked.answer_in(id, &answer).ok_or_else(|| io::Error::other("an answer to another question"))
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::{
+        op::{MessageType, OpCode, Query},
+        rr::{Name, RecordType},
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_exceeds_the_bound_of_the_host_fails_at_once() {
+        let mut query = Message::new(1, MessageType::Query, OpCode::Query);
+        query.add_query(Query::query(Name::from_ascii("example.com.").unwrap(), RecordType::A));
+        let asked = Asked::read(&query.to_vec().unwrap()).unwrap();
+        let forwarder = Forwarder::default();
+        let _all = forwarder.places.try_acquire_many(FORWARDS_MAX as u32).unwrap();
+        // Were this server asked, it would take a runtime.
+        let servers = [SocketAddr::from(([192, 0, 2, 1], 53))];
+        let mut ask = Box::pin(forwarder.ask(&asked, &servers));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let std::task::Poll::Ready(answer) = ask.as_mut().poll(&mut context) else { panic!("waits") };
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    }
+}

@@ -234,3 +234,91 @@ pub fn fitted(mut message: Message, room: usize) -> Option<Vec<u8>> {
     }
     Some(best)
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    /// Random packets, most of them not far from a query.
+    const PACKETS: usize = 100_000;
+
+    fn asked(room: Option<u16>) -> Asked {
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(Name::from_ascii("web.").unwrap(), RecordType::A));
+        message.edns = room.map(|room| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(room);
+            edns
+        });
+        Asked::read(&message.to_vec().unwrap()).unwrap()
+    }
+
+    fn addresses(count: u32) -> Answer {
+        let address = |number: u32| Found::Address(std::net::Ipv4Addr::from(number).into());
+        Answer::Records((0..count).map(address).collect())
+    }
+
+    #[test]
+    fn no_bytes_bring_it_down_and_every_reply_fits() {
+        let mut random = StdRng::seed_from_u64(1);
+        let seeds = [asked(None).forwarded(1), asked(Some(512)).answered(addresses(3)).unwrap()];
+        let seeds = seeds.map(|seed| seed.to_vec().unwrap());
+        let mut read = 0;
+        for packet in 0..PACKETS {
+            let mut bytes = seeds[packet % seeds.len()].clone();
+            bytes[2] &= 0x7f;
+            for _ in 0..random.random_range(0..6) {
+                let place = random.random_range(0..bytes.len());
+                bytes[place] = random.random();
+            }
+            bytes.truncate(random.random_range(0..bytes.len() * 2));
+            let _ = asked(None).answer_in(7, &bytes);
+            let (message, room) = match Asked::read(&bytes) {
+                Err(Unanswerable::Silent) => continue,
+                Err(Unanswerable::Refused(message)) => (*message, UDP_MIN),
+                Ok(query) => {
+                    read += 1;
+                    let _ = query.question();
+                    (query.answered(addresses(40)).unwrap(), query.room())
+                }
+            };
+            assert!(fitted(message, room).is_some_and(|bytes| bytes.len() <= room));
+        }
+        assert!(read > PACKETS / 20, "only {read} were queries");
+    }
+
+    #[test]
+    fn as_many_answers_stay_as_fit_to_the_byte() {
+        let asked = asked(Some(4096));
+        let whole = fitted(asked.answered(addresses(20)).unwrap(), TCP_MAX).unwrap().len();
+        for (room, stay) in [(whole, 20), (whole - 1, 19), (whole - 16, 19), (whole - 17, 18)] {
+            let bytes = fitted(asked.answered(addresses(20)).unwrap(), room).unwrap();
+            let message = Message::from_vec(&bytes).unwrap();
+            assert_eq!((message.answers.len(), message.metadata.truncation), (stay, stay < 20), "{room}");
+            assert!(message.edns.is_some(), "{room}");
+        }
+        let all = fitted(asked.answered(addresses(2048)).unwrap(), TCP_MAX).unwrap();
+        assert_eq!(Message::from_vec(&all).unwrap().answers.len(), 2048);
+    }
+
+    #[test]
+    fn what_only_helps_goes_first_and_the_answer_is_whole_without_it() {
+        let addresses = (0..40).map(|number| std::net::Ipv4Addr::from(number).into()).collect();
+        let port = Found::Service { port: 80, target: "web.shop".into(), addresses };
+        let message = asked(None).answered(Answer::Records(vec![port])).unwrap();
+        assert_eq!(message.additionals.len(), 40);
+        let message = Message::from_vec(&fitted(message, UDP_MIN).unwrap()).unwrap();
+        assert_eq!((message.answers.len(), message.additionals.len()), (1, 0));
+        assert!(!message.metadata.truncation);
+    }
+
+    #[test]
+    fn a_target_too_long_for_any_name_is_left_out() {
+        for name in ["a".repeat(64), vec!["a"; 130].join("."), "a..b".into(), String::new()] {
+            let message = asked(None).answered(Answer::Records(vec![Found::Pointer(name.clone())])).unwrap();
+            assert!(message.answers.is_empty(), "{name}");
+        }
+    }
+}

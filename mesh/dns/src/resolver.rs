@@ -55,7 +55,7 @@ pub struct Scope {
     pub host: String,
     /// Addresses behind its host name.
     pub addresses: Vec<IpAddr>,
-    /// Its networks, in order of precedence.
+    /// Its networks, in order of precedence, each once.
     pub zones: Vec<watch::Receiver<Zone>>,
     /// Who is asked for everything else.
     pub outside: Outside,

@@ -1,6 +1,7 @@
 //! The names of one network, kept up to date row by row.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
@@ -20,9 +21,10 @@ impl<K: Ord> Index<K> {
         self.0.entry(key).or_default().insert(thing.to_owned());
     }
 
-    fn remove<Q: Ord + ?Sized>(&mut self, key: &Q, thing: &str)
+    fn remove<Q>(&mut self, key: &Q, thing: &str)
     where
-        K: std::borrow::Borrow<Q>,
+        K: Borrow<Q>,
+        Q: Ord + ?Sized,
     {
         let Some(things) = self.0.get_mut(key) else { return };
         things.remove(thing);
@@ -31,9 +33,10 @@ impl<K: Ord> Index<K> {
         }
     }
 
-    fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&BTreeSet<String>>
+    fn get<Q>(&self, key: &Q) -> Option<&BTreeSet<String>>
     where
-        K: std::borrow::Borrow<Q>,
+        K: Borrow<Q>,
+        Q: Ord + ?Sized,
     {
         self.0.get(key)
     }
@@ -224,24 +227,17 @@ impl Zone {
     }
 
     fn ports(&self, meaning: &Meaning<'_>, wanted: impl Fn(&Port) -> bool, turn: u64) -> Answer {
-        let (services, each_task) = match meaning {
+        let (services, by_task) = match meaning {
             Meaning::Services(services) => (services, false),
             Meaning::Tasks(services) => (services, true),
             Meaning::Members(_) => return Answer::NoData,
         };
-        let mut found = Vec::new();
-        let mut named = false;
-        for service in *services {
-            let Some(definition) = self.definition(service) else { continue };
-            let targets: Vec<(String, &[IpAddr])> = if each_task || definition.vips.is_empty() {
-                self.active(service)
-                    .filter_map(|task| Some((self.qualified(task.own.first()?), &*task.addresses)))
-                    .collect()
-            } else {
-                vec![(self.qualified(service), &definition.vips)]
-            };
+        let definitions = services.iter().filter_map(|service| Some((service, self.definition(service)?)));
+        let (mut found, mut is_there) = (Vec::new(), false);
+        for (service, definition) in definitions {
+            let targets = self.targets(service, definition, by_task);
             for port in definition.ports.iter().filter(|port| wanted(port)) {
-                named = true;
+                is_there = true;
                 found.extend(targets.iter().map(|(target, addresses)| Record::Service {
                     port: port.port,
                     target: target.clone(),
@@ -249,7 +245,21 @@ impl Zone {
                 }));
             }
         }
-        if named && found.is_empty() { Answer::Unavailable } else { records(found, turn) }
+        if is_there && found.is_empty() { Answer::Unavailable } else { records(found, turn) }
+    }
+
+    /// Where the ports of a service are: names, and the addresses that these have.
+    fn targets<'a>(
+        &'a self,
+        service: &str,
+        definition: &'a Member,
+        by_task: bool,
+    ) -> Vec<(String, &'a [IpAddr])> {
+        if !by_task && !definition.vips.is_empty() {
+            return vec![(self.qualified(service), &definition.vips)];
+        }
+        let named = |task: &'a Member| Some((self.qualified(task.own.first()?), &*task.addresses));
+        self.active(service).filter_map(named).collect()
     }
 }
 

@@ -123,7 +123,7 @@ fn the_next_server_is_asked_if_one_is_silent_or_absent_or_fails() {
     ask(&[first, second]);
     receive_from(&silent);
     hear_good();
-    assert!(begun.elapsed() < Duration::from_secs(4), "no client waits longer than 5 s");
+    assert!(begun.elapsed() < Duration::from_secs(5), "clients give up then");
 
     ask(&[absent]);
     assert_eq!(code(&receive(&client)), ResponseCode::ServFail);

@@ -179,16 +179,28 @@ pub fn query_with_room(name: &str, kind: RecordType, room: u16) -> Message {
 }
 
 pub fn receive(socket: &UdpSocket) -> Message {
-    let mut buffer = [0; 65536];
-    let length = socket.recv(&mut buffer).expect("no answer");
-    Message::from_vec(&buffer[..length]).unwrap()
+    Message::from_vec(&receive_raw(socket).0).unwrap()
 }
 
 /// What a server of the host has been asked, and by whom.
 pub fn receive_from(socket: &UdpSocket) -> (Message, SocketAddr) {
-    let mut buffer = [0; 65536];
-    let (length, from) = socket.recv_from(&mut buffer).expect("no question");
-    (Message::from_vec(&buffer[..length]).unwrap(), from)
+    let (bytes, from) = receive_raw(socket);
+    (Message::from_vec(&bytes).unwrap(), from)
+}
+
+/// The next datagram, whatever signals come meanwhile.
+pub fn receive_raw(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; 65536];
+    loop {
+        match socket.recv_from(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            received => {
+                let (length, from) = received.expect("nothing comes");
+                buffer.truncate(length);
+                return (buffer, from);
+            }
+        }
+    }
 }
 
 pub fn write_framed(stream: &mut TcpStream, bytes: &[u8]) {

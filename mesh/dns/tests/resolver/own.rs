@@ -13,7 +13,8 @@ use hickory_proto::{
 };
 
 use crate::lab::{
-    Lab, RESOLVER, addresses, answers, code, query, query_with_room, read_framed, receive, web, write_framed,
+    Lab, RESOLVER, addresses, answers, code, query, query_with_room, read_framed, receive, receive_raw, web,
+    write_framed,
 };
 
 /// LB-01, LB-03, NET-26
@@ -104,18 +105,17 @@ fn a_task_may_have_port_53_of_every_address() {
 
         let stranger = lab.udp("container", if bound.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" });
         stranger.send_to(b"to the task", reached).unwrap();
-        let mut buffer = [0; 64];
-        let (length, client) = udp.recv_from(&mut buffer).unwrap();
-        assert_eq!(&buffer[..length], b"to the task");
+        let (bytes, client) = receive_raw(&udp);
+        assert_eq!(bytes, b"to the task");
         udp.send_to(b"from the task", client).unwrap();
-        let (length, source) = stranger.recv_from(&mut buffer).unwrap();
-        assert_eq!((&buffer[..length], source), (&b"from the task"[..], reached.parse().unwrap()));
+        assert_eq!(receive_raw(&stranger), (b"from the task".to_vec(), reached.parse().unwrap()));
 
         let mut stream = lab.connect(reached).unwrap();
         stream.write_all(b"to the task").unwrap();
         let (mut accepted, _) = tcp.accept().unwrap();
-        accepted.read_exact(&mut buffer[..11]).unwrap();
-        assert_eq!(&buffer[..11], b"to the task");
+        let mut bytes = [0; 11];
+        accepted.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"to the task");
 
         let asked = query("web", RecordType::A);
         assert_eq!(addresses(&lab.ask_all(&asked)), ["10.0.1.1"], "beside {bound}");
@@ -129,8 +129,7 @@ fn an_answer_comes_from_where_the_question_went() {
     for from in ["0.0.0.0:0", "127.0.0.1:0", "127.0.0.11:0"] {
         let client = lab.udp("container", from);
         client.send_to(&query("web", RecordType::A).to_vec().unwrap(), RESOLVER).unwrap();
-        let (_, source) = client.recv_from(&mut [0; 512]).unwrap();
-        assert_eq!(source, RESOLVER.parse().unwrap());
+        assert_eq!(receive_raw(&client).1, RESOLVER.parse().unwrap());
     }
 }
 

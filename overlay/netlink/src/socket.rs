@@ -3,8 +3,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    ErrorMessage, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    ErrorMessage, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE,
+    NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -16,6 +16,8 @@ pub const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
 /// Requests sent at once: the kernel's answers to all of them fit into the socket's receive buffer.
 pub const BATCH_MAX: usize = 64;
 
+/// A list that changes while it is read is read again, this often at most.
+const DUMP_TRIES: usize = 4;
 /// Bytes that every message begins at a multiple of (`NLMSG_ALIGNTO`).
 const ALIGNMENT: usize = 4;
 
@@ -65,7 +67,7 @@ impl Route {
 
     /// Asks for one thing that the kernel has.
     pub fn ask(&mut self, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
-        Ok(self.exchange(message, NLM_F_REQUEST | NLM_F_ACK)?.pop())
+        Ok(self.exchange(message, NLM_F_REQUEST | NLM_F_ACK)?.0.pop())
     }
 
     /// Has the kernel do several things in order; none waits for the one before, and none fails with it. Answers how
@@ -102,28 +104,37 @@ impl Route {
 
     /// Lists what the kernel has.
     pub fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
-        // The kernel runs one dump per socket: each is read to its end before anything else is asked.
-        self.exchange(message, NLM_F_REQUEST | NLM_F_DUMP)
+        for _ in 1..DUMP_TRIES {
+            let (found, whole) = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
+            if whole {
+                return Ok(found);
+            }
+        }
+        // Somebody changes it faster than it is read: what is missed is looked at again next time.
+        Ok(self.exchange(message, NLM_F_REQUEST | NLM_F_DUMP)?.0)
     }
 
+    /// Sends a request and reads all answers, to the end: the kernel runs one dump per socket. False where what it
+    /// lists changed meanwhile.
     fn exchange(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
-    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    ) -> Result<(Vec<RouteNetlinkMessage>, bool), NetlinkError> {
         let mut bytes = Vec::new();
         self.write(message, flags, &mut bytes);
         self.socket.send(&bytes, 0)?;
-        let mut found = Vec::new();
+        let (mut found, mut whole) = (Vec::new(), true);
         loop {
             for answer in self.receive()? {
                 if answer.header.sequence_number != self.sequence {
                     continue;
                 }
+                whole &= answer.header.flags & NLM_F_DUMP_INTR == 0;
                 match answer.payload {
                     NetlinkPayload::InnerMessage(message) => found.push(message),
-                    NetlinkPayload::Done(_) => return Ok(found),
-                    NetlinkPayload::Error(error) => return outcome(&error).map(|()| found),
+                    NetlinkPayload::Done(_) => return Ok((found, whole)),
+                    NetlinkPayload::Error(error) => return outcome(&error).map(|()| (found, whole)),
                     _ => {}
                 }
             }

@@ -1,10 +1,11 @@
-//! How balancing lies in maps and chains: two maps with all services, and one chain for each way to balance, which
-//! all services of that way share. So neither a packet nor a change pays for the number of services.
+//! How balancing lies in maps and chains: one map with all services, one with all backends, and one chain for each
+//! way to balance, which all services of that way share. So neither a packet nor a change pays for the number of
+//! services.
 //!
-//! A key is `address . protocol . port`; for a frontend of an address protocol and port are zero, for a port of any
-//! own address the address is. `service` says of a key in which way it is balanced and among how many, `balance`
-//! leads from there to the chain, which picks a slot and finds it in `backend` by `key . slot`. That `service` holds
-//! a number instead of a verdict saves the kernel to follow ten thousand verdicts at every change.
+//! A key is what the frontend says: an address, or protocol and port, or all three. The first map says how it is
+//! balanced, as a number that a small map leads from to the chain; that picks a slot and finds it in the second map by
+//! key and slot. (If the first map led to chains itself, the kernel would follow every one of its elements whenever
+//! one is added: 5 ms for ten thousand services, instead of 0.05 ms.)
 
 use std::net::IpAddr;
 
@@ -78,9 +79,9 @@ impl Ip {
         }
     }
 
-    /// The register behind an address that is in the first.
+    /// Registers of an address: the first one behind an address that begins in the first.
     pub const fn behind(self) -> u8 {
-        (self.octets() / FIELD) as u8
+        (self.octets() / 4) as u8
     }
 }
 
@@ -91,28 +92,12 @@ pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Bytes of a register, to which each field of a key is padded.
-const FIELD: u32 = 4;
 /// Where keys begin.
 pub(crate) const KEY: Register = Register(0);
 /// Where everything else is: behind the longest key.
 pub(crate) const VALUE: Register = Register(8);
 
-pub(crate) const SERVICE: &str = "service";
-pub(crate) const BACKEND: &str = "backend";
-pub(crate) const BALANCE: &str = "balance";
-
-/// The three maps of one version.
-pub(crate) fn maps(ip: Ip) -> [(String, Form); 3] {
-    let key = ip.address().and(Type::PROTOCOL).and(Type::PORT);
-    [
-        (ip.name(SERVICE), Form::map(key, Type::MARK)),
-        (ip.name(BACKEND), Form::map(key.and(Type::MARK), ip.address().and(Type::PORT))),
-        (ip.name(BALANCE), Form::verdicts(Type::MARK)),
-    ]
-}
-
-/// Which fields of a key say something.
+/// What of a frontend is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Shape {
     /// The address alone.
@@ -123,52 +108,91 @@ pub(crate) enum Shape {
     AnyPort,
 }
 
-impl Shape {
-    const ALL: [Self; 3] = [Self::Address, Self::Port, Self::AnyPort];
+/// All frontends of one shape and version: they share two maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Kind {
+    shape: Shape,
+    ip: Ip,
+}
 
-    const fn of(frontend: &Frontend) -> Self {
-        match frontend {
-            Frontend::Address(_) => Self::Address,
-            Frontend::Port { address, .. } if address.is_unspecified() => Self::AnyPort,
-            Frontend::Port { .. } => Self::Port,
-        }
+impl Kind {
+    pub const fn new(shape: Shape, ip: Ip) -> Self {
+        Self { shape, ip }
     }
 
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Address => "address",
-            Self::Port => "port",
-            Self::AnyPort => "anyport",
-        }
-    }
-
-    /// Reads a packet's key.
-    fn key(self, ip: Ip) -> Rule {
-        let (protocol, port) = (Register(ip.behind()), Register(ip.behind() + 1));
-        let address = match self {
-            Self::AnyPort => e::immediate(KEY, &vec![0; ip.octets() as usize]),
-            Self::Address | Self::Port => ip.destination(KEY),
+    fn of(frontend: &Frontend) -> Self {
+        let shape = match frontend {
+            Frontend::Address(_) => Shape::Address,
+            Frontend::Port { address, .. } if address.is_unspecified() => Shape::AnyPort,
+            Frontend::Port { .. } => Shape::Port,
         };
-        match self {
-            Self::Address => vec![address, e::immediate(protocol, &[0; 2 * FIELD as usize])],
-            Self::Port | Self::AnyPort => vec![
-                address,
-                e::meta(Meta::Protocol, protocol),
-                // The destination's port is at the same place in TCP, UDP and SCTP.
-                e::payload(Base::Transport, 2, 2, port),
-            ],
-        }
+        Self { shape, ip: Ip::of(frontend.address()) }
     }
 
-    /// `… map @service vmap @balance`.
-    pub fn rule(self, ip: Ip) -> Rule {
-        let mut rule = ip.only().to_vec();
-        rule.extend(self.key(ip));
-        rule.push(e::look_up(&ip.name(SERVICE), KEY, VALUE));
-        rule.push(e::go_to(&ip.name(BALANCE), VALUE));
+    /// The map from frontends to how they are balanced.
+    fn services(self) -> String {
+        self.ip.name(match self.shape {
+            Shape::Address => "address",
+            Shape::Port => "port",
+            Shape::AnyPort => "anyport",
+        })
+    }
+
+    /// The map from slots to backends.
+    fn backends(self) -> String {
+        format!("{}-backend", self.services())
+    }
+
+    /// Both maps, empty.
+    pub fn maps(self) -> [(String, Form); 2] {
+        let key = match self.shape {
+            Shape::Address => self.ip.address(),
+            Shape::Port => self.ip.address().and(Type::PROTOCOL).and(Type::PORT),
+            Shape::AnyPort => Type::PROTOCOL.and(Type::PORT),
+        };
+        let value = match self.shape {
+            Shape::Address => self.ip.address(),
+            Shape::Port | Shape::AnyPort => self.ip.address().and(Type::PORT),
+        };
+        [
+            (self.services(), Form::map(key, Type::MARK)),
+            (self.backends(), Form::map(key.and(Type::MARK), value)),
+        ]
+    }
+
+    /// Reads a packet's key; the register behind it.
+    fn key(self) -> (Rule, Register) {
+        let (mut rule, mut next) = (Rule::new(), KEY);
+        if self.shape != Shape::AnyPort {
+            rule.push(self.ip.destination(KEY));
+            next = Register(self.ip.behind());
+        }
+        if self.shape != Shape::Address {
+            rule.push(e::meta(Meta::Protocol, next));
+            // The destination's port is at the same place in TCP, UDP and SCTP.
+            rule.push(e::payload(Base::Transport, 2, 2, Register(next.0 + 1)));
+            next = Register(next.0 + 2);
+        }
+        (rule, next)
+    }
+
+    /// `ip daddr . meta l4proto . th dport map @port4 vmap @balance`.
+    pub fn rule(self) -> Rule {
+        let mut rule = self.ip.only().to_vec();
+        rule.extend(self.key().0);
+        // The chain's key has a field of zeros in front, because nft up to 1.0.9 ends with a failed assertion when it
+        // lists a rule in which what one map yields is the whole key of another.
+        rule.push(e::immediate(VALUE, &[0; 8]));
+        rule.push(e::look_up(&self.services(), KEY, Register(VALUE.0 + 1)));
+        rule.push(e::go_to(BALANCE, VALUE));
         rule
     }
 }
+
+/// The map from how services are balanced to chains.
+pub(crate) const BALANCE: &str = "balance";
+/// Its form.
+pub(crate) const BALANCE_FORM: Form = Form::verdicts(Type::MARK.and(Type::MARK));
 
 /// Frontends take turns with those of the same lane only, so that two services that call each other do not keep
 /// the same step.
@@ -177,10 +201,9 @@ const LANES: u8 = 32;
 /// One way to balance: what a chain is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Way {
-    pub ip: Ip,
-    shape: Shape,
+    kind: Kind,
     balance: Balance,
-    /// Which of several chains of the same kind.
+    /// Which of several chains that do the same.
     lane: u8,
     /// Backends to choose from. Without any, clients are refused.
     count: u16,
@@ -188,71 +211,75 @@ pub(crate) struct Way {
 
 impl Way {
     fn of(frontend: &Frontend, service: &Virtual) -> Self {
-        let count = service.backends.len() as u16;
-        // Without a choice every way is the same.
-        let balance = if count > 1 { service.balance } else { Balance::default() };
+        let balance = service.balance;
+        let fold = |lane: u8, byte: &u8| lane.wrapping_mul(31).wrapping_add(*byte);
         let lane = match balance {
-            Balance::RoundRobin => {
-                key(frontend).iter().fold(0u8, |lane, byte| lane.wrapping_mul(31).wrapping_add(*byte)) % LANES
-            }
-            _ => 0,
+            Balance::RoundRobin => key(frontend).iter().fold(0, fold) % LANES,
+            Balance::Random | Balance::SourceHash => 0,
         };
-        Self { ip: Ip::of(frontend.address()), shape: Shape::of(frontend), balance, lane, count }
+        Self { kind: Kind::of(frontend), balance, lane, count: service.backends.len() as u16 }
     }
 
-    /// As the value of `service`.
-    pub fn number(self) -> Vec<u8> {
-        let [high, low] = self.count.to_be_bytes();
-        vec![(self.shape as u8) << 4 | self.balance as u8, self.lane, high, low]
-    }
-
-    /// From a value of `service`.
-    fn read(ip: Ip, number: &[u8]) -> Option<Self> {
-        let &[kind, lane, high, low] = number else { return None };
-        let shape = Shape::ALL.into_iter().find(|shape| *shape as u8 == kind >> 4)?;
-        let balance = Balance::ALL.into_iter().find(|balance| *balance as u8 == kind & 0xf)?;
-        Some(Self { ip, shape, balance, lane, count: u16::from_be_bytes([high, low]) })
-    }
-
-    /// The name of its chain.
+    /// The name of its chain: `port4-round-robin-3-17`.
     pub fn chain(self) -> String {
-        let (place, count) = (self.ip.name(self.shape.name()), self.count);
-        match self.balance {
-            _ if count == 0 => format!("{place}-refuse"),
-            Balance::Random => format!("{place}-random-{count}"),
-            Balance::RoundRobin => format!("{place}-round-robin-{count}-{}", self.lane),
-            Balance::SourceHash => format!("{place}-source-hash-{count}"),
-        }
+        format!("{}-{}-{}-{}", self.kind.services(), name(self.balance), self.count, self.lane)
+    }
+
+    /// As a value of the map of services. The kernel shows it as a number of the host's order.
+    fn number(self) -> [u8; 4] {
+        let Kind { shape, ip } = self.kind;
+        let [high, low] = self.count.to_be_bytes();
+        let place = (shape as u8) << 6 | (ip as u8) << 4 | self.balance as u8;
+        u32::from_be_bytes([place, self.lane, high, low]).to_ne_bytes()
+    }
+
+    /// From a value of the map of services.
+    fn read(kind: Kind, number: &[u8]) -> Option<Self> {
+        let [place, lane, high, low] = u32::from_ne_bytes(number.try_into().ok()?).to_be_bytes();
+        let balance = Balance::ALL.into_iter().find(|balance| *balance as u8 == place & 0xf)?;
+        Some(Self { kind, balance, lane, count: u16::from_be_bytes([high, low]) })
+    }
+
+    /// The element that leads to its chain.
+    pub fn element(self) -> Element {
+        let key = [[0; 4], self.number()].concat();
+        (BALANCE.to_owned(), key, Value::Goto(self.chain()))
     }
 
     /// The rules of its chain.
     pub fn rules(self) -> Vec<Rule> {
-        let count = self.count.into();
-        let slot = Register(self.ip.behind() + 2);
-        let first = self.translate(vec![e::immediate(slot, &[0; FIELD as usize])]);
+        let (count, slot) = (self.count.into(), self.kind.key().1);
         let pick = match self.balance {
             _ if count == 0 => return refuse(),
-            _ if count == 1 => return vec![first],
+            _ if count == 1 => return vec![self.translate(vec![e::by_chance(1, slot)])],
             Balance::Random => vec![e::by_chance(count, slot)],
             Balance::RoundRobin => vec![e::in_turn(count, slot)],
             Balance::SourceHash => {
-                vec![self.ip.source(VALUE), e::hash(VALUE, self.ip.octets(), count, slot)]
+                let ip = self.kind.ip;
+                vec![ip.source(VALUE), e::hash(VALUE, ip.octets(), count, slot)]
             }
         };
         // A slot that somebody removed by hand, or that goes in this very moment: the first one is always there.
-        vec![self.translate(pick), first]
+        vec![self.translate(pick), self.translate(vec![e::by_chance(1, slot)])]
     }
 
+    /// `dnat to KEY . PICK map @port4-backend`.
     fn translate(self, pick: Rule) -> Rule {
-        let port = match self.shape {
-            Shape::Address => None,
-            Shape::Port | Shape::AnyPort => Some(Register(VALUE.0 + self.ip.behind())),
-        };
-        let mut rule = self.shape.key(self.ip);
+        let Kind { shape, ip } = self.kind;
+        let port = (shape != Shape::Address).then_some(Register(VALUE.0 + ip.behind()));
+        let mut rule = self.kind.key().0;
         rule.extend(pick);
-        rule.push(e::look_up(&self.ip.name(BACKEND), KEY, VALUE));
-        rule.push(e::translate_destination(self.ip.number(), VALUE, port));
+        rule.push(e::look_up(&self.kind.backends(), KEY, VALUE));
+        rule.push(e::translate_destination(ip.number(), VALUE, port));
         rule
+    }
+}
+
+const fn name(balance: Balance) -> &'static str {
+    match balance {
+        Balance::Random => "random",
+        Balance::RoundRobin => "round-robin",
+        Balance::SourceHash => "source-hash",
     }
 }
 
@@ -267,13 +294,13 @@ pub(crate) type Element = (String, Vec<u8>, Value);
 
 /// A frontend's key.
 fn key(frontend: &Frontend) -> Vec<u8> {
-    let mut key = octets(frontend.address());
-    match frontend {
-        Frontend::Address(_) => key.extend([0; 2 * FIELD as usize]),
-        Frontend::Port { protocol, port, .. } => {
-            let [high, low] = port.to_be_bytes();
-            key.extend([protocol.number(), 0, 0, 0, high, low, 0, 0]);
-        }
+    let mut key = Vec::new();
+    if Kind::of(frontend).shape != Shape::AnyPort {
+        key.extend(octets(frontend.address()));
+    }
+    if let Frontend::Port { protocol, port, .. } = frontend {
+        let [high, low] = port.to_be_bytes();
+        key.extend([protocol.number(), 0, 0, 0, high, low, 0, 0]);
     }
     key
 }
@@ -285,40 +312,42 @@ fn read_address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// The map and the key in which a frontend is found, and how to read on from its value: a map and the keys of its
-/// backends, slot by slot.
+/// The map and the key in which a frontend is found.
 pub fn question(of: &Frontend) -> (String, Vec<u8>) {
-    (Ip::of(of.address()).name(SERVICE), key(of))
+    (Kind::of(of).services(), key(of))
 }
 
-/// See [`question`]: where the backends are, and how they are balanced.
-pub fn backends_of(of: &Frontend, answer: &[u8]) -> Option<(String, Vec<Vec<u8>>, Balance)> {
-    let way = Way::read(Ip::of(of.address()), answer)?;
+/// How the answer to [`question`] says that it is balanced, and where the backends are: a map, and a key for each slot.
+pub fn backends_of(of: &Frontend, answer: &[u8]) -> Option<(Balance, String, Vec<Vec<u8>>)> {
+    let way = Way::read(Kind::of(of), answer)?;
     let keys = (0..way.count).map(|slot| slot_key(of, slot.into())).collect();
-    Some((way.ip.name(BACKEND), keys, way.balance))
+    Some((way.balance, way.kind.backends(), keys))
 }
 
 /// A backend out of its value in the map.
 pub fn read_backend(of: &Frontend, value: &[u8]) -> Option<Backend> {
     let (address, port) = value.split_at_checked(Ip::of(of.address()).octets() as usize)?;
-    let &[high, low, 0, 0] = port else { return None };
-    let port = match of {
-        Frontend::Address(_) => None,
-        Frontend::Port { .. } => Some(u16::from_be_bytes([high, low])),
+    let port = match *port {
+        [high, low, 0, 0] => Some(u16::from_be_bytes([high, low])),
+        _ => None,
     };
     Some(Backend { address: read_address(address)?, port })
 }
 
 fn slot_key(of: &Frontend, slot: u32) -> Vec<u8> {
     let mut key = key(of);
-    // What numbers are chosen by is in host order.
+    // The kernel picks numbers in host order.
     key.extend(slot.to_ne_bytes());
     key
 }
 
 fn write_backend(backend: &Backend) -> Vec<u8> {
-    let [high, low] = backend.port.unwrap_or(0).to_be_bytes();
-    [octets(backend.address), vec![high, low, 0, 0]].concat()
+    let mut value = octets(backend.address);
+    if let Some(port) = backend.port {
+        let [high, low] = port.to_be_bytes();
+        value.extend([high, low, 0, 0]);
+    }
+    value
 }
 
 /// How a service is balanced and all its elements; `None` for a port without backends, which has none.
@@ -327,9 +356,9 @@ pub(crate) fn write(of: &Frontend, service: &Virtual) -> Option<(Way, Vec<Elemen
         return None;
     }
     let way = Way::of(of, service);
-    let mut elements = vec![(way.ip.name(SERVICE), key(of), Value::Bytes(way.number()))];
+    let mut elements = vec![(way.kind.services(), key(of), Value::Bytes(way.number().to_vec()))];
     elements.extend(service.backends.iter().zip(0..).map(|(backend, slot)| {
-        (way.ip.name(BACKEND), slot_key(of, slot), Value::Bytes(write_backend(backend)))
+        (way.kind.backends(), slot_key(of, slot), Value::Bytes(write_backend(backend)))
     }));
     Some((way, elements))
 }

@@ -33,7 +33,7 @@ pub fn observed(tables: &Tables, frontend: &Frontend) -> Option<Virtual> {
         Value::Bytes(value) => Some(value.as_slice()),
         _ => None,
     };
-    let (map, keys, balance) = backends_of(frontend, find(question(frontend))?)?;
+    let (balance, map, keys) = backends_of(frontend, find(question(frontend))?)?;
     let backends = keys.into_iter().filter_map(|key| read_backend(frontend, find((map.clone(), key))?));
     Some(Virtual { balance, backends: backends.collect() })
 }

@@ -75,7 +75,7 @@ impl Type {
     /// Any four bytes.
     pub const MARK: Self = Self { kind: 19, length: 4 };
 
-    /// This field and another one behind.
+    /// These fields and one more behind.
     pub const fn and(self, next: Self) -> Self {
         Self { kind: self.kind << 6 | next.kind, length: self.length + next.length }
     }

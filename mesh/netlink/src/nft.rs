@@ -86,8 +86,8 @@ impl Nft {
     /// The kernel could not be asked.
     pub fn lookup(&mut self, frontend: &Frontend) -> Result<Option<Virtual>, NetfilterError> {
         let (map, key) = question(frontend);
-        let way = self.element(&map, &key)?;
-        let Some((map, keys, balance)) = way.and_then(|way| backends_of(frontend, &way)) else {
+        let answer = self.element(&map, &key)?;
+        let Some((balance, map, keys)) = answer.and_then(|answer| backends_of(frontend, &answer)) else {
             return Ok(None);
         };
         let mut backends = Vec::new();
@@ -103,8 +103,8 @@ impl Nft {
         write::element(&mut list, key, None);
         let body = write::of_map(map, list);
         let found = self.get(request(Family::Inet, libc::NFT_MSG_GETSETELEM, 0, body))?;
-        let value = found.iter().flat_map(|body| read::elements(body)).next();
-        Ok(value.and_then(|(_, value)| match value {
+        let first = found.iter().flat_map(|body| read::elements(body)).next();
+        Ok(first.and_then(|(_, value)| match value {
             Value::Bytes(bytes) => Some(bytes),
             _ => None,
         }))

@@ -74,15 +74,15 @@ fn what_is_applied_is_observed() {
         services(&mut program);
         assert!(!repair(&mut nft, &program).is_empty());
         let found = nft.observe().unwrap();
+        if std::env::var_os("SHOW").is_some() {
+            eprintln!("{}", lab.run("host", "nft list ruleset; nft -j list ruleset | wc -c"));
+        }
         for (frontend, service) in program.services() {
             let expected = Some(service.clone())
                 .filter(|service| matches!(frontend, Frontend::Address(_)) || !service.backends.is_empty());
             let normal = |v: Option<Virtual>| v.map(|v| v.backends);
             assert_eq!(normal(nft.lookup(frontend).unwrap()), normal(expected.clone()), "{frontend:?}");
             assert_eq!(normal(covey_mesh::observed(&found, frontend)), normal(expected), "{frontend:?}");
-        }
-        if std::env::var_os("SHOW").is_some() {
-            eprintln!("{}", lab.run("host", "nft list ruleset"));
         }
     }
     repair(&mut nft, &Program::default());

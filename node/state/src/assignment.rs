@@ -54,6 +54,7 @@ impl Assignment {
                 network: Arc::new(store.network(attachment.network)?.config()),
                 addresses: attachment.addresses.clone(),
                 aliases: aliases.map(|spec| spec.aliases.clone()).unwrap_or_default(),
+                attachment: None,
             })
         };
         let service = store.service(task.service);
@@ -80,6 +81,7 @@ impl Assignment {
     pub fn wiring(&self) -> Wiring {
         Wiring {
             edge: self.edge,
+            bridge: false,
             networks: self.networks.clone(),
             ports: self.ports.clone(),
             nameservers: Vec::new(),

@@ -338,6 +338,9 @@ pub struct Exposure {
 pub struct Wiring {
     /// It has an interface at the edge: a way out, and published ports.
     pub edge: bool,
+    /// The edge was asked for by itself, as Docker's `bridge`: not only as the way out of its networks.
+    #[serde(default)]
+    pub bridge: bool,
     /// The networks that it is in, the one for names without a dot first.
     pub networks: Vec<Attached>,
     /// Ports of its host that are its own (host mode).
@@ -357,4 +360,7 @@ pub struct Attached {
     pub addresses: Vec<IpAddr>,
     /// More names of the service, or of the plain container, inside it.
     pub aliases: Vec<String>,
+    /// A plain container's place in a network of the cluster, as the store knows it.
+    #[serde(default)]
+    pub attachment: Option<Id>,
 }

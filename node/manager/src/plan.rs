@@ -87,7 +87,7 @@ pub fn plan(store: &Store, observed: &Observed, scope: &Scope, now: Stamp, rando
     if draft.is_cut() {
         draft.wait_for_next_plan(&services);
     }
-    let violation = check::check(store, &draft.store, draft.commands()).err();
+    let violation = check::check(store, &draft.store, observed, draft.commands()).err();
     let mut plan = draft.finish(store.last_changed());
     if let Some(loss) = loss {
         plan.suspended_until = Some(loss.until);

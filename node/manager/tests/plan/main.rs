@@ -7,6 +7,7 @@ mod dispatching;
 mod host;
 mod hosts;
 mod membership;
+mod networks;
 mod placement;
 mod replicas;
 mod restarts;

@@ -49,20 +49,19 @@ pub enum Unanswerable {
 impl Asked {
     /// Reads a query.
     pub fn read(bytes: &[u8]) -> Result<Self, Unanswerable> {
-        let (&[id_high, id_low, flags], true) =
-            (bytes.first_chunk().unwrap_or(&[0; 3]), bytes.len() >= HEADER)
-        else {
+        // The header begins with the id; then one bit tells answers from queries, and four the operation.
+        let Some(&[id_high, id_low, flags, ..]) = bytes.first_chunk::<HEADER>() else {
             return Err(Unanswerable::Silent);
         };
         if flags & 0x80 != 0 {
             return Err(Unanswerable::Silent);
         }
+        let op_code = OpCode::from_u8(flags >> 3 & 0x0f);
         let refused = |code| {
-            let op_code = OpCode::from_u8(flags >> 3 & 0x0f);
             let id = u16::from_be_bytes([id_high, id_low]);
             Err(Unanswerable::Refused(Box::new(Message::error_msg(id, op_code, code))))
         };
-        if flags >> 3 & 0x0f != u8::from(OpCode::Query) {
+        if op_code != OpCode::Query {
             return refused(ResponseCode::NotImp);
         }
         let Ok(Message { metadata, mut queries, edns, .. }) = Message::from_vec(bytes) else {

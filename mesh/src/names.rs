@@ -140,9 +140,10 @@ impl View<'_> {
     /// The answer of the first network that has records, else of its own host name. `turn` moves which record comes
     /// first: count questions with it.
     pub fn answer(&self, question: &Question, turn: u64) -> Answer {
-        let networks = self.zones.iter().fold(Answer::Unknown, |answer, zone| {
-            answer.or_else(|| zone.answer(question, turn))
-        });
+        let networks = self
+            .zones
+            .iter()
+            .fold(Answer::Unknown, |answer, zone| answer.or_else(|| zone.answer(question, turn)));
         networks.or_else(|| self.own(question, turn))
     }
 

@@ -1,10 +1,13 @@
 //! Between the wire and the words of the cluster: what cannot be said there is refused here, once.
 
 pub mod container;
+pub mod exposure;
 pub mod image;
 pub mod later;
 pub mod mount;
+pub mod network;
 pub mod node;
+pub mod port;
 pub mod reference;
 pub mod service;
 pub mod swarm;

@@ -25,6 +25,7 @@ mod door;
 mod events;
 mod execs;
 mod filters;
+mod networks;
 mod params;
 mod route;
 mod server;

@@ -2,6 +2,7 @@
 
 mod auth;
 mod container;
+mod covey;
 mod event;
 mod exec;
 mod image;
@@ -29,6 +30,7 @@ pub fn all(app: App) -> Router {
     let nouns = [
         auth::routes(),
         container::routes(),
+        covey::routes(),
         event::routes(),
         exec::routes(),
         image::routes(),

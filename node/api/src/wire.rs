@@ -4,9 +4,11 @@
 //! leaves out what Docker leaves out, for clients look at what is there.
 
 pub mod container;
+pub mod covey;
 pub mod event;
 pub mod exec;
 pub mod image;
+pub mod network;
 pub mod node;
 pub mod service;
 pub mod swarm;

@@ -1,15 +1,18 @@
 //! Plain containers.
 
-use std::{collections::BTreeMap, time::Duration};
+mod network;
+
+use std::time::Duration;
 
 use covey_state::{
     container::{Amount, ContainerSpec, Mount, MountKind, Resources},
     time::Stamp,
 };
 
-use super::{amount, later, mount, service::amount_from_wire};
+pub use self::network::{Wanted, wanted};
+use super::{amount, later, mount, port, service::amount_from_wire};
 use crate::{
-    engine::{Container, ContainerState, CreateContainer, Network},
+    engine::{Container, ContainerState, CreateContainer, Join, Network},
     failure::Failure,
     wire::{Empty, Time, container as wire},
 };
@@ -19,9 +22,16 @@ pub const STORAGE_DRIVER: &str = "overlay2";
 /// Characters of a command in a list.
 const COMMAND_CHARS_MAX: usize = 512;
 
-/// The container of a request.
-pub fn from_wire(request: wire::CreateRequest, name: &str) -> Result<CreateContainer, Failure> {
-    let wire::CreateRequest { config, host_config: host, networking_config } = request;
+/// The container of a request, with the places that it is to have in networks, by the names of these. `image_ports` are
+/// those that its image says it serves.
+pub fn from_wire(
+    request: wire::CreateRequest,
+    name: &str,
+    mode: Option<Network>,
+    places: Vec<(String, Join)>,
+    image_ports: &[String],
+) -> Result<CreateContainer, Failure> {
+    let wire::CreateRequest { config, host_config: mut host, .. } = request;
     later::refuse(&config.rest, later::CONFIG)?;
     later::refuse(&host.rest, later::HOST_CONFIG)?;
     if config.tty {
@@ -34,10 +44,12 @@ pub fn from_wire(request: wire::CreateRequest, name: &str) -> Result<CreateConta
         return Err(Failure::invalid("no image specified"));
     }
     check_name(name)?;
-    let network = network(&host.network_mode)?;
-    if let Some(other) = networking_config.endpoints_config.keys().find(|name| self::network(name).is_err()) {
-        return Err(Failure::not_yet(format!("--network {other}")));
-    }
+    let exposed = network::exposed(image_ports.iter().chain(config.exposed_ports.keys()))?;
+    let bindings = std::mem::take(&mut host.port_bindings);
+    let ports = port::from_bindings(bindings, host.publish_all_ports, &exposed)?;
+    // The host's own network needs nothing published, and without a network nothing is reached: Docker drops them too.
+    let has_ports = !matches!(mode, Some(Network::Host | Network::None));
+    let named = || Network::Named(places.first().map(|(name, _)| name.clone()).unwrap_or_default());
     Ok(CreateContainer {
         name: name.to_owned(),
         resources: Resources {
@@ -50,10 +62,10 @@ pub fn from_wire(request: wire::CreateRequest, name: &str) -> Result<CreateConta
         },
         open_stdin: config.open_stdin,
         auto_remove: host.auto_remove,
-        network,
-        networks: Vec::new(),
-        ports: Vec::new(),
-        nameservers: Vec::new(),
+        network: mode.unwrap_or_else(named),
+        networks: places.into_iter().map(|(_, join)| join).collect(),
+        ports: if has_ports { ports } else { Vec::new() },
+        nameservers: network::nameservers(&host.dns)?,
         spec: spec(config, host)?,
     })
 }
@@ -89,15 +101,6 @@ fn spec(config: wire::Config, host: wire::HostConfig) -> Result<ContainerSpec, F
     })
 }
 
-fn network(mode: &str) -> Result<Network, Failure> {
-    match mode {
-        "" | "default" | "bridge" => Ok(Network::Bridge),
-        "host" => Ok(Network::Host),
-        "none" => Ok(Network::None),
-        other => Err(Failure::not_yet(format!("--network {other}"))),
-    }
-}
-
 fn check_name(name: &str) -> Result<(), Failure> {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     let fine = name.bytes().next().is_none_or(|first| first.is_ascii_alphanumeric())
@@ -112,8 +115,8 @@ fn check_name(name: &str) -> Result<(), Failure> {
     )))
 }
 
-/// A container in a list, as of `now`.
-pub fn summary(container: &Container, now: Stamp) -> wire::Summary {
+/// A container in a list, as of `now`; `host` is the id of this host's daemon.
+pub fn summary(container: &Container, host: &str, now: Stamp) -> wire::Summary {
     wire::Summary {
         id: container.id.clone(),
         names: vec![format!("/{}", container.name)],
@@ -121,18 +124,18 @@ pub fn summary(container: &Container, now: Stamp) -> wire::Summary {
         image_id: container.image_id.clone(),
         command: container.argv.join(" ").chars().take(COMMAND_CHARS_MAX).collect(),
         created: container.created_at.0.div_euclid(1_000_000_000),
-        ports: [],
+        ports: network::ports(container),
         labels: container.spec.labels.clone(),
         state: container.state.as_str(),
         status: status(container, now),
         host_config: wire::SummaryHostConfig { network_mode: container.network.as_str().to_owned() },
-        network_settings: network_settings(container),
+        network_settings: network::settings(container, host),
         mounts: mount_points(container),
     }
 }
 
-/// A container by itself.
-pub fn inspect(container: &Container) -> wire::Inspect {
+/// A container by itself; `host` is the id of this host's daemon.
+pub fn inspect(container: &Container, host: &str) -> wire::Inspect {
     let (path, args) =
         container.argv.split_first().map_or_else(Default::default, |(path, args)| (path.clone(), args));
     let is = |state| container.state == state;
@@ -163,7 +166,7 @@ pub fn inspect(container: &Container) -> wire::Inspect {
         host_config: host_config(container),
         mounts: mount_points(container),
         config: config(container),
-        network_settings: network_settings(container),
+        network_settings: network::settings(container, host),
     }
 }
 
@@ -182,6 +185,9 @@ fn config(container: &Container) -> wire::Config {
         working_dir: spec.workdir.clone(),
         entrypoint: spec.command.clone(),
         labels: spec.labels.clone(),
+        exposed_ports: (container.exposed.iter())
+            .map(|exposed| (port::text(exposed.port, exposed.protocol), Empty {}))
+            .collect(),
         stop_signal: spec.stop_signal.clone(),
         stop_timeout: spec.stop_grace.and_then(|grace| i64::try_from(grace.as_secs()).ok()),
         ..wire::Config::default()
@@ -193,6 +199,8 @@ fn host_config(container: &Container) -> wire::HostConfig {
     let Resources { limits, reservations, pids_limit } = container.resources;
     wire::HostConfig {
         network_mode: container.network.as_str().to_owned(),
+        port_bindings: network::bindings(container),
+        dns: container.nameservers.iter().map(ToString::to_string).collect(),
         restart_policy: wire::RestartPolicy { name: "no".to_owned(), maximum_retry_count: 0 },
         auto_remove: container.auto_remove,
         readonly_rootfs: container.spec.read_only,
@@ -222,24 +230,6 @@ fn mount_points(container: &Container) -> Vec<wire::MountPoint> {
         }
     };
     container.spec.mounts.iter().map(point).collect()
-}
-
-fn network_settings(container: &Container) -> wire::NetworkSettings {
-    let first = |v4: bool| {
-        let mut addresses = container.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-        let found = addresses.find(|net| net.addr().is_ipv4() == v4);
-        found.map(|net| net.addr().to_string()).unwrap_or_default()
-    };
-    let endpoint = wire::EndpointSettings {
-        network_id: container.network.as_str().to_owned(),
-        ip_address: first(true),
-        ipv6_address: first(false),
-    };
-    wire::NetworkSettings {
-        networks: BTreeMap::from([(container.network.as_str().to_owned(), endpoint)]),
-        ports: Empty {},
-        ip_address: first(true),
-    }
 }
 
 /// `Up 5 seconds`, `Exited (0) 3 minutes ago`.

@@ -4,12 +4,8 @@ use serde_json::Value;
 
 use crate::{failure::Failure, wire::Rest};
 
-/// Fields of `ServiceSpec`.
-pub const SERVICE: &[(&str, &str)] = &[("Networks", "--network")];
-
 /// Fields of `TaskTemplate`.
 pub const TASK: &[(&str, &str)] = &[
-    ("Networks", "--network"),
     ("LogDriver", "--log-driver"),
     ("PluginSpec", "a service of plugins"),
     ("NetworkAttachmentSpec", "attaching containers to networks"),
@@ -40,9 +36,6 @@ pub const PLACEMENT: &[(&str, &str)] =
 /// Fields of `Reservations`.
 pub const RESERVATION: &[(&str, &str)] = &[("GenericResources", "--generic-resource")];
 
-/// Fields of `EndpointSpec`.
-pub const ENDPOINT: &[(&str, &str)] = &[("Ports", "--publish")];
-
 /// Fields of `Mount`.
 pub const MOUNT: &[(&str, &str)] = &[
     ("BindOptions", "options of bind mounts"),
@@ -69,8 +62,6 @@ pub const CONFIG: &[(&str, &str)] = &[
 
 /// Fields of a plain container's `HostConfig`.
 pub const HOST_CONFIG: &[(&str, &str)] = &[
-    ("PortBindings", "--publish"),
-    ("PublishAllPorts", "--publish-all"),
     ("Privileged", "--privileged"),
     ("CapAdd", "--cap-add"),
     ("CapDrop", "--cap-drop"),
@@ -82,7 +73,6 @@ pub const HOST_CONFIG: &[(&str, &str)] = &[
     ("VolumeDriver", "--volume-driver"),
     ("Links", "--link"),
     ("ExtraHosts", "--add-host"),
-    ("Dns", "--dns"),
     ("DnsOptions", "--dns-option"),
     ("DnsSearch", "--dns-search"),
     ("Sysctls", "--sysctl"),
@@ -105,6 +95,14 @@ pub const HOST_CONFIG: &[(&str, &str)] = &[
     ("StorageOpt", "--storage-opt"),
 ];
 
+/// Fields of a plain container's place in a network.
+pub const JOIN: &[(&str, &str)] = &[
+    ("Links", "--link"),
+    ("MacAddress", "--mac-address"),
+    ("DriverOpts", "--driver-opt of a container in a network"),
+    ("GwPriority", "gw-priority"),
+];
+
 /// Fields of an exec.
 pub const EXEC: &[(&str, &str)] = &[("Tty", "--tty"), ("Privileged", "--privileged")];
 
@@ -124,8 +122,7 @@ fn says_something(value: &Value) -> bool {
         Value::Number(number) => number.as_f64() != Some(0.0),
         Value::String(text) => !text.is_empty(),
         Value::Array(items) => !items.is_empty(),
-        // A map of names says something by its keys, an object of fields by their values; an empty list of host
-        // ports still publishes a port.
+        // A map of names says something by its keys, an object of fields by their values.
         Value::Object(fields) => {
             fields.values().any(|field| says_something(field) || *field == Value::Object(Rest::new()))
         }
@@ -144,9 +141,9 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_refused_by_its_option() {
-        let message = "not yet: --publish is not available yet";
-        let ports = json!({"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}});
-        assert_eq!(refusal(ports, HOST_CONFIG).as_deref(), Some(message));
+        let message = "not yet: --add-host is not available yet";
+        let hosts = json!({"ExtraHosts": ["db:10.0.0.1"]});
+        assert_eq!(refusal(hosts, HOST_CONFIG).as_deref(), Some(message));
         assert!(refusal(json!({"Volumes": {"/data": {}}}), CONFIG).is_some());
         assert!(refusal(json!({"Secrets": [{}]}), CONTAINER_SPEC).is_some());
     }
@@ -154,7 +151,7 @@ mod tests {
     #[test]
     fn zero_values_and_unknown_fields_pass() {
         let empty = json!({
-            "PortBindings": {}, "Privileged": false, "Dns": [], "CpuShares": 0, "Links": null, "PidMode": "",
+            "Sysctls": {}, "Privileged": false, "DnsSearch": [], "CpuShares": 0, "Links": null, "PidMode": "",
             "Colour": "red",
         });
         assert_eq!(refusal(empty, HOST_CONFIG), None);

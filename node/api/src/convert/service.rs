@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use covey_state::{
     container::{Amount, ContainerSpec, Resources},
-    network::EndpointSpec,
+    network::AttachmentSpec,
     service::{
         Constraint, FailureAction, Mode, Placement, Platform, RestartCondition, RestartPolicy, Service,
         ServiceSpec, TaskSpec, UpdateConfig, UpdateState, UpdateStatus,
@@ -12,7 +12,7 @@ use covey_state::{
     task::{DesiredState, TaskState},
 };
 
-use super::{amount, duration, later, mount, reference::Reference, task};
+use super::{amount, duration, exposure, later, mount, reference::Reference, task};
 use crate::{
     control::View,
     failure::Failure,
@@ -27,24 +27,17 @@ const NANO_CPUS_MIN: i64 = 1_000_000;
 const BILLION: f64 = 1e9;
 
 /// The spec of a request. What the client leaves out gets its default here, so that a client that reads a service
-/// and writes it back changes nothing.
-pub fn from_wire(spec: wire::ServiceSpec) -> Result<ServiceSpec, Failure> {
-    later::refuse(&spec.rest, later::SERVICE)?;
+/// and writes it back changes nothing. `networks` are those of the request, by their ids.
+pub fn from_wire(spec: wire::ServiceSpec, networks: Vec<AttachmentSpec>) -> Result<ServiceSpec, Failure> {
     check_name(&spec.name)?;
-    if let Some(endpoint) = &spec.endpoint_spec {
-        later::refuse(&endpoint.rest, later::ENDPOINT)?;
-        if !matches!(endpoint.mode.as_str(), "" | "vip" | "dnsrr") {
-            return Err(Failure::invalid(format!("invalid endpoint mode: {:?}", endpoint.mode)));
-        }
-    }
     Ok(ServiceSpec {
         name: spec.name,
         labels: spec.labels,
-        task: task_from_wire(spec.task_template)?,
+        task: TaskSpec { networks, ..task_from_wire(spec.task_template)? },
         mode: mode_from_wire(spec.mode)?,
         update: update_from_wire(spec.update_config)?,
         rollback: update_from_wire(spec.rollback_config)?,
-        endpoint: EndpointSpec::default(),
+        endpoint: exposure::endpoint_from_wire(spec.endpoint_spec)?,
     })
 }
 
@@ -83,6 +76,7 @@ fn task_from_wire(task: wire::TaskSpec) -> Result<TaskSpec, Failure> {
         resources: resources_from_wire(task.resources)?,
         restart: restart_from_wire(task.restart_policy.unwrap_or_default())?,
         placement: placement_from_wire(task.placement)?,
+        // By name so far: whoever knows the networks looks them up.
         networks: Vec::new(),
         force_update: task.force_update,
     })
@@ -214,13 +208,9 @@ pub fn to_wire(spec: &ServiceSpec) -> wire::ServiceSpec {
         },
         update_config: Some(update_to_wire(&spec.update)),
         rollback_config: Some(update_to_wire(&spec.rollback)),
-        endpoint_spec: Some(endpoint()),
-        rest: crate::wire::Rest::new(),
+        endpoint_spec: Some(exposure::endpoint_to_wire(&spec.endpoint)),
+        networks: Vec::new(),
     }
-}
-
-fn endpoint() -> wire::EndpointSpec {
-    wire::EndpointSpec { mode: "vip".to_owned(), ..wire::EndpointSpec::default() }
 }
 
 /// The task template as the Engine API writes it.
@@ -244,6 +234,7 @@ pub fn task_to_wire(spec: &TaskSpec) -> wire::TaskSpec {
         restart_policy: Some(restart_to_wire(spec.restart)),
         placement: placement_to_wire(&spec.placement),
         force_update: spec.force_update,
+        networks: exposure::networks_to_wire(&spec.networks),
         runtime: "container".to_owned(),
         rest: crate::wire::Rest::new(),
     }
@@ -324,8 +315,8 @@ fn update_status(status: &UpdateStatus) -> wire::UpdateStatus {
     }
 }
 
-/// A service as the Engine API writes it; with its status where `view` is given.
-pub fn service_to_wire(service: &Arc<Service>, status_from: Option<&View>) -> wire::Service {
+/// A service as the Engine API writes it, on request with its status.
+pub fn service_to_wire(service: &Arc<Service>, view: &View, with_status: bool) -> wire::Service {
     wire::Service {
         id: service.id.to_string(),
         meta: Meta {
@@ -335,9 +326,9 @@ pub fn service_to_wire(service: &Arc<Service>, status_from: Option<&View>) -> wi
         },
         spec: to_wire(&service.spec),
         previous_spec: service.previous_spec.as_deref().map(to_wire),
-        endpoint: wire::Endpoint { spec: endpoint() },
+        endpoint: exposure::exposure_to_wire(service, &view.store),
         update_status: service.update_status.as_ref().map(update_status),
-        service_status: status_from.map(|view| service_status(service, view)),
+        service_status: with_status.then(|| service_status(service, view)),
     }
 }
 

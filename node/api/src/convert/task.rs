@@ -2,10 +2,10 @@
 
 use covey_state::task::{ContainerStatus, Task, TaskStatus};
 
-use super::service;
+use super::{exposure, port, service};
 use crate::{
     control::View,
-    wire::{Empty, Meta, ObjectVersion, Texts, Time, task as wire},
+    wire::{Meta, ObjectVersion, Texts, Time, task as wire},
 };
 
 /// How far a task is: what was decided, unless something newer was observed.
@@ -35,10 +35,16 @@ pub fn to_wire(task: &Task, view: &View) -> wire::Task {
             message: status.message.clone(),
             err: status.error.clone(),
             container_status: status.container.as_ref().map(container),
-            port_status: Empty {},
+            port_status: wire::PortStatus {
+                ports: (status.container.iter())
+                    .flat_map(|container| container.ports.iter().map(port::to_wire))
+                    .collect(),
+            },
         },
         desired_state: task.desired.as_str(),
-        networks_attachments: [],
+        networks_attachments: (task.attachments.iter())
+            .filter_map(|attachment| exposure::attachment_to_wire(attachment, &view.store))
+            .collect(),
         generic_resources: [],
         volumes: [],
     }

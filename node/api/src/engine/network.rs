@@ -60,7 +60,7 @@ pub struct Join {
 /// A network that a user made on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalNetwork {
-    /// 64 hexadecimal characters.
+    /// Its full id.
     pub id: String,
     /// What was asked for.
     pub spec: NetworkSpec,

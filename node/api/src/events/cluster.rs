@@ -11,7 +11,7 @@ use covey_state::{
 
 use crate::{
     control::StoreChange,
-    convert::service::update_state,
+    convert::{network::OVERLAY, service::update_state},
     wire::{
         Texts,
         event::{Event, Scope},
@@ -28,10 +28,8 @@ fn event_of(event: StoreEvent, change: &StoreChange) -> Option<Event> {
     let (kind, id, what, attributes) = match event {
         StoreEvent::Service(id, what) => ("service", id, what, service_attributes(id, change)?),
         StoreEvent::Node(id, what) => ("node", id, what, node_attributes(id, change)?),
-        StoreEvent::Cluster(_)
-        | StoreEvent::Network(..)
-        | StoreEvent::Attachment(..)
-        | StoreEvent::Task { .. } => return None,
+        StoreEvent::Network(id, what) => ("network", id, what, network_attributes(id, change)?),
+        StoreEvent::Cluster(_) | StoreEvent::Attachment(..) | StoreEvent::Task { .. } => return None,
     };
     let action = match what {
         Change::Created => "create",
@@ -69,6 +67,12 @@ fn node_attributes(id: Id, change: &StoreChange) -> Option<Texts> {
         note(&mut attributes, "state", state(before), state(after));
     }
     Some(attributes)
+}
+
+fn network_attributes(id: Id, change: &StoreChange) -> Option<Texts> {
+    let network = change.after.network(id).or_else(|| change.before.network(id))?;
+    let texts = [("name", network.spec.name.as_str()), ("type", OVERLAY)];
+    Some(texts.map(|(key, value)| (key.to_owned(), value.to_owned())).into())
 }
 
 /// `key.old` and `key.new`, where they differ.

@@ -16,7 +16,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::logs;
+use super::{logs, network::joins};
 use crate::{
     app::App,
     convert,
@@ -54,11 +54,26 @@ impl App {
 async fn create(
     State(app): State<App>,
     params: Params,
-    Json(request): Json<wire::CreateRequest>,
+    Json(mut request): Json<wire::CreateRequest>,
 ) -> Result<Response, Failure> {
-    let request = convert::container::from_wire(request, params.text("name").trim_start_matches('/'))?;
+    let name = params.text("name").trim_start_matches('/');
+    let convert::container::Wanted { mode, networks } = convert::container::wanted(&mut request)?;
+    let places = joins(&app, networks).await.map_err(not_the_image)?;
+    let image_ports = match request.host_config.publish_all_ports {
+        true => app.engine.image(&request.config.image).await?.exposed_ports,
+        false => Vec::new(),
+    };
+    let request = convert::container::from_wire(request, name, mode, places, &image_ports)?;
     let id = app.engine.create(request).await?;
     Ok((StatusCode::CREATED, Reply(wire::Created { id, warnings: Vec::new() })).into_response())
+}
+
+/// Clients take a 404 here for a missing image, and pull it.
+fn not_the_image(failure: Failure) -> Failure {
+    match failure.kind {
+        FailureKind::NotFound => Failure::invalid(failure.message),
+        _ => failure,
+    }
 }
 
 async fn inspect(
@@ -66,7 +81,7 @@ async fn inspect(
     Path(reference): Path<String>,
 ) -> Result<Reply<wire::Inspect>, Failure> {
     let container = app.engine.container(reference.trim_start_matches('/')).await?;
-    Ok(Reply(convert::container::inspect(&container)))
+    Ok(Reply(convert::container::inspect(&container, &app.host.id)))
 }
 
 async fn start(State(app): State<App>, Path(reference): Path<String>) -> Result<StatusCode, Failure> {

@@ -39,10 +39,6 @@ pub fn routes() -> Router<App> {
         routes = routes.route(path, any(move || async move { Failure::not_yet(what) }));
     }
     for (path, what) in [
-        ("/networks/create", "docker network create"),
-        ("/networks/prune", "docker network prune"),
-        ("/networks/{id}/connect", "docker network connect"),
-        ("/networks/{id}/disconnect", "docker network disconnect"),
         ("/volumes/create", "docker volume create"),
         ("/volumes/prune", "docker volume prune"),
         ("/containers/prune", "docker container prune"),

@@ -1,127 +1,276 @@
-//! Networks: those that every node has, to be looked at.
+//! Networks: those of this host, and those of the cluster.
+
+mod join;
 
 use axum::{
-    Json, Router,
+    Json as Reply, Router,
     extract::{Path, State},
-    routing::get,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
 };
-use serde::Serialize;
+use covey_state::{command::Command, time::Stamp};
 
+pub use self::join::{attachments, joins};
+use super::{system::now, text};
 use crate::{
     app::App,
-    control::View,
+    convert::network::{self as convert, Detail, Maker},
+    engine::{self, Container},
     failure::Failure,
-    filters::Filters,
-    params::Params,
-    wire::{Empty, NEVER},
+    filters::{Filters, has_label},
+    networks::{Given, Known, Networks, TASK_LABEL, is_task},
+    params::{Json, Params, parse_moment},
+    wire::network as wire,
 };
 
 const FILTERS: &[&str] = &["driver", "id", "label", "name", "scope", "type", "dangling"];
-/// Name and driver.
-const BUILT_IN: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Network {
-    name: &'static str,
-    id: &'static str,
-    created: &'static str,
-    scope: &'static str,
-    driver: &'static str,
-    #[serde(rename = "EnableIPv6")]
-    enable_ipv6: bool,
-    #[serde(rename = "IPAM")]
-    ipam: Ipam,
-    internal: bool,
-    attachable: bool,
-    ingress: bool,
-    config_only: bool,
-    containers: Empty,
-    options: Empty,
-    labels: Empty,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Ipam {
-    driver: &'static str,
-    config: Vec<Subnet>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Subnet {
-    subnet: String,
-}
+const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
 
 pub fn routes() -> Router<App> {
-    Router::new().route("/networks", get(list)).route("/networks/{id}", get(inspect).delete(remove))
+    Router::new()
+        .route("/networks", get(list))
+        .route("/networks/create", post(create))
+        .route("/networks/prune", post(prune))
+        .route("/networks/{id}", get(inspect).delete(remove))
+        .route("/networks/{id}/connect", post(connect))
+        .route("/networks/{id}/disconnect", post(disconnect))
 }
 
-async fn list(State(app): State<App>, params: Params) -> Result<Json<Vec<Network>>, Failure> {
+async fn list(State(app): State<App>, params: Params) -> Result<Reply<Vec<wire::Network>>, Failure> {
     let filters = params.filters(FILTERS)?;
-    let subnets = subnets(&app).await;
-    let networks = BUILT_IN.into_iter().filter(|network| matches(*network, &filters));
-    Ok(Json(networks.map(|network| to_wire(network, &subnets)).collect()))
+    let dangling = filters.switch("dangling")?;
+    if let Some(kind) = filters
+        .get("type")
+        .unwrap_or_default()
+        .iter()
+        .find(|kind| !matches!(kind.as_str(), "builtin" | "custom"))
+    {
+        return Err(Failure::invalid(format!("invalid filter: 'type'='{kind}'")));
+    }
+    let networks = app.networks().await?;
+    let wanted = networks.all.iter().filter(|known| {
+        let unused = || !known.is_given() && networks.is_unused(known);
+        matches(known, &filters, &networks.host) && dangling.is_none_or(|wanted| wanted == unused())
+    });
+    Ok(Reply(wanted.map(|known| convert::to_wire(known, &networks, Detail::Listed)).collect()))
 }
 
-fn matches((name, driver): (&str, &str), filters: &Filters) -> bool {
-    filters.exact("driver", driver)
-        && filters.any("name", |value| name.contains(value))
-        && filters.prefix("id", name)
-        && filters.exact("scope", "local")
-        && filters.exact("type", "builtin")
-        && filters.get("label").is_none()
-        && filters.get("dangling").is_none()
+fn matches(known: &Known, filters: &Filters, host: &str) -> bool {
+    // Docker takes these three for built in, though nobody made the other two either.
+    let builtin = matches!(known, Known::Given(Given::Bridge | Given::Host | Given::None));
+    filters.exact("driver", known.driver())
+        && filters.any("name", |value| known.name().contains(value))
+        && filters.any("id", |value| known.id(host).starts_with(value))
+        && filters.exact("scope", known.scope())
+        && filters.exact("type", if builtin { "builtin" } else { "custom" })
+        && filters.labels("label", &known.labels())
 }
 
 async fn inspect(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Path(reference): Path<String>,
     params: Params,
-) -> Result<Json<Network>, Failure> {
-    let found = BUILT_IN.into_iter().find(|(name, _)| *name == id);
-    match found.filter(|_| matches!(params.text("scope"), "" | "local")) {
-        Some(network) => Ok(Json(to_wire(network, &subnets(&app).await))),
-        None => Err(Failure::not_found(format!("network {id} not found"))),
+) -> Result<Reply<wire::Network>, Failure> {
+    let mut networks = app.networks().await?;
+    let scope = params.text("scope");
+    networks.all.retain(|known| scope.is_empty() || known.scope() == scope);
+    let detail = if params.flag("verbose") { Detail::Verbose } else { Detail::Inspected };
+    Ok(Reply(convert::to_wire(networks.get(&reference)?, &networks, detail)))
+}
+
+async fn create(
+    State(app): State<App>,
+    Json(request): Json<wire::CreateRequest>,
+) -> Result<Response, Failure> {
+    let (maker, spec) = convert::from_wire(request)?;
+    if maker == Maker::Cluster {
+        app.check_manager()?;
+    }
+    let networks = app.networks().await?;
+    match networks.all.iter().find(|known| known.name() == spec.name) {
+        Some(known) if known.is_given() => {
+            let name = known.name();
+            return Err(Failure::forbidden(format!(
+                "operation is not permitted on predefined {name} network"
+            )));
+        }
+        Some(_) => return Err(Failure::conflict(format!("network with name {} already exists", spec.name))),
+        None => {}
+    }
+    let warning = convert::warning(&spec);
+    let id = match maker {
+        Maker::Host => app.engine.network_create(spec).await?,
+        Maker::Cluster => {
+            let id = app.control.new_id();
+            app.control.propose(Command::CreateNetwork { id, spec }).await?;
+            text(id)
+        }
+    };
+    Ok((StatusCode::CREATED, Reply(wire::Created { id, warning })).into_response())
+}
+
+async fn remove(State(app): State<App>, Path(reference): Path<String>) -> Result<StatusCode, Failure> {
+    let networks = app.networks().await?;
+    let known = networks.get(&reference)?;
+    remove_known(&app, &networks, known).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove_known(app: &App, networks: &Networks, known: &Known) -> Result<(), Failure> {
+    match known {
+        Known::Given(_) => {
+            let name = known.name();
+            Err(Failure::forbidden(format!("{name} is a pre-defined network and cannot be removed")))
+        }
+        Known::Local(network) => {
+            if let Some((container, _)) = networks.members(known).next() {
+                return Err(Failure::forbidden(format!(
+                    "error while removing network: network {} has active endpoints (name:\"{}\" id:\"{}\")",
+                    network.spec.name,
+                    container.name,
+                    &container.id[..container.id.len().min(12)]
+                )));
+            }
+            app.engine.network_remove(&network.id).await
+        }
+        Known::Cluster(network) => app.control.propose(Command::RemoveNetwork { id: network.id }).await,
+        Known::Carried(_) => Err(app.check_manager().err().unwrap_or_else(Failure::not_a_manager)),
     }
 }
 
-async fn remove(Path(id): Path<String>) -> Failure {
-    if BUILT_IN.iter().any(|(name, _)| *name == id) {
-        return Failure::forbidden(format!("{id} is a pre-defined network and cannot be removed"));
+async fn connect(
+    State(app): State<App>,
+    Path(reference): Path<String>,
+    Json(request): Json<wire::ConnectRequest>,
+) -> Result<StatusCode, Failure> {
+    let container = app.engine.container(request.container.trim_start_matches('/')).await?;
+    check_movable(&container)?;
+    let (name, network) = join::joinable(&app, &app.networks().await?, &reference).await?;
+    if container.endpoints.iter().any(|endpoint| endpoint.network == network) {
+        return Err(Failure::forbidden(format!(
+            "endpoint with name {} already exists in network {name}",
+            container.name
+        )));
     }
-    Failure::not_found(format!("network {id} not found"))
+    let join = convert::join(network, request.endpoint_config)?;
+    app.engine.network_connect(&container.id, join).await?;
+    Ok(StatusCode::OK)
 }
 
-fn to_wire((name, driver): (&'static str, &'static str), subnets: &[String]) -> Network {
-    let subnets = if name == "bridge" { subnets } else { &[] };
-    Network {
-        name,
-        id: name,
-        created: NEVER,
-        scope: "local",
-        driver,
-        enable_ipv6: false,
-        ipam: Ipam {
-            driver: "default",
-            config: subnets.iter().map(|subnet| Subnet { subnet: subnet.clone() }).collect(),
-        },
-        internal: false,
-        attachable: false,
-        ingress: false,
-        config_only: false,
-        containers: Empty {},
-        options: Empty {},
-        labels: Empty {},
+async fn disconnect(
+    State(app): State<App>,
+    Path(reference): Path<String>,
+    Json(request): Json<wire::DisconnectRequest>,
+) -> Result<StatusCode, Failure> {
+    let container = app.engine.container(request.container.trim_start_matches('/')).await?;
+    check_movable(&container)?;
+    let networks = app.networks().await?;
+    let known = networks.get(&reference)?;
+    let place = container.endpoints.iter().find(|endpoint| known.has(&container, endpoint));
+    let place = place.ok_or_else(|| {
+        let id = &container.id;
+        Failure::forbidden(format!("container {id} is not connected to network {}", known.name()))
+    })?;
+    if matches!(known, Known::Given(Given::Gateway)) {
+        return Err(Failure::forbidden(format!(
+            "{} is the way out of the other networks of container {}: it goes with the last of them",
+            known.name(),
+            container.name
+        )));
+    }
+    app.engine.network_disconnect(&container.id, &place.network).await?;
+    Ok(StatusCode::OK)
+}
+
+/// Whether a container can come and go. A task's networks are those of its service.
+fn check_movable(container: &Container) -> Result<(), Failure> {
+    if is_task(container) {
+        let task = container.spec.labels.get(TASK_LABEL).map_or("", String::as_str);
+        return Err(Failure::forbidden(format!(
+            "container {} belongs to task {task}: change the networks of its service with docker service update",
+            container.name
+        )));
+    }
+    match container.network {
+        engine::Network::Host => Err(Failure::forbidden(
+            "container sharing network namespace with another container or host cannot be connected to any other network",
+        )),
+        engine::Network::None => Err(Failure::forbidden(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        )),
+        engine::Network::Bridge | engine::Network::Named(_) => Ok(()),
     }
 }
 
-/// The edge block of this node, as far as this node can tell.
-async fn subnets(app: &App) -> Vec<String> {
-    let edge = |view: View| view.store.node(app.control.membership().node?).map(|node| node.edge);
-    match app.view().await.ok().and_then(edge) {
-        Some(edge) => vec![edge.v4.to_string(), edge.v6.to_string()],
-        None => Vec::new(),
+/// Removes what nothing uses; one that comes into use meanwhile stays.
+async fn prune(State(app): State<App>, params: Params) -> Result<Reply<wire::Pruned>, Failure> {
+    let filters = params.filters(PRUNE_FILTERS)?;
+    let until = until(&filters)?;
+    let networks = app.networks().await?;
+    let mut networks_deleted = Vec::new();
+    for known in &networks.all {
+        let created_at = match known {
+            Known::Local(network) => network.created_at,
+            Known::Cluster(network) => network.created_at,
+            Known::Given(_) | Known::Carried(_) => continue,
+        };
+        let labels = known.labels();
+        let wanted = filters.labels("label", &labels)
+            && !filters.get("label!").unwrap_or_default().iter().any(|label| has_label(&labels, label))
+            && until.is_none_or(|until| created_at < until);
+        if !wanted || !networks.is_unused(known) {
+            continue;
+        }
+        match remove_known(&app, &networks, known).await {
+            Ok(()) => networks_deleted.push(known.name().to_owned()),
+            Err(failure) => tracing::debug!(network = known.name(), %failure, "a network is not pruned"),
+        }
+    }
+    Ok(Reply(wire::Pruned { networks_deleted }))
+}
+
+/// The moment before which networks must have been made: a time, or an age such as `24h`.
+fn until(filters: &Filters) -> Result<Option<Stamp>, Failure> {
+    let text = match filters.get("until") {
+        None => return Ok(None),
+        Some([one]) => one,
+        Some(_) => return Err(Failure::invalid("more than one until filter specified")),
+    };
+    let moment = age(text).map(|age| Stamp(now().0.saturating_sub(age))).or_else(|| parse_moment(text));
+    moment.map(Some).ok_or_else(|| Failure::invalid(format!("invalid filter 'until={text}'")))
+}
+
+/// Nanoseconds of an age such as `1h30m`.
+fn age(text: &str) -> Option<i64> {
+    let mut rest = text;
+    let mut total: i64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: i64 = rest[..digits].parse().ok()?;
+        let (unit, length) = match &rest[digits..] {
+            unit if unit.starts_with("ms") => (1_000_000, 2),
+            unit if unit.starts_with('h') => (3_600_000_000_000, 1),
+            unit if unit.starts_with('m') => (60_000_000_000, 1),
+            unit if unit.starts_with('s') => (1_000_000_000, 1),
+            _ => return None,
+        };
+        total = total.checked_add(number.checked_mul(unit)?)?;
+        rest = &rest[digits + length..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_read_as_go_writes_them() {
+        assert_eq!(age("1h30m"), Some(5_400_000_000_000));
+        assert_eq!(age("250ms"), Some(250_000_000));
+        for wrong in ["", "h", "10", "1d", "1700000000", "99999999999999999h", "1h ", "é"] {
+            assert_eq!(age(wrong), None, "{wrong}");
+        }
     }
 }

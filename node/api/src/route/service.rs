@@ -12,7 +12,7 @@ use covey_state::{
     service::{Platform, Service, ServiceSpec},
 };
 
-use super::{task, text};
+use super::{network::attachments, task, text};
 use crate::{
     app::App,
     control::LogsOf,
@@ -39,7 +39,7 @@ async fn list(State(app): State<App>, params: Params) -> Result<Reply<Vec<wire::
     let (filters, status) = (params.filters(FILTERS)?, params.strict_flag("status")?);
     let view = app.view().await?;
     let services = view.store.services().filter(|service| matches(service, &filters));
-    let to_wire = |service| convert::service::service_to_wire(service, status.then_some(&view));
+    let to_wire = |service| convert::service::service_to_wire(service, &view, status);
     Ok(Reply(services.map(to_wire).collect()))
 }
 
@@ -63,9 +63,12 @@ async fn create(
         // Docker invents a name, too.
         spec.name = format!("service-{}", &text(app.control.new_id())[15..]);
     }
-    let mut warnings = endpoint_warning(&spec);
-    let mut spec = convert::service::from_wire(spec)?;
-    warnings.extend(pin(&app, &params, &headers, &mut spec).await?);
+    let networks = match convert::exposure::networks_of(&mut spec)? {
+        none if none.is_empty() => Vec::new(),
+        wanted => attachments(&app, &app.view().await?.store, wanted).await?,
+    };
+    let mut spec = convert::service::from_wire(spec, networks)?;
+    let warnings = pin(&app, &params, &headers, &mut spec).await?;
     app.control.propose(Command::CreateService { id, spec }).await?;
     Ok((StatusCode::CREATED, Reply(wire::Created { id: text(id), warnings })).into_response())
 }
@@ -75,27 +78,19 @@ async fn update(
     Path(reference): Path<String>,
     params: Params,
     headers: HeaderMap,
-    Json(spec): Json<wire::ServiceSpec>,
+    Json(mut spec): Json<wire::ServiceSpec>,
 ) -> Result<Reply<wire::Updated>, Failure> {
     let version = params.object_version()?;
     if !params.text("rollback").is_empty() {
         return Err(Failure::not_yet("docker service rollback"));
     }
-    let id = app.view().await?.store.find_service(&reference)?.id;
-    let mut warnings = endpoint_warning(&spec);
-    let mut spec = convert::service::from_wire(spec)?;
-    warnings.extend(pin(&app, &params, &headers, &mut spec).await?);
+    let store = app.view().await?.store;
+    let id = store.find_service(&reference)?.id;
+    let networks = attachments(&app, &store, convert::exposure::networks_of(&mut spec)?).await?;
+    let mut spec = convert::service::from_wire(spec, networks)?;
+    let warnings = pin(&app, &params, &headers, &mut spec).await?;
     app.control.propose(Command::UpdateService { id, version, spec }).await?;
     Ok(Reply(wire::Updated { warnings }))
-}
-
-fn endpoint_warning(spec: &wire::ServiceSpec) -> Vec<String> {
-    match &spec.endpoint_spec {
-        Some(endpoint) if endpoint.mode == "dnsrr" => {
-            vec!["endpoint mode dnsrr has no effect yet: services have no name on a network".to_owned()]
-        }
-        _ => Vec::new(),
-    }
 }
 
 /// Pins the image to what its registry says that it is now (SVC-06). Newer clients have done so already, or do not
@@ -146,7 +141,7 @@ async fn inspect(
     params.strict_flag("insertDefaults")?;
     let view = app.view().await?;
     let service = view.store.find_service(&reference)?;
-    Ok(Reply(convert::service::service_to_wire(service, None)))
+    Ok(Reply(convert::service::service_to_wire(service, &view, false)))
 }
 
 async fn remove(State(app): State<App>, Path(reference): Path<String>) -> Result<StatusCode, Failure> {

@@ -114,8 +114,8 @@ async fn info(State(app): State<App>) -> Result<Json<wire::Info>, Failure> {
         driver: convert::container::STORAGE_DRIVER,
         driver_status: vec![["Backing Filesystem".to_owned(), host.backing_filesystem.clone()]],
         plugins: wire::Plugins {
-            volume: Vec::new(),
-            network: vec!["bridge", "host", "null"],
+            volume: vec!["local"],
+            network: vec!["bridge", "host", "null", "overlay"],
             authorization: Vec::new(),
             log: vec!["json-file"],
         },

@@ -1,8 +1,10 @@
 //! A plain container.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Rest, Texts, is_zero, service::Mount};
+use super::{Empty, Rest, Texts, is_zero, service::Mount};
 
 /// The body of a creation: a configuration, and beside it what concerns this host.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -17,7 +19,40 @@ pub struct CreateRequest {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct NetworkingConfig {
-    pub endpoints_config: Rest,
+    pub endpoints_config: BTreeMap<String, EndpointConfig>,
+}
+
+/// What a container wants in one network.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct EndpointConfig {
+    #[serde(rename = "IPAMConfig")]
+    pub ipam_config: EndpointIpam,
+    pub aliases: Vec<String>,
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct EndpointIpam {
+    #[serde(rename = "IPv4Address")]
+    pub ipv4_address: String,
+    #[serde(rename = "IPv6Address")]
+    pub ipv6_address: String,
+    #[serde(rename = "LinkLocalIPs")]
+    pub link_local_ips: Vec<String>,
+}
+
+/// `80/tcp` → where it is published.
+pub type PortMap = BTreeMap<String, Vec<PortBinding>>;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PortBinding {
+    pub host_ip: String,
+    /// Empty: any.
+    pub host_port: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +75,9 @@ pub struct Config {
     #[serde(deserialize_with = "words")]
     pub entrypoint: Vec<String>,
     pub labels: Texts,
+    /// `80/tcp`
+    #[serde(skip_serializing_if = "is_zero")]
+    pub exposed_ports: BTreeMap<String, Empty>,
     #[serde(skip_serializing_if = "is_zero")]
     pub stop_signal: String,
     /// Seconds.
@@ -54,6 +92,9 @@ pub struct Config {
 pub struct HostConfig {
     pub binds: Vec<String>,
     pub network_mode: String,
+    pub port_bindings: PortMap,
+    pub publish_all_ports: bool,
+    pub dns: Vec<String>,
     pub restart_policy: RestartPolicy,
     pub auto_remove: bool,
     pub readonly_rootfs: bool,
@@ -111,7 +152,7 @@ pub struct Summary {
     pub command: String,
     /// Seconds since 1970.
     pub created: i64,
-    pub ports: [super::Empty; 0],
+    pub ports: Vec<Port>,
     pub labels: Texts,
     pub state: &'static str,
     pub status: String,
@@ -126,23 +167,56 @@ pub struct SummaryHostConfig {
     pub network_mode: String,
 }
 
+/// A port in a list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Port {
+    #[serde(rename = "IP", skip_serializing_if = "is_zero")]
+    pub ip: String,
+    pub private_port: u16,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub public_port: u16,
+    #[serde(rename = "Type")]
+    pub kind: &'static str,
+}
+
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct NetworkSettings {
-    pub networks: std::collections::BTreeMap<String, EndpointSettings>,
-    pub ports: super::Empty,
+    pub networks: BTreeMap<String, EndpointSettings>,
+    /// `None`: served, but not published on this host.
+    pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
+    /// Of `bridge`, as the other fields here are.
     #[serde(rename = "IPAddress")]
     pub ip_address: String,
+    #[serde(rename = "IPPrefixLen")]
+    pub ip_prefix_len: u8,
+    pub gateway: String,
+    pub mac_address: String,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct EndpointSettings {
+    pub aliases: Option<Vec<String>>,
+    pub mac_address: String,
     #[serde(rename = "NetworkID")]
     pub network_id: String,
+    #[serde(rename = "EndpointID")]
+    pub endpoint_id: String,
+    pub gateway: String,
     #[serde(rename = "IPAddress")]
     pub ip_address: String,
+    #[serde(rename = "IPPrefixLen")]
+    pub ip_prefix_len: u8,
+    #[serde(rename = "IPv6Gateway")]
+    pub ipv6_gateway: String,
     #[serde(rename = "GlobalIPv6Address")]
     pub ipv6_address: String,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    pub ipv6_prefix_len: u8,
+    #[serde(rename = "DNSNames")]
+    pub dns_names: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -62,7 +62,7 @@ impl Event {
         attributes: Texts,
         at: Stamp,
     ) -> Self {
-        let old_form = scope == Scope::Local;
+        let old_form = matches!(kind, "container" | "image");
         Self {
             status: if old_form { action.clone() } else { String::new() },
             id: if old_form { id.clone() } else { String::new() },

@@ -19,8 +19,9 @@ pub struct ServiceSpec {
     pub rollback_config: Option<UpdateConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint_spec: Option<EndpointSpec>,
-    #[serde(flatten, skip_serializing)]
-    pub rest: Rest,
+    /// Where old clients write what newer ones write in the task.
+    #[serde(skip_serializing)]
+    pub networks: Vec<Attachment>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,10 +33,24 @@ pub struct TaskSpec {
     pub restart_policy: Option<RestartPolicy>,
     pub placement: Placement,
     pub force_update: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub networks: Vec<Attachment>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub runtime: String,
     #[serde(flatten, skip_serializing)]
     pub rest: Rest,
+}
+
+/// A network of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Attachment {
+    /// What comes in may be a name, what goes out is an id.
+    pub target: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub aliases: Vec<String>,
+    #[serde(skip_serializing)]
+    pub driver_opts: Texts,
 }
 
 /// The container of a task.
@@ -200,14 +215,45 @@ pub struct UpdateConfig {
 pub struct EndpointSpec {
     #[serde(skip_serializing_if = "is_zero")]
     pub mode: String,
-    #[serde(flatten, skip_serializing)]
-    pub rest: Rest,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ports: Vec<PortConfig>,
 }
 
+/// A published port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PortConfig {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub name: String,
+    pub protocol: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub target_port: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub published_port: i64,
+    pub publish_mode: String,
+    /// Not Docker's: only when this address of the host is addressed.
+    #[serde(rename = "HostIP", skip_serializing_if = "is_zero")]
+    pub host_ip: String,
+}
+
+/// How a service is reached: as asked, and as decided.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Endpoint {
     pub spec: EndpointSpec,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ports: Vec<PortConfig>,
+    #[serde(rename = "VirtualIPs", skip_serializing_if = "is_zero")]
+    pub virtual_ips: Vec<VirtualIp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct VirtualIp {
+    #[serde(rename = "NetworkID")]
+    pub network_id: String,
+    /// `10.0.1.2/24`
+    pub addr: String,
 }
 
 #[derive(Clone, Debug, Serialize)]

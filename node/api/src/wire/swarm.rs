@@ -71,6 +71,10 @@ pub struct ClusterInfo {
     pub default_addr_pool: Vec<String>,
     pub subnet_size: u8,
     pub data_path_port: u16,
+    /// Not Docker's: where the edge blocks of nodes come from.
+    pub edge_addr_pool: Vec<String>,
+    /// Not Docker's: prefix length of a node's edge block.
+    pub edge_block_size: u8,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -97,6 +101,10 @@ pub struct InitRequest {
     pub data_path_port: u32,
     pub default_addr_pool: Vec<String>,
     pub subnet_size: u32,
+    /// Not Docker's: where the edge blocks of nodes come from.
+    pub edge_addr_pool: Vec<String>,
+    /// Not Docker's: prefix length of a node's edge block.
+    pub edge_block_size: u32,
     pub force_new_cluster: bool,
     pub spec: Spec,
     pub auto_lock_managers: bool,

@@ -19,7 +19,8 @@ impl Docker<'_> {
         let config = self.daemon.directory.path().join("docker");
         let mut command = Command::new(self.binary);
         command
-            .args(words.split(' '))
+            // A blank inside a word is written as one that does not break.
+            .args(words.split(' ').filter(|word| !word.is_empty()).map(|word| word.replace('\u{a0}', " ")))
             .env("DOCKER_HOST", format!("unix://{}", self.daemon.socket.display()))
             .env("DOCKER_CONFIG", config)
             .env_remove("DOCKER_CONTEXT")
@@ -161,10 +162,106 @@ async fn service_commands_work() {
         assert!(docker.run("service ps web").await.contains("\\_ web.1"));
         let logs = docker.run("service logs web").await;
         assert!(logs.contains("hello from slot 5") && logs.contains("@m1"), "{logs}");
-        assert!(docker.fail("service create --publish 80:80 nginx").await.contains("not yet: --publish"));
         assert!(docker.fail("service create --mode global nginx").await.contains("not yet: --mode global"));
         assert_eq!(docker.run("service rm web").await, "web\n");
         assert!(docker.fail("service inspect web").await.contains("no such service: web"));
+    });
+}
+
+/// NET-01, NET-10, NET-11, NET-12, NET-13, NET-14, NET-18, NET-27, NET-30, NET-32
+#[tokio::test]
+async fn network_commands_work() {
+    with_each_client!(Daemon::manager(), |docker| {
+        let list = docker.run("network ls").await;
+        let columns: Vec<_> = list.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!((columns[0].len(), &columns[1..]), (12, &["bridge", "bridge", "local"][..]));
+        let create = "network create --subnet=192.168.0.0/16 --subnet=192.170.0.0/16 --gateway=192.168.0.100 \
+                      --gateway=192.170.0.100 --ip-range=192.168.1.0/24 --driver overlay --label HelloWorldService \
+                      mysql-network";
+        let id = docker.run(create).await.trim().to_owned();
+        assert_eq!(id.len(), 25);
+        let config = docker.run("network inspect --format {{json\u{a0}.IPAM.Config}} mysql-network").await;
+        for subnet in [
+            r#"{"Subnet":"192.168.0.0/16","IPRange":"192.168.1.0/24","Gateway":"192.168.0.100"}"#,
+            r#"{"Subnet":"192.170.0.0/16","Gateway":"192.170.0.100"}"#,
+        ] {
+            assert!(config.contains(subnet), "{config}");
+        }
+        let options = docker.run("network inspect --format {{.Options}} mysql-network").await;
+        assert_eq!(options, "map[com.docker.network.driver.overlay.vxlanid_list:4097,4098]\n");
+        let row = docker.run("network ls --filter driver=overlay --filter name=mysql").await;
+        let row: Vec<_> = row.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(row, [&id[..12], "mysql-network", "overlay", "swarm"]);
+
+        let overlap = docker.fail("network create --subnet 192.168.7.0/24 -d overlay other").await;
+        assert!(overlap.contains("Error response from daemon: subnet 192.168.7.0/24 overlaps"), "{overlap}");
+        let encrypted = docker.fail("network create -d overlay --opt encrypted secret").await;
+        assert!(encrypted.contains("not yet: --opt encrypted"), "{encrypted}");
+        docker.run("network create -d overlay --attachable --internal idle").await;
+        docker.run("network create here").await;
+
+        let service = docker.run("service create --detach --name db --network mysql-network nginx").await;
+        assert_eq!(docker.run("service inspect --format {{len\u{a0}.Endpoint.VirtualIPs}} db").await, "1\n");
+        assert!(docker.run("network inspect --verbose mysql-network").await.contains("\"LocalLBIndex\""));
+        let missing = docker.fail("service create --detach --network lost nginx").await;
+        assert!(missing.contains("lost"), "{missing}");
+        let local = docker.fail("service create --detach --network here nginx").await;
+        assert!(local.contains("here"), "{local}");
+
+        docker.run("run -d --name box --network idle --network-alias b busybox sleep 9").await;
+        assert!(docker.run("network connect --alias c here box").await.is_empty());
+        assert!(docker.run("network disconnect here box").await.is_empty());
+        docker.run("rm -f box").await;
+        let failed = docker.output(&format!("network rm bridge {id} idle lost"), "").await;
+        assert!(!failed.status.success() && failed.stdout == b"idle\n", "{failed:?}");
+        let errors = String::from_utf8(failed.stderr).unwrap();
+        assert!(
+            errors.contains(&format!("network {id} is in use by service {}", service.trim())),
+            "{errors}"
+        );
+        assert!(errors.contains("bridge is a pre-defined network and cannot be removed"), "{errors}");
+        assert!(docker.run("network prune --force").await.contains("here"));
+    });
+}
+
+/// PRT-01, PRT-02, PRT-04, PRT-06, PRT-10, PRT-13
+#[tokio::test]
+async fn ports_are_published_by_commands() {
+    with_each_client!(Daemon::manager(), |docker| {
+        docker.run("service create --detach --name web --publish 8080:80 nginx").await;
+        assert!(docker.run("service ls").await.contains("*:8080->80/tcp"));
+        docker.run("service create --detach --name auto -p 80 nginx").await;
+        assert!(docker.run("service ls").await.contains("*:30000->80/tcp"));
+        docker.run("service create --detach --name dns -p 53:53/udp -p target=5353,published=5353,mode=host nginx").await;
+        let ports = docker
+            .run("service inspect --format {{range\u{a0}.Endpoint.Ports}}{{.PublishMode}},{{end}} dns")
+            .await;
+        assert!(ports.contains("ingress") && ports.contains("host"), "{ports}");
+        docker.run("service update --detach --publish-add 8081:81 --publish-rm 80 web").await;
+        let list = docker.run("service ls").await;
+        assert!(list.contains("*:8081->81/tcp") && !list.contains("*:8080"), "{list}");
+        let taken = docker.fail("service create --detach -p 8081:80 nginx").await;
+        assert!(taken.contains("port '8081' is already in use by service 'web'"), "{taken}");
+
+        docker.run("run -d --name box -p 127.0.0.1:8080:80 -p 90 --dns 9.9.9.9 busybox sleep 9").await;
+        assert_eq!(docker.run("port box 80/tcp").await, "127.0.0.1:8080\n");
+        assert!(docker.run("ps").await.contains("127.0.0.1:8080->80/tcp"));
+    });
+}
+
+/// CLU-02, CLU-03
+#[tokio::test]
+async fn init_takes_pools_and_a_data_path() {
+    with_each_client!(Daemon::start(), |docker| {
+        docker
+            .run("swarm init --default-addr-pool 10.20.0.0/16 --default-addr-pool-mask-length 26 --data-path-port 7789 --data-path-addr eth1")
+            .await;
+        let info = docker.run("info").await;
+        assert!(
+            info.contains("Default Address Pool: 10.20.0.0/16") && info.contains("SubnetSize: 26"),
+            "{info}"
+        );
+        assert!(info.contains("Data Path Port: 7789"), "{info}");
     });
 }
 
@@ -197,7 +294,7 @@ async fn container_and_image_commands_work() {
         assert_eq!(docker.run("kill work").await, "work\n");
         assert_eq!(docker.run("rm work").await, "work\n");
         assert!(docker.fail("inspect work").await.contains("No such object: work"));
-        assert!(docker.fail("run -p 80:80 busybox").await.contains("not yet: --publish"));
+        assert!(docker.fail("run --privileged busybox").await.contains("not yet: --privileged"));
         assert!(docker.fail("run -v data:/data busybox").await.contains("not yet: a named volume"));
 
         assert!(docker.run("pull nginx:1").await.contains("Status: Downloaded newer image for nginx:1"));

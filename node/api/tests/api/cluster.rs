@@ -319,9 +319,8 @@ async fn what_is_not_built_yet_is_refused_by_name() {
     for (pointer, value, what) in [
         ("/Mode", json!({"Global": {}}), "--mode global"),
         ("/Mode", json!({"ReplicatedJob": {}}), "a job"),
-        ("/EndpointSpec", json!({"Ports": [{"TargetPort": 80}]}), "--publish"),
-        ("/Networks", json!([{"Target": "n"}]), "--network"),
-        ("/TaskTemplate/Networks", json!([{"Target": "n"}]), "--network"),
+        ("/TaskTemplate/Networks", json!([{"Target": "host"}]), "--network host of a service"),
+        ("/TaskTemplate/LogDriver", json!({"Name": "syslog"}), "--log-driver"),
         ("/TaskTemplate/ContainerSpec/Secrets", json!([{"SecretID": "s"}]), "--secret"),
         ("/TaskTemplate/ContainerSpec/Configs", json!([{"ConfigID": "s"}]), "--config"),
         ("/TaskTemplate/ContainerSpec/Healthcheck", json!({"Test": ["CMD", "x"]}), "--health-*"),

@@ -74,9 +74,9 @@ async fn options_of_run_that_are_not_built_yet_are_refused_by_name() {
     let client = daemon.client();
     for (body, what) in [
         (json!({"Tty": true}), "--tty"),
-        (json!({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": ""}]}}}), "--publish"),
+        (json!({"HostConfig": {"ExtraHosts": ["db:10.0.0.1"]}}), "--add-host"),
         (json!({"HostConfig": {"RestartPolicy": {"Name": "always"}}}), "--restart"),
-        (json!({"HostConfig": {"NetworkMode": "mynet"}}), "--network mynet"),
+        (json!({"HostConfig": {"NetworkMode": "container:web"}}), "--network container:…"),
         (
             json!({"HostConfig": {"Binds": ["data:/d"]}}),
             "a named volume (the source must be an absolute path)",

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use covey_api::{
     Control, Failure,
     control::{
-        InitRequest, Issuer, JoinRequest, JoinTokens, Liveness, LocalState, LogsOf, Membership, NodeState,
-        Rotate, StoreChange, TaskLine, View,
+        Carried, CarriedNetwork, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens, Liveness,
+        LocalState, LogsOf, Membership, NetworkPeer, NodeState, PathRequest, Rotate, Severity, StoreChange,
+        TaskLine, View,
     },
     log::{LogLine, LogQuery, Output},
 };
@@ -23,7 +24,8 @@ use covey_state::{
     cluster::{Authority, ClusterSpec, JoinSecrets},
     command::{Command, Proposal},
     container::Amount,
-    node::{Availability, NodeDescription, NodeSpec, Role},
+    network::Network,
+    node::{Availability, Node, NodeDescription, NodeSpec, Role},
     service::{Mode, Platform},
     task::{ContainerStatus, DesiredState, TaskState, TaskStatus},
     time::Stamp,
@@ -51,6 +53,7 @@ struct State {
     down: Vec<Id>,
     tokens: u32,
     joined: Option<JoinRequest>,
+    path: Option<PathRequest>,
 }
 
 impl Default for FakeControl {
@@ -98,6 +101,11 @@ impl FakeControl {
 
     pub fn joined(&self) -> Option<JoinRequest> {
         self.state().joined.clone()
+    }
+
+    /// The way that was asked for last.
+    pub fn path_asked(&self) -> Option<PathRequest> {
+        self.state().path.clone()
     }
 
     pub fn store(&self) -> Store {
@@ -185,8 +193,12 @@ fn observe(state: &mut State) {
             id: format!("{:064x}", task.id.bits()),
             pid: 4242,
             exit_code: ended.then_some(0),
-            addresses: Vec::new(),
-            ports: Vec::new(),
+            addresses: vec![IpAddr::V4(Ipv4Addr::new(100, 64, 1, 9))],
+            ports: (state.store.service(task.service).iter())
+                .flat_map(|service| service.exposure.ports.iter())
+                .filter(|port| !port.is_ingress())
+                .cloned()
+                .collect(),
         };
         let status = TaskStatus {
             attempt: 1,
@@ -198,6 +210,25 @@ fn observe(state: &mut State) {
         };
         state.observed.insert(task.id, status);
     }
+}
+
+fn peer(node: &Node) -> NetworkPeer {
+    let hostname = node.description.hostname.clone();
+    NetworkPeer { node: node.id, hostname, address: node.data_path() }
+}
+
+/// The networks that a node's tasks are on.
+fn carried_by(store: &Store, id: Id) -> Vec<CarriedNetwork> {
+    let runs_on = |network: Id, node: Id| {
+        let mut tasks = store.tasks_on_node(node).filter(|task| task.is_wanted_running());
+        tasks.any(|task| task.attachments.iter().any(|attachment| attachment.network == network))
+    };
+    let here = store.networks().filter(|network| runs_on(network.id, id));
+    here.map(|network| CarriedNetwork {
+        network: Arc::new(network.config()),
+        peers: store.nodes().filter(|node| runs_on(network.id, node.id)).map(|node| peer(node)).collect(),
+    })
+    .collect()
 }
 
 fn now<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
@@ -296,5 +327,36 @@ impl Control for FakeControl {
             Some((changes.recv().await.ok()?, changes))
         })
         .boxed()
+    }
+
+    fn carried(&self) -> Carried {
+        let state = self.state();
+        let Some(me) = state.membership.node else { return Carried::default() };
+        Carried {
+            block: state.store.node(me).map(|node| node.edge),
+            pool: state.store.cluster().map(|cluster| cluster.spec.edge),
+            nodes: state.store.nodes().map(|node| peer(node)).collect(),
+            networks: carried_by(&state.store, me),
+        }
+    }
+
+    fn find_network(&self, reference: &str) -> BoxFuture<'_, Result<Option<Arc<Network>>, Failure>> {
+        now(Ok(self.store().find_network(reference).ok().cloned()))
+    }
+
+    fn doctor(&self) -> BoxFuture<'_, Result<Vec<Finding>, Failure>> {
+        now(Ok(vec![Finding {
+            host: "m1".into(),
+            network: "front".into(),
+            object: "mtu".into(),
+            severity: Severity::Repaired,
+            text: "was 1500, is 1450".into(),
+        }]))
+    }
+
+    fn path(&self, request: PathRequest) -> BoxFuture<'_, Result<Vec<Hop>, Failure>> {
+        let hop = |step: &str, packets| Hop { step: step.into(), decision: "10.0.1.2".into(), packets };
+        self.state().path = Some(request);
+        now(Ok(vec![hop("dns", None), hop("vip", Some((7, 8)))]))
     }
 }

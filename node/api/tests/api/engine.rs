@@ -10,13 +10,17 @@ use bytes::Bytes;
 use covey_api::{
     Engine, Failure,
     engine::{
-        Attached, Container, ContainerState, CreateContainer, EngineEvent, EventKind, ExecRequest, Image,
-        ImageRemoved, Import, Progress, ProgressStream, Pull, RegistryAuth, Resolved, Running, Stats, Upload,
-        WaitCondition,
+        Attached, Container, ContainerState, CreateContainer, Endpoint, EngineEvent, EventKind, ExecRequest,
+        Image, ImageRemoved, Import, Join, LocalNetwork, NetworkRef, Progress, ProgressStream, Pull,
+        RegistryAuth, Resolved, Running, Stats, Upload, WaitCondition,
     },
     log::{LogLine, LogQuery, Output},
 };
-use covey_state::{service::Platform, time::Stamp};
+use covey_state::{
+    network::{NetworkSpec, Subnet},
+    service::Platform,
+    time::Stamp,
+};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream, stream::BoxStream};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
@@ -45,6 +49,8 @@ enum Life {
 pub struct FakeEngine {
     cells: Arc<Mutex<BTreeMap<String, Cell>>>,
     images: Mutex<Vec<Image>>,
+    networks: Mutex<Vec<LocalNetwork>>,
+    made: Mutex<Vec<CreateContainer>>,
     events: broadcast::Sender<EngineEvent>,
     /// A stop of the container `slow` has begun.
     pub stopping: Arc<Notify>,
@@ -58,6 +64,8 @@ impl Default for FakeEngine {
         Self {
             cells: Arc::default(),
             images: Mutex::new(vec![busybox]),
+            networks: Mutex::default(),
+            made: Mutex::default(),
             stopping: Arc::default(),
             go_on: Arc::default(),
             events: broadcast::Sender::new(256),
@@ -74,6 +82,7 @@ fn image(name: &str) -> Image {
         platform: Platform { os: "linux".into(), architecture: "amd64".into() },
         cmd: vec!["sh".into()],
         layers: vec![DIGEST.into()],
+        exposed_ports: vec!["80/tcp".into()],
         ..Image::default()
     }
 }
@@ -111,6 +120,50 @@ impl FakeEngine {
         });
     }
 
+    fn tell_of(&self, action: &str, network: &LocalNetwork) {
+        let attributes = BTreeMap::from([
+            ("name".to_owned(), network.spec.name.clone()),
+            ("type".to_owned(), "bridge".to_owned()),
+        ]);
+        let _ = self.events.send(EngineEvent {
+            at: clock(),
+            kind: EventKind::Network,
+            action: action.to_owned(),
+            id: network.id.clone(),
+            attributes,
+        });
+    }
+
+    fn endpoint(&self, join: Join) -> Endpoint {
+        let networks = self.networks.lock().unwrap();
+        let name = match &join.network {
+            NetworkRef::Bridge => "bridge".to_owned(),
+            NetworkRef::Local(id) => networks.iter().find(|n| n.id == *id).unwrap().spec.name.clone(),
+            NetworkRef::Cluster(id) => format!("overlay {id}"),
+        };
+        let asked = join.addresses.first().map(|address| format!("{address}/16"));
+        Endpoint {
+            network: join.network,
+            name,
+            addresses: vec![asked.unwrap_or("172.18.0.2/16".into()).parse().unwrap()],
+            gateway: Some("172.18.0.1".parse().unwrap()),
+            mac: "02:fc:ac:12:00:02".into(),
+            aliases: join.aliases,
+        }
+    }
+
+    /// A container of a task, as the node would make it.
+    pub fn run_task(&self, container: Container) {
+        let cell = Cell::new(container);
+        cell.life.send_replace(Life::Running);
+        self.cells().insert(cell.container.id.clone(), cell);
+    }
+
+    /// What a container was made with.
+    pub fn made(&self, name: &str) -> CreateContainer {
+        self.made.lock().unwrap().iter().rfind(|request| request.name == name).unwrap().clone()
+    }
+
     /// Names of the containers.
     pub fn names(&self) -> Vec<String> {
         self.cells().values().map(|cell| cell.container.name.clone()).collect()
@@ -118,6 +171,18 @@ impl FakeEngine {
 }
 
 impl Cell {
+    fn new(container: Container) -> Self {
+        let (input, program_input) = mpsc::channel(8);
+        Self {
+            life: watch::Sender::new(Life::Created),
+            output: broadcast::Sender::new(64),
+            attached_input: Arc::new(Mutex::new(Some(input))),
+            program_input: Arc::new(Mutex::new(Some(program_input))),
+            log: Arc::default(),
+            container,
+        }
+    }
+
     fn emit(&self, output: Output, text: Bytes) {
         self.log.lock().unwrap().push(LogLine { at: clock(), output, text: text.clone() });
         let _ = self.output.send(Some((output, text)));
@@ -136,6 +201,17 @@ impl Cell {
 
     fn shown(&self) -> Container {
         let mut container = self.container.clone();
+        match *self.life.borrow() {
+            Life::Running => {
+                for port in container.ports.iter_mut().filter(|port| port.published == 0) {
+                    port.published = 32768;
+                }
+            }
+            _ => {
+                container.ports.clear();
+                container.endpoints.iter_mut().for_each(|endpoint| endpoint.addresses.clear());
+            }
+        }
         match *self.life.borrow() {
             Life::Created => {}
             Life::Running => {
@@ -221,6 +297,7 @@ impl Engine for FakeEngine {
                 request.name
             ))));
         }
+        self.made.lock().unwrap().push(request.clone());
         let id = format!("{:064x}", (cells.len() as u64 + 1) << 56 | 0xabc);
         let container = Container {
             id: id.clone(),
@@ -232,19 +309,15 @@ impl Engine for FakeEngine {
             image_id: image("busybox:latest").id,
             created_at: clock(),
             network: request.network,
+            endpoints: request.networks.into_iter().map(|join| self.endpoint(join)).collect(),
+            published: request.ports.clone(),
+            ports: request.ports,
+            nameservers: request.nameservers,
             open_stdin: request.open_stdin,
             auto_remove: request.auto_remove,
             ..Container::default()
         };
-        let (input, program_input) = mpsc::channel(8);
-        let cell = Cell {
-            life: watch::Sender::new(Life::Created),
-            output: broadcast::Sender::new(64),
-            attached_input: Arc::new(Mutex::new(Some(input))),
-            program_input: Arc::new(Mutex::new(Some(program_input))),
-            log: Arc::default(),
-            container,
-        };
+        let cell = Cell::new(container);
         self.tell("create", &cell.container);
         cells.insert(id.clone(), cell);
         now(Ok(id))
@@ -474,6 +547,58 @@ impl Engine for FakeEngine {
             size: 7,
             platforms: vec![Platform { os: "linux".into(), architecture: "amd64".into() }],
         }))
+    }
+
+    fn networks(&self) -> BoxFuture<'_, Result<Vec<LocalNetwork>, Failure>> {
+        now(Ok(self.networks.lock().unwrap().clone()))
+    }
+
+    fn network_create(&self, spec: NetworkSpec) -> BoxFuture<'_, Result<String, Failure>> {
+        let mut networks = self.networks.lock().unwrap();
+        let id = format!("{:064x}", (networks.len() as u128 + 0xa) << 120);
+        let chosen = [Subnet {
+            net: "172.18.0.0/16".parse().unwrap(),
+            gateway: "172.18.0.1".parse().unwrap(),
+            range: None,
+            vni: None,
+        }];
+        let subnets = spec.subnets.iter().map(|subnet| Subnet {
+            net: subnet.subnet,
+            gateway: subnet.gateway.unwrap_or(subnet.subnet.hosts().next().unwrap()),
+            range: subnet.range,
+            vni: None,
+        });
+        let mut subnets: Vec<_> = subnets.collect();
+        if subnets.is_empty() {
+            subnets = chosen.into();
+        }
+        let network = LocalNetwork { id: id.clone(), spec, subnets, created_at: clock() };
+        self.tell_of("create", &network);
+        networks.push(network);
+        now(Ok(id))
+    }
+
+    fn network_remove(&self, id: &str) -> BoxFuture<'_, Result<(), Failure>> {
+        let mut networks = self.networks.lock().unwrap();
+        let at = networks.iter().position(|network| network.id == id).unwrap();
+        self.tell_of("destroy", &networks.remove(at));
+        now(Ok(()))
+    }
+
+    fn network_connect(&self, container: &str, join: Join) -> BoxFuture<'_, Result<(), Failure>> {
+        let endpoint = self.endpoint(join);
+        self.cells().get_mut(container).unwrap().container.endpoints.push(endpoint);
+        now(Ok(()))
+    }
+
+    fn network_disconnect(
+        &self,
+        container: &str,
+        network: &NetworkRef,
+    ) -> BoxFuture<'_, Result<(), Failure>> {
+        let mut cells = self.cells();
+        cells.get_mut(container).unwrap().container.endpoints.retain(|endpoint| endpoint.network != *network);
+        now(Ok(()))
     }
 
     fn events(&self) -> BoxStream<'static, EngineEvent> {

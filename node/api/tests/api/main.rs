@@ -12,6 +12,8 @@ mod cluster;
 mod containers;
 mod control;
 mod engine;
+mod networks;
+mod publish;
 mod rules;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -52,6 +54,7 @@ impl Daemon {
         let listener = UnixListener::bind(&socket).unwrap();
         let (control, engine) = (Arc::new(FakeControl::default()), Arc::new(FakeEngine::default()));
         let host = Host {
+            id: "box-id".into(),
             name: "box".into(),
             version: "0.1.0".into(),
             architecture: "amd64".into(),

@@ -129,7 +129,7 @@ async fn lists_are_never_null() {
     assert_eq!(client.get("/volumes").await.json(), json!({"Volumes": [], "Warnings": []}));
     let networks = client.get("/networks").await.json();
     let names: Vec<_> = networks.as_array().unwrap().iter().map(|n| n["Name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["bridge", "host", "none"]);
+    assert_eq!(names, ["bridge", "docker_gwbridge", "host", "ingress", "none"]);
 }
 
 #[tokio::test]

@@ -1,14 +1,15 @@
 //! The list of containers.
 
 use axum::{Json as Reply, extract::State};
-use covey_state::time::Stamp;
+use covey_state::{network::Protocol, time::Stamp};
 
 use crate::{
     app::App,
     convert,
-    engine::{Container, ContainerState},
+    engine::{Container, ContainerState, Endpoint, NetworkRef},
     failure::Failure,
     filters::Filters,
+    networks::is_task,
     params::Params,
     route::system::now,
     wire::container as wire,
@@ -50,7 +51,8 @@ pub async fn list(State(app): State<App>, params: Params) -> Result<Reply<Vec<wi
     };
     let now = now();
     let listed = containers.iter().filter(|container| wanted.matches(container));
-    Ok(Reply(listed.take(limit.unwrap_or(usize::MAX)).map(|c| convert::container::summary(c, now)).collect()))
+    let to_wire = |container| convert::container::summary(container, &app.host.id, now);
+    Ok(Reply(listed.take(limit.unwrap_or(usize::MAX)).map(to_wire).collect()))
 }
 
 /// When the container was made that the filter `key` names.
@@ -73,7 +75,7 @@ struct Wanted {
 impl Wanted {
     fn matches(&self, container: &Container) -> bool {
         let filters = &self.filters;
-        let is_task = container.spec.labels.contains_key("com.docker.swarm.task.id");
+        let is_task = is_task(container);
         let has_ended = container.state == ContainerState::Exited;
         (self.ended_too || container.state == ContainerState::Running)
             && self.is_task.is_none_or(|wanted| wanted == is_task)
@@ -85,12 +87,15 @@ impl Wanted {
             && filters.exact("status", container.state.as_str())
             && filters.any("exited", |code| has_ended && code.parse() == Ok(container.exit_code))
             && filters.any("ancestor", |image| is_of(container, image))
-            && filters.exact("network", container.network.as_str())
+            && filters.any("network", |network| is_on(container, network))
             && filters.exact("health", "none")
             && filters.any("volume", |path| container.spec.mounts.iter().any(|mount| mount.target == path))
-            // No container publishes a port or exposes one yet.
-            && filters.get("publish").is_none()
-            && filters.get("expose").is_none()
+            && filters.any("publish", |text| {
+                container.ports.iter().any(|port| meets(text, port.published, port.protocol))
+            })
+            && filters.any("expose", |text| {
+                container.exposed.iter().any(|port| meets(text, port.port, port.protocol))
+            })
     }
 }
 
@@ -110,6 +115,26 @@ fn name_matches(pattern: &str, name: &str) -> bool {
         (false, Some(end)) => name.ends_with(end),
         (false, None) => name.contains(rest),
     }
+}
+
+fn is_on(container: &Container, network: &str) -> bool {
+    let on = |endpoint: &Endpoint| {
+        endpoint.name == network
+            || match &endpoint.network {
+                NetworkRef::Bridge => false,
+                NetworkRef::Local(id) => id == network,
+                NetworkRef::Cluster(id) => id.to_string() == network,
+            }
+    };
+    container.network.as_str() == network || container.endpoints.iter().any(on)
+}
+
+/// `text` is a port or a range of ports, `80`, `53/udp` or `8000-8010/tcp`.
+fn meets(text: &str, port: u16, protocol: Protocol) -> bool {
+    let (ports, name) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let within = |first: u16, last: u16| (first..=last).contains(&port);
+    name == protocol.as_str() && first.parse().ok().zip(last.parse().ok()).is_some_and(|(a, b)| within(a, b))
 }
 
 fn is_of(container: &Container, image: &str) -> bool {

@@ -1,0 +1,200 @@
+//! The networks and ports of a plain container: what is asked for, and what is shown.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use covey_state::network::PublishedPort;
+use ipnet::IpNet;
+
+use crate::{
+    convert::{
+        network::endpoint_id,
+        port::{self, parse},
+    },
+    engine::{Container, Endpoint, ExposedPort, Network, NetworkRef},
+    failure::Failure,
+    networks::{Given, is_gateway},
+    wire::container as wire,
+};
+
+/// What a container wants of the networks, by the names that the user gives them.
+pub struct Wanted {
+    /// The mode, where it is one of those that need no network of a user.
+    pub mode: Option<Network>,
+    /// The networks, the one of the mode first.
+    pub networks: Vec<(String, wire::EndpointConfig)>,
+}
+
+/// Takes the networks out of a request.
+pub fn wanted(request: &mut wire::CreateRequest) -> Result<Wanted, Failure> {
+    let text = std::mem::take(&mut request.host_config.network_mode);
+    let asked = std::mem::take(&mut request.networking_config.endpoints_config);
+    let mut by_name: BTreeMap<String, wire::EndpointConfig> = BTreeMap::new();
+    for (name, config) in asked {
+        by_name.insert(canonical(&name).to_owned(), config);
+    }
+    let name = canonical(&text);
+    let mode = match name {
+        "bridge" => Some(Network::Bridge),
+        "host" => Some(Network::Host),
+        "none" => Some(Network::None),
+        other if other.starts_with("container:") => return Err(Failure::not_yet("--network container:…")),
+        _ => None,
+    };
+    let first = by_name.remove(name).unwrap_or_default();
+    if matches!(mode, Some(Network::Host | Network::None)) {
+        return match by_name.keys().next() {
+            None => Ok(Wanted { mode, networks: Vec::new() }),
+            Some(_) => Err(Failure::invalid(
+                "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+            )),
+        };
+    }
+    let first = (name.to_owned(), first);
+    Ok(Wanted { mode, networks: std::iter::once(first).chain(by_name).collect() })
+}
+
+/// One name for what has several.
+fn canonical(name: &str) -> &str {
+    match name {
+        "" | "default" => "bridge",
+        other => other,
+    }
+}
+
+/// The name servers of a request.
+pub fn nameservers(texts: &[String]) -> Result<Vec<IpAddr>, Failure> {
+    let read = |text: &String| {
+        text.parse()
+            .map_err(|_| Failure::invalid(format!("bad nameserver address {text:?}: it is no IP address")))
+    };
+    texts.iter().map(read).collect()
+}
+
+/// Ports of a configuration's `ExposedPorts`.
+pub fn exposed<'a>(texts: impl IntoIterator<Item = &'a String>) -> Result<Vec<ExposedPort>, Failure> {
+    texts.into_iter().map(|text| parse(text)).collect()
+}
+
+/// What is said of a container's networks; `host` is the id of this host's daemon.
+pub fn settings(container: &Container, host: &str) -> wire::NetworkSettings {
+    let shown: Vec<_> =
+        container.endpoints.iter().filter(|endpoint| !is_gateway(container, endpoint)).collect();
+    let mut networks: BTreeMap<_, _> = shown
+        .iter()
+        .map(|endpoint| (endpoint.name.clone(), endpoint_to_wire(container, endpoint, host)))
+        .collect();
+    let alone = match container.network {
+        Network::Host => Some(Given::Host),
+        Network::None if container.endpoints.is_empty() => Some(Given::None),
+        _ => None,
+    };
+    if let Some(given) = alone {
+        let settings =
+            wire::EndpointSettings { network_id: given.id(host), ..wire::EndpointSettings::default() };
+        networks.insert(container.network.as_str().to_owned(), settings);
+    }
+    let bridge = shown.iter().find(|endpoint| endpoint.network == NetworkRef::Bridge);
+    let first = bridge.map(|endpoint| endpoint_to_wire(container, endpoint, host)).unwrap_or_default();
+    wire::NetworkSettings {
+        networks,
+        ports: port_map(container),
+        ip_address: first.ip_address,
+        ip_prefix_len: first.ip_prefix_len,
+        gateway: first.gateway,
+        mac_address: first.mac_address,
+    }
+}
+
+fn endpoint_to_wire(container: &Container, endpoint: &Endpoint, host: &str) -> wire::EndpointSettings {
+    let net = |v4: bool| endpoint.addresses.iter().find(|net| net.addr().is_ipv4() == v4);
+    let text = |net: Option<&IpNet>| net.map(|net| net.addr().to_string()).unwrap_or_default();
+    let length = |net: Option<&IpNet>| net.map_or(0, |net| net.prefix_len());
+    let runs = !endpoint.addresses.is_empty();
+    let of_user = endpoint.network != NetworkRef::Bridge;
+    wire::EndpointSettings {
+        aliases: (!endpoint.aliases.is_empty()).then(|| endpoint.aliases.clone()),
+        mac_address: endpoint.mac.clone(),
+        network_id: match &endpoint.network {
+            NetworkRef::Bridge => Given::Bridge.id(host),
+            NetworkRef::Local(id) => id.clone(),
+            NetworkRef::Cluster(id) => id.to_string(),
+        },
+        endpoint_id: if runs { endpoint_id(container, endpoint) } else { String::new() },
+        gateway: endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+        ip_address: text(net(true)),
+        ip_prefix_len: length(net(true)),
+        ipv6_gateway: String::new(),
+        ipv6_address: text(net(false)),
+        ipv6_prefix_len: length(net(false)),
+        dns_names: of_user.then(|| dns_names(container, endpoint)),
+    }
+}
+
+/// The names of a container inside a network of a user.
+fn dns_names(container: &Container, endpoint: &Endpoint) -> Vec<String> {
+    let short = container.id[..container.id.len().min(12)].to_owned();
+    let mut names = vec![container.name.clone()];
+    for name in endpoint.aliases.iter().chain([&short, &container.spec.hostname]) {
+        if !name.is_empty() && !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+/// Where each served port is published on this host.
+fn port_map(container: &Container) -> BTreeMap<String, Option<Vec<wire::PortBinding>>> {
+    let mut map: BTreeMap<_, Option<Vec<_>>> = BTreeMap::new();
+    for ExposedPort { port, protocol } in &container.exposed {
+        map.entry(port::text(*port, *protocol)).or_default();
+    }
+    for port in &container.ports {
+        let bindings =
+            host_ips(port).map(|ip| wire::PortBinding { host_ip: ip, host_port: port.published.to_string() });
+        map.entry(port::text(port.target, port.protocol))
+            .or_default()
+            .get_or_insert_default()
+            .extend(bindings);
+    }
+    map
+}
+
+/// A port without an address of its own answers on all of both families.
+fn host_ips(port: &PublishedPort) -> impl Iterator<Item = String> {
+    let all = ["0.0.0.0", "::"].map(str::to_owned).into();
+    let ips: Vec<_> = port.host_ip.map_or(all, |ip| vec![ip.to_string()]);
+    ips.into_iter()
+}
+
+/// The ports of a container in a list: one that is published on every host is served here, and no more (PRT-12).
+pub fn ports(container: &Container) -> Vec<wire::Port> {
+    let mut ports = Vec::new();
+    for (text, bindings) in port_map(container) {
+        let Ok(ExposedPort { port: private_port, protocol }) = parse(&text) else { continue };
+        let kind = protocol.as_str();
+        match bindings {
+            None => ports.push(wire::Port { ip: String::new(), private_port, public_port: 0, kind }),
+            Some(bindings) => ports.extend(bindings.into_iter().map(|binding| wire::Port {
+                ip: binding.host_ip,
+                private_port,
+                public_port: binding.host_port.parse().unwrap_or_default(),
+                kind,
+            })),
+        }
+    }
+    ports.sort();
+    ports
+}
+
+/// The ports as they were asked for.
+pub fn bindings(container: &Container) -> wire::PortMap {
+    let mut map = wire::PortMap::new();
+    for port in &container.published {
+        let binding = wire::PortBinding {
+            host_ip: port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            host_port: if port.published == 0 { String::new() } else { port.published.to_string() },
+        };
+        map.entry(port::text(port.target, port.protocol)).or_default().push(binding);
+    }
+    map
+}

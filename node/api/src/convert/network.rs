@@ -1,0 +1,433 @@
+//! Networks that clients ask for, and the places that containers want in them.
+
+mod show;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use covey_state::network::{EDGE_VNI, NetworkSpec, SUBNETS_MAX, SubnetSpec};
+use ipnet::{IpNet, Ipv4Net};
+
+pub use self::show::{Detail, endpoint_id, fingerprint, options, subnet_to_wire, to_wire};
+use super::later;
+use crate::{
+    engine::{Join, NetworkRef},
+    failure::Failure,
+    wire::{Texts, container::EndpointConfig, network as wire},
+};
+
+/// The driver of the cluster's networks.
+pub const OVERLAY: &str = "overlay";
+/// The driver of a host's own networks.
+pub const BRIDGE: &str = "bridge";
+/// Bytes of a packet.
+const MTU: &str = "com.docker.network.driver.mtu";
+/// VXLAN network identifiers, one for each subnet.
+pub const VNIS: &str = "com.docker.network.driver.overlay.vxlanid_list";
+/// Traffic between hosts is to be encrypted.
+const ENCRYPTED: &str = "encrypted";
+/// Smallest packet that every IPv4 and IPv6 link carries (RFC 791, RFC 8200).
+const MTU_MIN: [u32; 2] = [68, 1280];
+/// Largest packet.
+const MTU_MAX: u32 = 65_535;
+/// Longest prefixes with room for a router and a container.
+const PREFIX_MAX: [u8; 2] = [30, 126];
+/// Characters of a network's name: it is part of names inside it.
+const NAME_CHARS_MAX: usize = 63;
+/// Where addresses are nobody's own (RFC 1918, RFC 6598).
+const PRIVATE: [Ipv4Net; 4] = [
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
+];
+
+/// Who makes a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// The managers: it spans all hosts.
+    Cluster,
+    /// This host: it stays here.
+    Host,
+}
+
+/// The network of a request, and who makes it.
+pub fn from_wire(request: wire::CreateRequest) -> Result<(Maker, NetworkSpec), Failure> {
+    check_name(&request.name)?;
+    let maker = maker(&request)?;
+    refuse_later(&request)?;
+    let mut spec = NetworkSpec {
+        name: request.name,
+        labels: request.labels,
+        ipv6: request.enable_ipv6,
+        internal: request.internal,
+        attachable: request.attachable,
+        subnets: subnets(request.ipam.config, request.enable_ipv6)?,
+        ..NetworkSpec::default()
+    };
+    read_options(&mut spec, request.options, maker)?;
+    Ok((maker, spec))
+}
+
+fn check_name(name: &str) -> Result<(), Failure> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if first && name.bytes().all(inner) && name.len() <= NAME_CHARS_MAX {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!(
+        "invalid network name {name:?}: it has 1 to {NAME_CHARS_MAX} of [a-zA-Z0-9_.-], a letter or digit first"
+    )))
+}
+
+fn maker(request: &wire::CreateRequest) -> Result<Maker, Failure> {
+    match (request.driver.as_str(), request.scope.as_str()) {
+        (OVERLAY, "" | "swarm") => Ok(Maker::Cluster),
+        (OVERLAY, other) => {
+            Err(Failure::invalid(format!("a network of driver overlay has no scope {other:?}")))
+        }
+        ("" | "default" | BRIDGE, "" | "local") => Ok(Maker::Host),
+        ("" | "default" | BRIDGE, other) => {
+            Err(Failure::not_yet(format!("--scope {other} with driver bridge")))
+        }
+        (driver @ ("host" | "null"), _) => {
+            Err(Failure::forbidden(format!("only one instance of \"{driver}\" network is allowed")))
+        }
+        (other, _) => Err(Failure::not_found(format!("plugin \"{other}\" not found"))),
+    }
+}
+
+fn refuse_later(request: &wire::CreateRequest) -> Result<(), Failure> {
+    let refusals = [
+        (request.ingress, "--ingress (every cluster has its own from the start)"),
+        (request.config_only, "--config-only"),
+        (!request.config_from.network.is_empty(), "--config-from"),
+        (request.enable_ipv4 == Some(false), "--ipv4=false"),
+        (!matches!(request.ipam.driver.as_str(), "" | "default"), "--ipam-driver"),
+        (!request.ipam.options.is_empty(), "--ipam-opt"),
+        (request.ipam.config.iter().any(|subnet| !subnet.auxiliary_addresses.is_empty()), "--aux-address"),
+    ];
+    match refusals.into_iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(Failure::not_yet(what)),
+        None => Ok(()),
+    }
+}
+
+fn subnets(config: Vec<wire::Subnet>, ipv6: bool) -> Result<Vec<SubnetSpec>, Failure> {
+    // Clients send an entry in which nothing is set where nothing was asked for.
+    let config: Vec<_> = config.into_iter().filter(|subnet| *subnet != wire::Subnet::default()).collect();
+    if config.len() > SUBNETS_MAX {
+        return Err(Failure::invalid(format!("a network has at most {SUBNETS_MAX} subnets")));
+    }
+    let subnets: Vec<_> = config.iter().map(subnet).collect::<Result<_, _>>()?;
+    match subnets.iter().find(|subnet| subnet.subnet.addr().is_ipv6() && !ipv6) {
+        Some(subnet) => Err(Failure::invalid(format!(
+            "invalid network config: {} is an IPv6 subnet, and the network has no IPv6: add --ipv6",
+            subnet.subnet
+        ))),
+        None => Ok(subnets),
+    }
+}
+
+fn subnet(config: &wire::Subnet) -> Result<SubnetSpec, Failure> {
+    let invalid = |text: String| Failure::invalid(format!("invalid network config: {text}"));
+    if config.subnet.is_empty() {
+        return Err(invalid("every gateway and IP range needs the subnet that it lies in".to_owned()));
+    }
+    let net = block("subnet", &config.subnet)?;
+    let most = PREFIX_MAX[usize::from(net.addr().is_ipv6())];
+    if net.prefix_len() > most {
+        return Err(invalid(format!(
+            "subnet {net} is too small: at most /{most} has room for a gateway and a container"
+        )));
+    }
+    let gateway = match config.gateway.as_str() {
+        "" => None,
+        text => Some(gateway(text, &net)?),
+    };
+    let range = match config.ip_range.as_str() {
+        "" => None,
+        text => {
+            let range = block("IP range", text)?;
+            if !net.contains(&range) {
+                return Err(invalid(format!("IP range {range} is not inside the subnet {net}")));
+            }
+            Some(range)
+        }
+    };
+    Ok(SubnetSpec { subnet: net, gateway, range })
+}
+
+fn gateway(text: &str, net: &IpNet) -> Result<IpAddr, Failure> {
+    let invalid = |text: String| Failure::invalid(format!("invalid network config: {text}"));
+    let address: IpAddr = text.parse().map_err(|_| invalid(format!("gateway {text:?} is no address")))?;
+    if !net.contains(&address) {
+        return Err(invalid(format!("gateway {address} is not inside the subnet {net}")));
+    }
+    let nobody = address == net.network() || (address.is_ipv4() && address == net.broadcast());
+    if nobody {
+        return Err(invalid(format!("gateway {address} is no address for a host of the subnet {net}")));
+    }
+    Ok(address)
+}
+
+/// An address block without bits of a host.
+fn block(what: &str, text: &str) -> Result<IpNet, Failure> {
+    let invalid = |text: String| Failure::invalid(format!("invalid network config: {text}"));
+    if let Ok(address) = text.parse::<IpAddr>() {
+        let example = if address.is_ipv4() { 24 } else { 64 };
+        return Err(invalid(format!("{what} {text} has no prefix length, such as {address}/{example}")));
+    }
+    let net: IpNet = text.parse().map_err(|_| invalid(format!("{what} {text:?} is no address block")))?;
+    if net != net.trunc() {
+        return Err(invalid(format!("{what} {net} should be {}", net.trunc())));
+    }
+    Ok(net)
+}
+
+/// Reads what the driver is told; options that mean nothing here are refused by name.
+fn read_options(spec: &mut NetworkSpec, options: Texts, maker: Maker) -> Result<(), Failure> {
+    for (name, value) in &options {
+        match (name.as_str(), maker) {
+            (MTU, _) => spec.mtu = Some(mtu(value, spec.ipv6)?),
+            (VNIS, Maker::Cluster) => spec.vnis = vnis(value)?,
+            (ENCRYPTED, Maker::Cluster) if value == "false" => {}
+            (ENCRYPTED, Maker::Cluster) => {
+                return Err(Failure::not_yet(
+                    "--opt encrypted (containers would think their traffic safe, and it would cross the wire in plain)",
+                ));
+            }
+            _ if name.starts_with("com.docker.network.") => {
+                return Err(Failure::not_yet(format!("--opt {name}")));
+            }
+            _ => return Err(Failure::invalid(format!("unknown network option {name:?}"))),
+        }
+    }
+    spec.options = options;
+    Ok(())
+}
+
+fn mtu(text: &str, ipv6: bool) -> Result<u32, Failure> {
+    let least = MTU_MIN[usize::from(ipv6)];
+    let within = text.parse().ok().filter(|mtu| (least..=MTU_MAX).contains(mtu));
+    within.ok_or_else(|| {
+        Failure::invalid(format!("invalid {MTU} {text:?}: it lies between {least} and {MTU_MAX}"))
+    })
+}
+
+fn vnis(list: &str) -> Result<Vec<u32>, Failure> {
+    let invalid = |text: &str| Failure::invalid(format!("invalid {VNIS} {list:?}: {text}"));
+    let mut vnis = Vec::new();
+    for text in list.split(',') {
+        match text.trim().parse() {
+            Ok(EDGE_VNI) => return Err(invalid(&format!("{EDGE_VNI} belongs to the ingress network"))),
+            Ok(vni) => vnis.push(vni),
+            Err(_) => return Err(invalid(&format!("{text:?} is no number"))),
+        }
+    }
+    Ok(vnis)
+}
+
+/// What the user should know of a network that is fine (C-29); empty: nothing.
+pub fn warning(spec: &NetworkSpec) -> String {
+    let is_public = |subnet: &&SubnetSpec| match subnet.subnet {
+        IpNet::V4(net) => !PRIVATE.iter().any(|private| private.contains(&net)),
+        IpNet::V6(_) => false,
+    };
+    match spec.subnets.iter().find(is_public) {
+        Some(subnet) => format!(
+            "{} is a public range: hosts of the Internet with these addresses cannot be reached from the network",
+            subnet.subnet
+        ),
+        None => String::new(),
+    }
+}
+
+/// What a container wants in a network.
+pub fn join(network: NetworkRef, config: EndpointConfig) -> Result<Join, Failure> {
+    later::refuse(&config.rest, later::JOIN)?;
+    if !config.ipam_config.link_local_ips.is_empty() {
+        return Err(Failure::not_yet("--link-local-ip"));
+    }
+    let mut addresses = Vec::new();
+    for (text, v4) in [(config.ipam_config.ipv4_address, true), (config.ipam_config.ipv6_address, false)] {
+        if text.is_empty() {
+            continue;
+        }
+        let address = text.parse::<IpAddr>().ok().filter(|address| address.is_ipv4() == v4);
+        let family = if v4 { "IPv4" } else { "IPv6" };
+        addresses.push(address.ok_or_else(|| Failure::invalid(format!("invalid {family} address: {text}")))?);
+    }
+    if network == NetworkRef::Bridge && !config.aliases.is_empty() {
+        return Err(Failure::invalid("network-scoped aliases are only supported for user-defined networks"));
+    }
+    if network == NetworkRef::Bridge && !addresses.is_empty() {
+        return Err(Failure::invalid("user specified IP address is supported on user defined networks only"));
+    }
+    if matches!(network, NetworkRef::Cluster(_)) && addresses.len() > 1 {
+        return Err(Failure::not_yet("an address of each family of one's own choice"));
+    }
+    if let Some(alias) = config.aliases.iter().find(|alias| alias.is_empty() || alias.len() > 253) {
+        return Err(Failure::invalid(format!("invalid alias {alias:?}")));
+    }
+    Ok(Join { network, aliases: config.aliases, addresses })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(mut body: Value) -> Result<(Maker, NetworkSpec), Failure> {
+        body["Name"] = json!("n");
+        from_wire(serde_json::from_value(body).unwrap())
+    }
+
+    fn overlay(config: Value) -> Result<NetworkSpec, String> {
+        let body = json!({"Driver": "overlay", "EnableIPv6": true, "IPAM": {"Config": config}});
+        read(body).map(|(_, spec)| spec).map_err(|failure| failure.message)
+    }
+
+    fn refusal(config: Value) -> String {
+        let message = overlay(json!([config])).unwrap_err();
+        message.strip_prefix("invalid network config: ").unwrap_or(&message).to_owned()
+    }
+
+    /// NET-11, NET-12
+    #[test]
+    fn subnets_bring_their_gateway_and_range() {
+        let spec = overlay(json!([
+            {"Subnet": "192.168.0.0/16", "IPRange": "192.168.1.0/24", "Gateway": "192.168.0.100"},
+            {"Subnet": "192.170.0.0/16"},
+            {"Subnet": "fd00:1::/64"},
+            {},
+        ]))
+        .unwrap();
+        assert_eq!(spec.subnets.len(), 3);
+        assert_eq!(spec.subnets[0].gateway, Some("192.168.0.100".parse().unwrap()));
+        assert_eq!(spec.subnets[0].range, Some("192.168.1.0/24".parse().unwrap()));
+        assert_eq!(spec.subnets[1].gateway, None);
+        assert!(warning(&spec).starts_with("192.170.0.0/16 is a public range"));
+        assert_eq!(warning(&overlay(json!([{"Subnet": "172.20.0.0/16"}])).unwrap()), "");
+    }
+
+    /// NET-12, NET-14
+    #[test]
+    fn a_subnet_that_cannot_be_is_one_clear_error() {
+        for (config, message) in [
+            (
+                json!({"Subnet": "10.0.0.0/31"}),
+                "subnet 10.0.0.0/31 is too small: at most /30 has room for a gateway and a container",
+            ),
+            (
+                json!({"Subnet": "10.0.0.1/32"}),
+                "subnet 10.0.0.1/32 is too small: at most /30 has room for a gateway and a container",
+            ),
+            (
+                json!({"Subnet": "fd00::/127"}),
+                "subnet fd00::/127 is too small: at most /126 has room for a gateway and a container",
+            ),
+            (json!({"Subnet": "fd00::"}), "subnet fd00:: has no prefix length, such as fd00::/64"),
+            (json!({"Subnet": "10.0.0.0"}), "subnet 10.0.0.0 has no prefix length, such as 10.0.0.0/24"),
+            (json!({"Subnet": "ten"}), "subnet \"ten\" is no address block"),
+            (json!({"Subnet": "10.0.0.0/33"}), "subnet \"10.0.0.0/33\" is no address block"),
+            (json!({"Subnet": "10.0.0.7/24"}), "subnet 10.0.0.7/24 should be 10.0.0.0/24"),
+            (
+                json!({"Subnet": "10.0.0.0/24", "Gateway": "10.0.1.1"}),
+                "gateway 10.0.1.1 is not inside the subnet 10.0.0.0/24",
+            ),
+            (
+                json!({"Subnet": "10.0.0.0/24", "Gateway": "10.0.0.0"}),
+                "gateway 10.0.0.0 is no address for a host of the subnet 10.0.0.0/24",
+            ),
+            (json!({"Subnet": "10.0.0.0/24", "Gateway": "gw"}), "gateway \"gw\" is no address"),
+            (
+                json!({"Subnet": "10.0.0.0/24", "IPRange": "10.0.1.0/25"}),
+                "IP range 10.0.1.0/25 is not inside the subnet 10.0.0.0/24",
+            ),
+            (
+                json!({"Subnet": "10.0.0.0/24", "IPRange": "10.0.0.0/16"}),
+                "IP range 10.0.0.0/16 is not inside the subnet 10.0.0.0/24",
+            ),
+            (json!({"Gateway": "10.0.0.1"}), "every gateway and IP range needs the subnet that it lies in"),
+        ] {
+            assert_eq!(refusal(config.clone()), message, "{config}");
+        }
+        let body = json!({"Driver": "overlay", "IPAM": {"Config": [{"Subnet": "fd00::/64"}]}});
+        assert!(read(body).unwrap_err().message.ends_with("the network has no IPv6: add --ipv6"));
+        assert!(
+            overlay(json!(vec![json!({"Subnet": "10.0.0.0/24"}); 17])).unwrap_err().contains("at most 16")
+        );
+    }
+
+    /// NET-13, NET-30
+    #[test]
+    fn options_are_read_or_refused_by_name() {
+        let with = |driver: &str, name: &str, value: &str| {
+            let spec = read(json!({"Driver": driver, "Options": {name: value}}));
+            spec.map(|(_, spec)| spec).map_err(|failure| failure.message)
+        };
+        assert_eq!(with("overlay", MTU, "1400").unwrap().mtu, Some(1400));
+        assert_eq!(with("bridge", MTU, "1400").unwrap().mtu, Some(1400));
+        assert_eq!(with("overlay", VNIS, "5000, 5001").unwrap().vnis, [5000, 5001]);
+        assert!(with("overlay", ENCRYPTED, "false").is_ok());
+        for value in ["", "true", "False", "0"] {
+            assert!(with("overlay", ENCRYPTED, value).unwrap_err().starts_with("not yet: --opt encrypted"));
+        }
+        assert!(with("overlay", VNIS, "4096").unwrap_err().ends_with("4096 belongs to the ingress network"));
+        for vnis in ["-1", "4294967296", "x", "", "5000,,5001"] {
+            assert!(with("overlay", VNIS, vnis).is_err(), "{vnis:?}");
+        }
+        for mtu in ["67", "65536", "-1", "big"] {
+            assert!(with("overlay", MTU, mtu).is_err(), "{mtu:?}");
+        }
+        assert_eq!(with("overlay", "colour", "red").unwrap_err(), "unknown network option \"colour\"");
+        assert!(with("bridge", VNIS, "5000").unwrap_err().starts_with("not yet: --opt"));
+    }
+
+    #[test]
+    fn drivers_are_two() {
+        let message = |driver: &str| read(json!({"Driver": driver})).unwrap_err().message;
+        assert_eq!(message("host"), "only one instance of \"host\" network is allowed");
+        assert_eq!(message("null"), "only one instance of \"null\" network is allowed");
+        assert_eq!(message("weave"), "plugin \"weave\" not found");
+        assert!(matches!(read(json!({})), Ok((Maker::Host, _))));
+        assert!(matches!(read(json!({"Driver": "overlay"})), Ok((Maker::Cluster, _))));
+    }
+
+    #[test]
+    fn names_of_networks_are_checked() {
+        for name in ["a", "my_net.1-x", "0"] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        let long = "a".repeat(64);
+        for name in ["", " ", "-a", ".a", "a b", "a/b", "é", &long] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn places_in_networks_are_checked() {
+        let wanted = |network: NetworkRef, config: Value| {
+            join(network, serde_json::from_value(config).unwrap()).map_err(|failure| failure.message)
+        };
+        let local = || NetworkRef::Local("x".into());
+        let place =
+            wanted(local(), json!({"Aliases": ["db"], "IPAMConfig": {"IPv4Address": "10.0.0.9"}})).unwrap();
+        assert_eq!(
+            (place.aliases, place.addresses),
+            (vec!["db".to_owned()], vec!["10.0.0.9".parse().unwrap()])
+        );
+        for config in [
+            json!({"IPAMConfig": {"IPv4Address": "fd00::1"}}),
+            json!({"IPAMConfig": {"IPv6Address": "here"}}),
+            json!({"IPAMConfig": {"LinkLocalIPs": ["169.254.1.2"]}}),
+            json!({"Aliases": [""]}),
+            json!({"MacAddress": "02:00:00:00:00:01"}),
+        ] {
+            assert!(wanted(local(), config.clone()).is_err(), "{config}");
+        }
+        assert!(wanted(NetworkRef::Bridge, json!({"Aliases": ["db"]})).unwrap_err().contains("user-defined"));
+        assert!(wanted(NetworkRef::Bridge, json!({})).is_ok());
+    }
+}

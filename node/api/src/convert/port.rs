@@ -1,0 +1,208 @@
+//! Ports, of services and of plain containers.
+
+use std::net::IpAddr;
+
+use covey_state::network::{EndpointSpec, Protocol, PublishMode, PublishedPort};
+
+use crate::{
+    engine::ExposedPort,
+    failure::Failure,
+    wire::{container, service as wire},
+};
+
+/// A published port of a service.
+pub fn from_wire(port: wire::PortConfig) -> Result<PublishedPort, Failure> {
+    let mode = match port.publish_mode.as_str() {
+        "" | "ingress" => PublishMode::Ingress,
+        "host" => PublishMode::Host,
+        other => {
+            return Err(Failure::invalid(format!("invalid publish mode {other:?}: it is ingress or host")));
+        }
+    };
+    Ok(PublishedPort {
+        name: port.name,
+        protocol: protocol(&port.protocol)?,
+        target: target(port.target_port)?,
+        published: published(port.published_port)?,
+        mode,
+        host_ip: host_ip(&port.host_ip)?,
+    })
+}
+
+/// A port as the Engine API writes it; 0 is left out.
+pub fn to_wire(port: &PublishedPort) -> wire::PortConfig {
+    wire::PortConfig {
+        name: port.name.clone(),
+        protocol: port.protocol.as_str().to_owned(),
+        target_port: port.target.into(),
+        published_port: port.published.into(),
+        publish_mode: port.mode.as_str().to_owned(),
+        host_ip: port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+    }
+}
+
+/// The ports of a plain container's `PortBindings`; with `publish_all` those of `exposed` too that have none there.
+pub fn from_bindings(
+    bindings: container::PortMap,
+    publish_all: bool,
+    exposed: &[ExposedPort],
+) -> Result<Vec<PublishedPort>, Failure> {
+    let mut ports = Vec::new();
+    for (text, mut bindings) in bindings {
+        let ExposedPort { port, protocol } = parse(&text)?;
+        if bindings.is_empty() {
+            bindings.push(container::PortBinding::default());
+        }
+        for binding in bindings {
+            ports.push(bound(port, protocol, &binding)?);
+        }
+    }
+    let named = |ports: &[PublishedPort], one: &ExposedPort| {
+        ports.iter().any(|port| (port.target, port.protocol) == (one.port, one.protocol))
+    };
+    for one in exposed.iter().filter(|_| publish_all) {
+        if !named(&ports, one) {
+            ports.push(bound(one.port, one.protocol, &container::PortBinding::default())?);
+        }
+    }
+    let endpoint = EndpointSpec { ports, ..EndpointSpec::default() };
+    endpoint.check().map_err(|error| {
+        let text = error.to_string();
+        Failure::invalid(text.trim_start_matches("EndpointSpec: "))
+    })?;
+    Ok(endpoint.ports)
+}
+
+fn bound(
+    target: u16,
+    protocol: Protocol,
+    binding: &container::PortBinding,
+) -> Result<PublishedPort, Failure> {
+    let text = binding.host_port.as_str();
+    if text.contains('-') {
+        return Err(Failure::not_yet(format!("a choice of host ports ({text}) for one port of a container")));
+    }
+    let wrong = || Failure::invalid(format!("invalid port {text:?}: it is no number"));
+    let number = if text.is_empty() { 0 } else { text.parse().map_err(|_| wrong())? };
+    Ok(PublishedPort {
+        name: String::new(),
+        protocol,
+        target,
+        published: published(number)?,
+        mode: PublishMode::Host,
+        host_ip: host_ip(&binding.host_ip)?.filter(|ip| !ip.is_unspecified()),
+    })
+}
+
+/// `80`, `80/tcp` or `53/udp`.
+pub fn parse(text: &str) -> Result<ExposedPort, Failure> {
+    let (number, name) = text.split_once('/').unwrap_or((text, ""));
+    let wrong = || {
+        Failure::invalid(format!("invalid port {text:?}: it is no number with a protocol, such as 80/tcp"))
+    };
+    Ok(ExposedPort { port: target(number.parse().map_err(|_| wrong())?)?, protocol: protocol(name)? })
+}
+
+/// `80/tcp`
+pub fn text(port: u16, protocol: Protocol) -> String {
+    format!("{port}/{protocol}")
+}
+
+fn protocol(text: &str) -> Result<Protocol, Failure> {
+    if text.is_empty() {
+        return Ok(Protocol::default());
+    }
+    text.to_ascii_lowercase().parse().map_err(|error| Failure::invalid(format!("invalid port: {error}")))
+}
+
+fn target(number: i64) -> Result<u16, Failure> {
+    let within = u16::try_from(number).ok().filter(|port| *port != 0);
+    within
+        .ok_or_else(|| Failure::invalid(format!("invalid target port {number}: it lies between 1 and 65535")))
+}
+
+/// 0: any.
+fn published(number: i64) -> Result<u16, Failure> {
+    u16::try_from(number).map_err(|_| {
+        Failure::invalid(format!("invalid published port {number}: it lies between 0 (any) and 65535"))
+    })
+}
+
+fn host_ip(text: &str) -> Result<Option<IpAddr>, Failure> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = text.trim_start_matches('[').trim_end_matches(']').parse();
+    address
+        .map(Some)
+        .map_err(|_| Failure::invalid(format!("invalid host address {text:?} of a published port")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(target_port: i64, published_port: i64) -> wire::PortConfig {
+        wire::PortConfig { target_port, published_port, ..wire::PortConfig::default() }
+    }
+
+    fn refusal(port: wire::PortConfig) -> String {
+        from_wire(port).unwrap_err().message
+    }
+
+    /// PRT-06, PRT-07
+    #[test]
+    fn what_a_client_leaves_out_is_tcp_and_ingress() {
+        let port = from_wire(config(80, 8080)).unwrap();
+        assert_eq!((port.protocol, port.mode, port.host_ip), (Protocol::Tcp, PublishMode::Ingress, None));
+        assert_eq!((port.target, port.published), (80, 8080));
+        assert_eq!(from_wire(to_wire(&port)), Ok(port));
+    }
+
+    /// PRT-06
+    #[test]
+    fn a_port_that_cannot_be_is_one_clear_error() {
+        assert_eq!(refusal(config(0, 80)), "invalid target port 0: it lies between 1 and 65535");
+        assert_eq!(refusal(config(65536, 80)), "invalid target port 65536: it lies between 1 and 65535");
+        assert_eq!(
+            refusal(config(80, 65536)),
+            "invalid published port 65536: it lies between 0 (any) and 65535"
+        );
+        assert!(refusal(config(80, -1)).starts_with("invalid published port -1"));
+        let wrong = wire::PortConfig { publish_mode: "both".into(), ..config(80, 80) };
+        assert!(refusal(wrong).starts_with("invalid publish mode"));
+        let wrong = wire::PortConfig { protocol: "icmp".into(), ..config(80, 80) };
+        assert!(refusal(wrong).contains("none of tcp, udp and sctp"));
+        let wrong = wire::PortConfig { host_ip: "here".into(), ..config(80, 80) };
+        assert!(refusal(wrong).starts_with("invalid host address"));
+    }
+
+    /// CTR-03
+    #[test]
+    fn bindings_of_a_plain_container_are_read() {
+        let binding =
+            |ip: &str, port: &str| container::PortBinding { host_ip: ip.into(), host_port: port.into() };
+        let read = |text: &str, bindings: Vec<_>, all| {
+            let exposed = [parse("80/tcp").unwrap(), parse("53/udp").unwrap()];
+            let ports = from_bindings([(text.to_owned(), bindings)].into(), all, &exposed)?;
+            Ok::<_, Failure>(ports.iter().map(|p| (p.target, p.protocol, p.published)).collect::<Vec<_>>())
+        };
+        assert_eq!(read("80", vec![binding("0.0.0.0", "8080")], false), Ok(vec![(80, Protocol::Tcp, 8080)]));
+        assert_eq!(
+            read("80/tcp", Vec::new(), true),
+            Ok(vec![(80, Protocol::Tcp, 0), (53, Protocol::Udp, 0)])
+        );
+        for (text, bindings) in [
+            ("0/tcp", Vec::new()),
+            ("80/icmp", Vec::new()),
+            ("http", Vec::new()),
+            ("80", vec![binding("", "65536")]),
+            ("80", vec![binding("", "8000-8010")]),
+            ("80", vec![binding("here", "80")]),
+            ("80", vec![binding("", "80"), binding("127.0.0.1", "80")]),
+        ] {
+            assert!(read(text, bindings.clone(), false).is_err(), "{text} {bindings:?}");
+        }
+        assert!(read("80", vec![binding("127.0.0.1", "80"), binding("127.0.0.2", "80")], false).is_ok());
+    }
+}

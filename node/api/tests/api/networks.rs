@@ -1,0 +1,634 @@
+//! Networks, as raw clients see them.
+
+use std::net::IpAddr;
+
+use covey_api::engine::{Container, Endpoint, NetworkRef};
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use crate::{
+    Daemon,
+    client::Client,
+    control::{MANAGER, WORKER},
+};
+
+const DEFAULTS: [&str; 5] = ["bridge", "docker_gwbridge", "host", "ingress", "none"];
+
+async fn create(client: &Client, body: &Value) -> String {
+    let reply = client.post("/networks/create", &body.to_string()).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{:?}", reply.body);
+    reply.json()["Id"].as_str().unwrap().to_owned()
+}
+
+async fn refused(client: &Client, body: &Value) -> (StatusCode, String) {
+    let reply = client.post("/networks/create", &body.to_string()).await;
+    (reply.status, reply.message())
+}
+
+async fn names(client: &Client, filters: &str) -> Vec<String> {
+    let filters: String = filters
+        .bytes()
+        .map(
+            |byte| {
+                if byte.is_ascii_alphanumeric() { char::from(byte).into() } else { format!("%{byte:02x}") }
+            },
+        )
+        .collect();
+    let list = client.get(&format!("/networks?filters={filters}")).await.json();
+    let mut names: Vec<String> =
+        list.as_array().unwrap().iter().map(|network| network["Name"].as_str().unwrap().to_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
+async fn run_service(client: &Client, name: &str, network: &str, extra: &Value) -> String {
+    let mut spec = json!({
+        "Name": name,
+        "TaskTemplate": {"ContainerSpec": {"Image": "nginx"}, "Networks": [{"Target": network}]},
+        "Mode": {"Replicated": {"Replicas": 2}},
+    });
+    for (key, value) in extra.as_object().into_iter().flatten() {
+        spec[key] = value.clone();
+    }
+    let reply = client.post("/services/create", &spec.to_string()).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{:?}", reply.body);
+    reply.json()["ID"].as_str().unwrap().to_owned()
+}
+
+/// NET-01, NET-02, NET-03, NET-05
+#[tokio::test]
+async fn every_node_has_five_networks_at_once() {
+    let daemon = Daemon::start().await;
+    let client = daemon.client();
+    assert_eq!(names(&client, "{}").await, ["bridge", "docker_gwbridge", "host", "none"]);
+    daemon.control.form_cluster();
+    for _ in 0..2 {
+        assert_eq!(names(&client, "{}").await, DEFAULTS);
+        assert_eq!(names(&client, r#"{"driver":{"overlay":true}}"#).await, ["ingress"]);
+        assert_eq!(
+            names(&client, r#"{"scope":["local"]}"#).await,
+            ["bridge", "docker_gwbridge", "host", "none"]
+        );
+        assert_eq!(names(&client, r#"{"type":["builtin"]}"#).await, ["bridge", "host", "none"]);
+        daemon.control.become_worker();
+    }
+    let list = client.get("/networks").await.json();
+    let ids: Vec<_> =
+        list.as_array().unwrap().iter().map(|network| network["Id"].as_str().unwrap()).collect();
+    assert!(ids.iter().all(|id| id.len() == 64 || id.len() == 25), "{ids:?}");
+    assert!(client.get(&format!("/networks/{}", &ids[0][..12])).await.json()["Name"] == "bridge");
+}
+
+/// NET-04, NET-07, NET-08
+#[tokio::test]
+async fn ingress_spans_all_nodes_and_cannot_be_removed() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let ingress = client.get("/networks/ingress").await.json();
+    for (field, value) in [
+        ("Scope", json!("swarm")),
+        ("Driver", json!("overlay")),
+        ("EnableIPv6", json!(false)),
+        ("Internal", json!(false)),
+        ("Attachable", json!(false)),
+        ("Ingress", json!(true)),
+        ("ConfigFrom", json!({"Network": ""})),
+        ("ConfigOnly", json!(false)),
+        ("Options", json!({"com.docker.network.driver.overlay.vxlanid_list": "4096"})),
+        (
+            "IPAM",
+            json!({"Driver": "default", "Options": null, "Config": [{"Subnet": "100.64.0.0/10", "Gateway": "100.64.0.1"}]}),
+        ),
+        (
+            "Peers",
+            json!([{"Name": "m1-000000000000", "IP": "10.0.0.1"}, {"Name": "w1-000000000000", "IP": "10.0.0.2"}]),
+        ),
+    ] {
+        assert_eq!(ingress[field], value, "{field}");
+    }
+    let sbox = &ingress["Containers"]["ingress-sbox"];
+    assert_eq!((&sbox["Name"], &sbox["IPv4Address"]), (&json!("ingress-endpoint"), &json!("100.64.1.1/10")));
+    assert_eq!(sbox["MacAddress"], "02:42:64:40:01:01");
+    for name in DEFAULTS {
+        let reply = client.delete(&format!("/networks/{name}")).await;
+        assert_eq!(reply.status, StatusCode::FORBIDDEN);
+        assert_eq!(reply.message(), format!("{name} is a pre-defined network and cannot be removed"));
+    }
+    let gateway = client.get("/networks/docker_gwbridge").await.json();
+    assert_eq!(gateway["IPAM"]["Config"][0]["Subnet"], "100.64.1.0/24");
+}
+
+/// NET-10, NET-11, NET-12, NET-13, NET-27, NET-28
+#[tokio::test]
+async fn an_overlay_is_made_on_a_manager_and_shown_as_it_was_asked_for() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let id = create(
+        &client,
+        &json!({
+            "Name": "mysql-network", "Driver": "overlay", "CheckDuplicate": true, "Attachable": true,
+            "IPAM": {"Driver": "default", "Config": [
+                {"Subnet": "192.168.0.0/16", "IPRange": "192.168.1.0/24", "Gateway": "192.168.0.100"},
+                {"Subnet": "192.170.0.0/16", "Gateway": "192.170.0.100"},
+            ]},
+            "Options": {"com.docker.network.driver.mtu": "1400"},
+            "Labels": {"HelloWorldService": ""},
+        }),
+    )
+    .await;
+    assert_eq!(id.len(), 25);
+    for reference in ["mysql-network", &id, &id[..14]] {
+        let network = client.get(&format!("/networks/{reference}?scope=swarm")).await.json();
+        assert_eq!(
+            network["IPAM"]["Config"],
+            json!([
+                {"Subnet": "192.168.0.0/16", "IPRange": "192.168.1.0/24", "Gateway": "192.168.0.100"},
+                {"Subnet": "192.170.0.0/16", "Gateway": "192.170.0.100"},
+            ])
+        );
+        assert_eq!(
+            network["Options"],
+            json!({
+                "com.docker.network.driver.mtu": "1400",
+                "com.docker.network.driver.overlay.vxlanid_list": "4097,4098",
+            })
+        );
+        assert_eq!((&network["Id"], &network["Attachable"]), (&json!(id), &json!(true)));
+        assert_eq!(network["Labels"], json!({"HelloWorldService": ""}));
+        // It is not active here yet.
+        assert_eq!(network["Created"], "0001-01-01T00:00:00Z");
+        assert_eq!((&network["Containers"], network.get("Peers")), (&Value::Null, None));
+    }
+    assert_eq!(client.get("/networks/mysql-network?scope=local").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        names(&client, r#"{"label":["HelloWorldService"],"dangling":["true"]}"#).await,
+        ["mysql-network"]
+    );
+    assert_eq!(
+        names(&client, r#"{"type":["custom"]}"#).await,
+        ["docker_gwbridge", "ingress", "mysql-network"]
+    );
+    let wrong = client.get("/networks?filters=%7B%22type%22%3A%5B%22odd%22%5D%7D").await;
+    assert_eq!(
+        (wrong.status, wrong.message().as_str()),
+        (StatusCode::BAD_REQUEST, "invalid filter: 'type'='odd'")
+    );
+}
+
+/// NET-10, QRM-12
+#[tokio::test]
+async fn overlays_are_made_by_managers_only() {
+    let daemon = Daemon::start().await;
+    let client = daemon.client();
+    let overlay = json!({"Name": "net", "Driver": "overlay"});
+    let (status, message) = refused(&client, &overlay).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(message.starts_with("This node is not a swarm manager. Use \"docker swarm init\""));
+    daemon.control.form_cluster();
+    daemon.control.become_worker();
+    assert!(refused(&client, &overlay).await.1.contains("Worker nodes can't be used"));
+}
+
+/// NET-12, NET-14
+#[tokio::test]
+async fn a_network_that_cannot_be_is_one_clear_error_and_leaves_no_trace() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    create(
+        &client,
+        &json!({"Name": "one", "Driver": "overlay", "IPAM": {"Config": [{"Subnet": "10.0.0.0/16"}]}}),
+    )
+    .await;
+    let with = |name: &str, subnet: &str| json!({"Name": name, "Driver": "overlay", "IPAM": {"Config": [{"Subnet": subnet}]}});
+    for (body, status, begins) in [
+        (with("two", "10.0.1.0/24"), 400, "subnet 10.0.1.0/24 overlaps"),
+        (with("two", "10.1.0.0/31"), 400, "invalid network config: subnet 10.1.0.0/31 is too small"),
+        (with("two", "fd00::"), 400, "invalid network config: subnet fd00:: has no prefix length"),
+        (with("one", "10.1.0.0/16"), 409, "network with name one already exists"),
+        (json!({"Name": "one"}), 409, "network with name one already exists"),
+        (json!({"Name": "host"}), 403, "operation is not permitted on predefined host network"),
+        (
+            json!({"Name": "ingress", "Driver": "overlay"}),
+            403,
+            "operation is not permitted on predefined ingress",
+        ),
+        (json!({"Name": "two", "Driver": "host"}), 403, "only one instance of \"host\" network is allowed"),
+        (json!({"Name": "two", "Driver": "weave"}), 404, "plugin \"weave\" not found"),
+        (json!({"Name": "two", "Driver": "overlay", "Ingress": true}), 501, "not yet: --ingress"),
+        (json!({"Name": "two", "ConfigOnly": true}), 501, "not yet: --config-only"),
+        (json!({"Name": ""}), 400, "invalid network name"),
+        (
+            json!({"Name": "two", "Driver": "overlay", "Options": {"encrypted": ""}}),
+            501,
+            "not yet: --opt encrypted (containers would think their traffic safe",
+        ),
+        (
+            json!({"Name": "two", "Driver": "overlay",
+                   "Options": {"com.docker.network.driver.overlay.vxlanid_list": "4096"}}),
+            400,
+            "invalid com.docker.network.driver.overlay.vxlanid_list \"4096\": 4096 belongs to the ingress network",
+        ),
+    ] {
+        let (got, message) = refused(&client, &body).await;
+        assert!(got.as_u16() == status && message.starts_with(begins), "{body}: {got} {message}");
+    }
+    assert_eq!(daemon.control.store().networks().count(), 1);
+    let gone = client.get("/networks/two").await;
+    assert_eq!((gone.status, gone.message().as_str()), (StatusCode::NOT_FOUND, "network two not found"));
+}
+
+/// NET-14, C-29
+#[tokio::test]
+async fn a_public_range_is_warned_about() {
+    let daemon = Daemon::manager().await;
+    let body = r#"{"Name":"n","Driver":"overlay","IPAM":{"Config":[{"Subnet":"192.170.0.0/16"}]}}"#;
+    let reply = daemon.client().post("/networks/create", body).await.json();
+    assert!(reply["Warning"].as_str().unwrap().starts_with("192.170.0.0/16 is a public range"), "{reply}");
+}
+
+/// NET-18, NET-32, LB-03
+#[tokio::test]
+async fn a_service_has_an_address_in_its_network_which_then_cannot_be_removed() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let id = create(&client, &json!({"Name": "front", "Driver": "overlay"})).await;
+    let service = run_service(&client, "web", "front", &json!({})).await;
+    let shown = client.get("/services/web").await.json();
+    assert_eq!(shown["Spec"]["TaskTemplate"]["Networks"], json!([{"Target": id}]));
+    let vip = &shown["Endpoint"]["VirtualIPs"][0];
+    assert_eq!(vip["NetworkID"], id);
+    let addr = vip["Addr"].as_str().unwrap();
+    assert!(addr.starts_with("10.") && addr.ends_with("/24"), "{addr}");
+
+    let tasks = client.get("/tasks").await.json();
+    let attachment = &tasks[0]["NetworksAttachments"][0];
+    assert_eq!(
+        (&attachment["Network"]["ID"], &attachment["Network"]["Spec"]["Name"]),
+        (&json!(id), &json!("front"))
+    );
+    assert_eq!(attachment["Network"]["DriverState"]["Name"], "overlay");
+    assert!(attachment["Addresses"][0].as_str().unwrap().ends_with("/24"));
+    assert_eq!(tasks[0]["Spec"]["Networks"], json!([{"Target": id}]));
+
+    let refusal = client.delete("/networks/front").await;
+    assert_eq!(refusal.status, StatusCode::BAD_REQUEST);
+    let expected =
+        format!("rpc error: code = FailedPrecondition desc = network {id} is in use by service {service}");
+    assert_eq!(refusal.message(), expected);
+    assert_eq!(names(&client, r#"{"dangling":["true"]}"#).await, Vec::<String>::new());
+    client.delete("/services/web").await;
+    create(&client, &json!({"Name": "idle", "Driver": "overlay"})).await;
+    assert_eq!(client.delete(&format!("/networks/{}", &id[..20])).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(client.delete("/networks/idle").await.status, StatusCode::NO_CONTENT);
+}
+
+/// NET-18, NET-20, NET-21
+#[tokio::test]
+async fn a_running_overlay_shows_its_containers_peers_and_services() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let id = create(&client, &json!({"Name": "front", "Driver": "overlay"})).await;
+    run_service(&client, "web", "front", &json!({})).await;
+    let network: covey_state::Id = id.parse().unwrap();
+    let endpoint = |network, name: &str, net: &str| Endpoint {
+        network,
+        name: name.into(),
+        addresses: vec![net.parse().unwrap()],
+        gateway: None,
+        mac: "02:fc:0a:00:00:03".into(),
+        aliases: Vec::new(),
+    };
+    let mut task = Container { id: "7".repeat(64), name: "web.1.x".into(), ..Container::default() };
+    task.spec.labels.insert("com.docker.swarm.task.id".into(), "x".into());
+    task.endpoints = vec![
+        endpoint(NetworkRef::Cluster(network), "front", "10.0.0.3/24"),
+        endpoint(NetworkRef::Bridge, "bridge", "100.64.1.2/32"),
+    ];
+    daemon.engine.run_task(task);
+
+    let shown = client.get("/networks/front").await.json();
+    let member = &shown["Containers"]["7".repeat(64)];
+    assert_eq!((&member["Name"], &member["IPv4Address"]), (&json!("web.1.x"), &json!("10.0.0.3/24")));
+    assert_eq!((&member["MacAddress"], &member["IPv6Address"]), (&json!("02:fc:0a:00:00:03"), &json!("")));
+    assert_eq!(shown["Peers"].as_array().unwrap().len(), 2);
+    assert!(shown.get("Services").is_none());
+    // Its way out is the bridge that networks have, not the one of plain containers.
+    assert_eq!(client.get("/networks/bridge").await.json()["Containers"], json!({}));
+    let gateway = client.get("/networks/docker_gwbridge").await.json();
+    assert_eq!(gateway["Containers"]["7".repeat(64)]["IPv4Address"], "100.64.1.2/32");
+    let settings = client.get("/containers/web.1.x/json").await.json()["NetworkSettings"].clone();
+    assert_eq!(settings["Networks"].as_object().unwrap().keys().collect::<Vec<_>>(), ["front"]);
+
+    let verbose = client.get("/networks/front?verbose=true").await.json();
+    let web = &verbose["Services"]["web"];
+    assert!(web["VIP"].as_str().unwrap().parse::<IpAddr>().is_ok());
+    assert_eq!((web["Tasks"].as_array().unwrap().len(), &web["LocalLBIndex"]), (2, &json!(0)));
+    let task = &web["Tasks"][0];
+    assert!(task["Name"].as_str().unwrap().starts_with("web.1."));
+    assert_eq!(task["Info"], json!({"Host IP": "10.0.0.1"}));
+    assert!(task["EndpointIP"].as_str().unwrap().parse::<IpAddr>().is_ok());
+}
+
+/// NET-17
+#[tokio::test]
+async fn a_worker_knows_the_overlays_that_it_carries_and_no_others() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    create(&client, &json!({"Name": "front", "Driver": "overlay", "Attachable": true})).await;
+    create(&client, &json!({"Name": "back", "Driver": "overlay"})).await;
+    daemon.control.become_worker();
+    assert_eq!(names(&client, "{}").await, DEFAULTS);
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let id = create(&client, &json!({"Name": "front", "Driver": "overlay"})).await;
+    run_service(&client, "web", "front", &json!({})).await;
+    daemon.control.become_worker();
+    let shown = client.get("/networks/front").await.json();
+    assert_eq!(
+        (&shown["Id"], &shown["Scope"], &shown["Driver"]),
+        (&json!(id), &json!("swarm"), &json!("overlay"))
+    );
+    assert_eq!(shown["Options"], json!({"com.docker.network.driver.overlay.vxlanid_list": "4097"}));
+    assert_eq!((&shown["Containers"], shown["Peers"].as_array().unwrap().len()), (&json!({}), 2));
+    let refusal = client.delete("/networks/front").await;
+    assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(daemon.control.store().node(WORKER).unwrap().id, WORKER);
+}
+
+/// NET-18, NET-22
+#[tokio::test]
+async fn services_are_attached_to_networks_of_the_cluster_only() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let id = create(&client, &json!({"Name": "front", "Driver": "overlay"})).await;
+    create(&client, &json!({"Name": "here"})).await;
+    let spec = |target: &str| {
+        json!({
+            "Name": "web",
+            "TaskTemplate": {"ContainerSpec": {"Image": "nginx"}, "Networks": [{"Target": target, "Aliases": ["w"]}]},
+        })
+    };
+    for (target, status, begins) in [
+        ("back", 404, "network back not found"),
+        (
+            "ingress",
+            400,
+            "rpc error: code = InvalidArgument desc = Service cannot be explicitly attached to the ingress",
+        ),
+        (
+            "here",
+            400,
+            "The network here cannot be used with services. Only networks scoped to the swarm can be used,",
+        ),
+        ("docker_gwbridge", 400, "The network docker_gwbridge cannot be used with services."),
+        ("host", 501, "not yet: --network host of a service"),
+    ] {
+        let reply = client.post("/services/create", &spec(target).to_string()).await;
+        assert_eq!(reply.status.as_u16(), status, "{target}");
+        assert!(reply.message().starts_with(begins), "{target}: {}", reply.message());
+    }
+    assert_eq!(
+        client.post("/services/create", &spec(&id[..10]).to_string()).await.status,
+        StatusCode::CREATED
+    );
+    let mut shown = client.get("/services/web").await.json();
+    assert_eq!(shown["Spec"]["TaskTemplate"]["Networks"], json!([{"Target": id, "Aliases": ["w"]}]));
+    // What is read can be written back, and what is left out is left.
+    let version = shown["Version"]["Index"].clone();
+    shown["Spec"]["TaskTemplate"]["Networks"] = json!([]);
+    let update =
+        client.post(&format!("/services/web/update?version={version}"), &shown["Spec"].to_string()).await;
+    assert_eq!(update.status, StatusCode::OK, "{:?}", update.body);
+    let shown = client.get("/services/web").await.json();
+    assert!(
+        shown["Spec"]["TaskTemplate"].get("Networks").is_none()
+            && shown["Endpoint"].get("VirtualIPs").is_none()
+    );
+    assert_eq!(shown["PreviousSpec"]["TaskTemplate"]["Networks"][0]["Target"], id);
+}
+
+/// Old clients write the networks beside the task. NET-18
+#[tokio::test]
+async fn old_clients_name_networks_in_another_place() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let id = create(&client, &json!({"Name": "front", "Driver": "overlay"})).await;
+    let spec = json!({
+        "Name": "old", "TaskTemplate": {"ContainerSpec": {"Image": "nginx"}}, "Networks": [{"Target": "front"}],
+    });
+    assert_eq!(client.post("/v1.24/services/create", &spec.to_string()).await.status, StatusCode::CREATED);
+    let shown = client.get("/services/old").await.json();
+    assert_eq!(shown["Spec"]["TaskTemplate"]["Networks"], json!([{"Target": id}]));
+}
+
+async fn run(client: &Client, name: &str, host: &Value, endpoints: &Value) -> Result<(), (u16, String)> {
+    let body = json!({
+        "Image": "busybox", "Cmd": ["sleep"], "HostConfig": host, "NetworkingConfig": {"EndpointsConfig": endpoints},
+    });
+    let reply = client.post(&format!("/containers/create?name={name}"), &body.to_string()).await;
+    if reply.status != StatusCode::CREATED {
+        return Err((reply.status.as_u16(), reply.message()));
+    }
+    client.post(&format!("/containers/{name}/start"), "").await;
+    Ok(())
+}
+
+/// NET-01, CTR-03
+#[tokio::test]
+async fn a_users_network_of_one_host_is_made_used_and_removed() {
+    let daemon = Daemon::start().await;
+    let client = daemon.client();
+    let id = create(&client, &json!({"Name": "here", "Driver": "bridge", "Labels": {"a": "b"}})).await;
+    let shown = client.get("/networks/here").await.json();
+    assert_eq!((&shown["Driver"], &shown["Scope"]), (&json!("bridge"), &json!("local")));
+    assert_eq!(shown["IPAM"]["Config"], json!([{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}]));
+    let place = json!({"here": {"Aliases": ["db"], "IPAMConfig": {"IPv4Address": "172.18.0.9"}}});
+    run(&client, "one", &json!({"NetworkMode": "here"}), &place).await.unwrap();
+
+    let one = client.get("/containers/one/json").await.json();
+    assert_eq!(one["HostConfig"]["NetworkMode"], "here");
+    let settings = &one["NetworkSettings"]["Networks"]["here"];
+    for (field, value) in [
+        ("NetworkID", json!(id)),
+        ("IPAddress", json!("172.18.0.9")),
+        ("IPPrefixLen", json!(16)),
+        ("Gateway", json!("172.18.0.1")),
+        ("MacAddress", json!("02:fc:ac:12:00:02")),
+        ("Aliases", json!(["db"])),
+        ("DNSNames", json!(["one", "db", one["Id"].as_str().unwrap()[..12]])),
+    ] {
+        assert_eq!(settings[field], value, "{field}");
+    }
+    let members = client.get("/networks/here").await.json()["Containers"].clone();
+    let member = &members[one["Id"].as_str().unwrap()];
+    assert_eq!(
+        (&member["Name"], &member["IPv4Address"], &member["EndpointID"]),
+        (&json!("one"), &json!("172.18.0.9/16"), &settings["EndpointID"])
+    );
+    let listed = client.get("/containers/json?filters=%7B%22network%22%3A%5B%22here%22%5D%7D").await.json();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+
+    let refusal = client.delete("/networks/here").await;
+    assert_eq!(refusal.status, StatusCode::FORBIDDEN);
+    assert!(
+        refusal
+            .message()
+            .starts_with("error while removing network: network here has active endpoints (name:\"one\"")
+    );
+    client.delete("/containers/one?force=1").await;
+    assert_eq!(client.delete("/networks/here").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(client.get("/networks/here").await.status, StatusCode::NOT_FOUND);
+}
+
+/// NET-19, C-30
+#[tokio::test]
+async fn plain_containers_join_attachable_overlays_only() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let id = create(&client, &json!({"Name": "open", "Driver": "overlay", "Attachable": true})).await;
+    create(&client, &json!({"Name": "closed", "Driver": "overlay"})).await;
+    let none = json!({});
+    for _ in 0..2 {
+        let (status, message) =
+            run(&client, "x1", &json!({"NetworkMode": "closed"}), &none).await.unwrap_err();
+        let expected = "Could not attach to network closed: rpc error: code = PermissionDenied desc = network closed \
+                        not manually attachable";
+        assert_eq!((status, message.as_str()), (403, expected));
+        // Not 404, which clients would take for a missing image.
+        let missing = run(&client, "x2", &json!({"NetworkMode": "lost"}), &none).await.unwrap_err();
+        assert_eq!(missing, (400, "network lost not found".to_owned()));
+        daemon.control.become_worker();
+    }
+    // A worker that does not carry the network asks for it.
+    run(&client, "box", &json!({"NetworkMode": "open"}), &none).await.unwrap();
+    let made = daemon.engine.made("box");
+    assert_eq!(made.networks[0].network, NetworkRef::Cluster(id.parse().unwrap()));
+    assert_eq!(made.network.as_str(), "open");
+}
+
+/// NET-19, NET-33
+#[tokio::test]
+async fn containers_are_connected_and_disconnected() {
+    let daemon = Daemon::start().await;
+    let client = daemon.client();
+    create(&client, &json!({"Name": "here"})).await;
+    run(&client, "box", &json!({}), &json!({})).await.unwrap();
+    run(&client, "alone", &json!({"NetworkMode": "none"}), &json!({})).await.unwrap();
+    run(&client, "hosted", &json!({"NetworkMode": "host"}), &json!({})).await.unwrap();
+    let connect = async |network: &str, container: &str| {
+        let body = json!({"Container": container, "EndpointConfig": {"Aliases": ["b"]}}).to_string();
+        let reply = client.post(&format!("/networks/{network}/connect"), &body).await;
+        if reply.status == StatusCode::OK { "ok".to_owned() } else { reply.message() }
+    };
+    assert_eq!(connect("here", "box").await, "ok");
+    assert_eq!(connect("here", "box").await, "endpoint with name box already exists in network here");
+    assert_eq!(connect("lost", "box").await, "network lost not found");
+    assert_eq!(connect("here", "lost").await, "No such container: lost");
+    assert!(connect("here", "alone").await.contains("private (none) mode"));
+    assert!(connect("here", "hosted").await.starts_with("container sharing network namespace"));
+    assert!(connect("host", "box").await.starts_with("container sharing network namespace"));
+    let mut task = Container { id: "5".repeat(64), name: "web.1.x".into(), ..Container::default() };
+    task.spec.labels.insert("com.docker.swarm.task.id".into(), "x".into());
+    daemon.engine.run_task(task);
+    assert!(connect("here", "web.1.x").await.starts_with("container web.1.x belongs to task x"));
+
+    let networks = client.get("/containers/box/json").await.json()["NetworkSettings"]["Networks"].clone();
+    assert_eq!(networks.as_object().unwrap().keys().collect::<Vec<_>>(), ["bridge", "here"]);
+    let body = r#"{"Container":"box","Force":true}"#;
+    assert_eq!(client.post("/networks/here/disconnect", body).await.status, StatusCode::OK);
+    let again = client.post("/networks/here/disconnect", body).await;
+    assert!(again.message().ends_with("is not connected to network here"), "{}", again.message());
+}
+
+/// NET-32
+#[tokio::test]
+async fn what_nobody_uses_is_pruned() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    for (name, driver) in [("front", "overlay"), ("back", "overlay"), ("here", "bridge"), ("there", "bridge")]
+    {
+        create(&client, &json!({"Name": name, "Driver": driver, "Labels": {"name": name}})).await;
+    }
+    run_service(&client, "web", "front", &json!({})).await;
+    run(&client, "box", &json!({"NetworkMode": "here"}), &json!({})).await.unwrap();
+    let old = client.post("/networks/prune?filters=%7B%22until%22%3A%5B%221h%22%5D%7D", "").await.json();
+    // The clock of the fake cluster stands still, in the past.
+    assert_eq!(old, json!({"NetworksDeleted": ["back"]}));
+    let labelled =
+        client.post("/networks/prune?filters=%7B%22label!%22%3A%5B%22name%3Dthere%22%5D%7D", "").await;
+    assert_eq!(labelled.json(), json!({"NetworksDeleted": []}));
+    assert_eq!(client.post("/networks/prune", "").await.json(), json!({"NetworksDeleted": ["there"]}));
+    let wrong = client.post("/networks/prune?filters=%7B%22until%22%3A%5B%22soon%22%5D%7D", "").await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+}
+
+/// API-05
+#[tokio::test]
+async fn networks_come_and_go_in_events() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    create(&client, &json!({"Name": "front", "Driver": "overlay"})).await;
+    client.delete("/networks/front").await;
+    create(&client, &json!({"Name": "here"})).await;
+    client.delete("/networks/here").await;
+    let mut seen = Vec::new();
+    for _ in 0..200 {
+        let past = "/events?since=1&until=2000000000.5&filters=%7B%22type%22%3A%5B%22network%22%5D%7D";
+        let mut events = client.open(hyper::Method::GET, past, &[], "").await;
+        seen.clear();
+        while seen.len() < 4 {
+            let frame = http_body_util::BodyExt::frame(events.body_mut());
+            let Ok(frame) = tokio::time::timeout(std::time::Duration::from_millis(200), frame).await else {
+                break;
+            };
+            let event: Value = serde_json::from_slice(frame.unwrap().unwrap().data_ref().unwrap()).unwrap();
+            let attributes = &event["Actor"]["Attributes"];
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            seen.push(
+                [&event["scope"], &event["Action"], &attributes["name"], &attributes["type"]]
+                    .map(text)
+                    .join(" "),
+            );
+        }
+        if seen.len() == 4 {
+            break;
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(
+        seen,
+        [
+            "local create here bridge",
+            "local destroy here bridge",
+            "swarm create front overlay",
+            "swarm remove front overlay"
+        ]
+    );
+}
+
+/// The extension for Covey's own client.
+#[tokio::test]
+async fn networks_are_examined_and_ways_are_followed() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let found = client.get("/covey/net/doctor").await.json();
+    let finding = json!({
+        "Host": "m1", "Network": "front", "Object": "mtu", "Severity": "repaired", "Text": "was 1500, is 1450",
+    });
+    assert_eq!(found, json!([finding]));
+    let hops = client.get("/covey/net/path?from=box&to=web%3A53%2Fudp").await.json();
+    assert_eq!(
+        hops,
+        json!([
+            {"Step": "dns", "Decision": "10.0.1.2"},
+            {"Step": "vip", "Decision": "10.0.1.2", "CounterBefore": 7, "CounterAfter": 8},
+        ])
+    );
+    let asked = daemon.control.path_asked().unwrap();
+    assert_eq!((asked.from.as_str(), asked.to.as_str(), asked.port), ("box", "web", 53));
+    for wrong in ["?from=box", "?from=box&to=web", "?to=web:80", "?from=box&to=web:0"] {
+        let reply = client.get(&format!("/covey/net/path{wrong}")).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    assert_eq!(daemon.control.store().node(MANAGER).unwrap().id, MANAGER);
+}

@@ -16,6 +16,7 @@ const MAP: &[(&str, Kind, &[&str])] = &[
     ("covey-gossip-quic", Kind::Door, &["covey-gossip", "covey-crypto"]),
     ("covey-overlay-netlink", Kind::Door, &["covey-overlay"]),
     ("covey-mesh-netlink", Kind::Door, &["covey-mesh"]),
+    ("covey-mesh-dns", Kind::Door, &["covey-mesh"]),
     ("covey-state", Kind::Pure, &[]),
     ("covey-manager", Kind::Pure, &["covey-state"]),
     ("covey-agent", Kind::Pure, &["covey-state"]),

@@ -27,7 +27,7 @@ use covey_gossip::MemberEvent;
 use covey_runtime::{Attachment, BoxFuture, Network};
 use covey_state::{
     Id,
-    network::{NetworkConfig, Wiring},
+    network::{NetworkConfig, PublishedPort, Wiring},
     node::EdgeBlock,
 };
 use tokio::sync::{oneshot, watch};
@@ -174,11 +174,19 @@ impl Network for Networks {
         Box::pin(async { answer.await.unwrap_or_else(|_| Err(ENDED.to_owned())) })
     }
 
-    fn adopted(&self, container: &str, wiring: &Wiring, addresses: &[IpAddr], kept: Vec<OwnedFd>) {
+    fn adopted(
+        &self,
+        container: &str,
+        wiring: &Wiring,
+        addresses: &[IpAddr],
+        ports: &[PublishedPort],
+        kept: Vec<OwnedFd>,
+    ) {
         self.inbox.ask(Request::Adopt {
             container: container.to_owned(),
             wiring: wiring.clone(),
             addresses: addresses.to_vec(),
+            ports: ports.to_vec(),
             kept,
         });
     }

@@ -47,7 +47,11 @@ pub fn daemon(config: Config) -> Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("the TLS provider was set twice"))?;
     // Consensus tells at INFO what only its authors can read.
-    let filter = Targets::new().with_default(config.log_level).with_target("openraft", tracing::Level::ERROR);
+    let filter = Targets::new()
+        .with_default(config.log_level)
+        .with_target("openraft", tracing::Level::ERROR)
+        // It warns of what any container may send to its resolver.
+        .with_target("hickory_proto", tracing::Level::ERROR);
     let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))

@@ -127,7 +127,32 @@ impl Network for Notes {
         }))
     }
 
-    fn adopted(&self, _: &str, wiring: &Wiring, addresses: &[IpAddr], kept: Vec<OwnedFd>) {
+    fn rewire<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        wiring: &'a Wiring,
+    ) -> BoxFuture<'a, Result<Attachment, String>> {
+        self.note(format!("rewire {}", wiring.names.join(",")));
+        Box::pin(std::future::ready(if wiring.names == ["taken"] {
+            Err("address already in use".to_owned())
+        } else {
+            Ok(Attachment {
+                addresses: vec![ADDRESS],
+                nameservers: vec![[127, 0, 0, 11].into()],
+                ..Attachment::default()
+            })
+        }))
+    }
+
+    fn adopted(
+        &self,
+        _: &str,
+        wiring: &Wiring,
+        addresses: &[IpAddr],
+        _: &[PublishedPort],
+        kept: Vec<OwnedFd>,
+    ) {
         self.note(format!("adopted {} {} {}", wiring.names.join(","), addresses[0], kept.len()));
         self.kept.lock().unwrap().extend(kept);
     }
@@ -176,6 +201,37 @@ async fn a_container_is_in_the_namespace_that_the_network_names_and_knows_its_na
     bench.runtime.remove(&id, true).await.unwrap();
     assert_eq!(network.calls(), ["attach box web", "detach 0"]);
     bench.close().await;
+}
+
+/// NET-20
+#[tokio::test]
+async fn a_container_gets_other_networks_while_it_runs_and_keeps_them() {
+    let lane = Lane::new();
+    let network = Notes::of(&lane, vec![]);
+    let Some(bench) = bench_with(Some(network.clone())).await else { return };
+    let id = bench.runtime.create(request("box", &["sleep", "1000"])).await.unwrap().to_string();
+    let named = |name: &'static str| move |old: &Wiring| Ok(Wiring { names: vec![name.into()], ..old.clone() });
+    bench.runtime.rewire(&id, named("db")).await.unwrap();
+    assert!(network.calls().is_empty(), "it does not run");
+    bench.runtime.start(&id).await.unwrap();
+    bench.runtime.rewire(&id, named("cache")).await.unwrap();
+    let refused = bench.runtime.rewire(&id, named("taken")).await.unwrap_err();
+    assert_eq!(refused.to_string(), "address already in use");
+    let refused = bench.runtime.rewire(&id, |_| Err("not that one".to_owned())).await.unwrap_err();
+    assert_eq!(refused.to_string(), "not that one");
+    assert_eq!(network.calls(), ["attach box db", "rewire cache", "rewire taken"]);
+    let resolv_conf = bench.exec(&id, &["cat", "/etc/resolv.conf"]).await.1;
+    assert_eq!(resolv_conf, "nameserver 127.0.0.11\n");
+    let container = bench.runtime.inspect(&id).unwrap();
+    assert_eq!((container.addresses, container.wiring.names), (vec![ADDRESS], vec!["cache".to_owned()]));
+
+    let Bench { directory, runtime, cgroup } = bench;
+    drop((runtime, network));
+    let network = Notes::of(&lane, vec![]);
+    let runtime = open(directory.path(), &cgroup, network.clone()).await;
+    assert_eq!(network.calls(), ["adopted cache 100.64.0.5 0"]);
+    runtime.remove(&id, true).await.unwrap();
+    Bench { directory, runtime, cgroup }.close().await;
 }
 
 /// Waits until nobody holds the receiver of `lane` any more: the kernel says so to the sender.

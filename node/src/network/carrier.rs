@@ -20,7 +20,7 @@ use covey_overlay::{
 use covey_overlay_netlink::{Router, namespace};
 use covey_state::{
     Id,
-    network::NetworkConfig,
+    network::{Attached, NetworkConfig},
 };
 use tokio::sync::watch;
 
@@ -37,6 +37,8 @@ use crate::{
 
 /// In front of a network's id in the name of its namespace's file.
 pub const PREFIX: &str = "net-";
+/// Characters of a container's short id.
+const SHORT_ID: usize = 12;
 
 /// A network that this host carries.
 pub struct Carrier {
@@ -56,6 +58,13 @@ pub struct Carrier {
     me: Option<Id>,
     /// Ways that the kernel has not taken yet.
     ways: Vec<Change>,
+}
+
+/// What a container alone is called in its networks: by its names, and by its id, short and in full (NET-26).
+fn own_names(names: &[String], container: &str) -> Vec<String> {
+    let short = container.chars().take(SHORT_ID).collect();
+    let names = names.iter().filter(|name| !name.is_empty()).cloned();
+    names.chain([short, container.to_owned()]).collect()
 }
 
 /// The namespace of a network's router.
@@ -120,23 +129,36 @@ impl Carrier {
     }
 
     /// A container of before is in it.
-    pub fn claim(&mut self, container: &str, namespace: &Path, inside: String, addresses: &[IpAddr]) {
+    pub fn claim(&mut self, container: &str, namespace: &Path, inside: String, attached: &Attached, names: &[String]) {
         let attachment = Attachment {
             namespace: namespace.to_string_lossy().into_owned(),
             inside,
-            addresses: addresses.to_vec(),
+            addresses: attached.addresses.clone(),
             default_route: false,
         };
         self.desired.attachments.insert(LinkName::of_container(container), attachment);
         self.balancer.set_place(self.tables());
+        // Gossip tells nothing of a network that is this host's alone.
+        if self.vnis().next().is_none() {
+            let own = [&own_names(names, container)[..], &attached.aliases].concat();
+            let member = Member { own, addresses: attached.addresses.clone(), active: true, ..Member::default() };
+            self.zone.send_modify(|zone| zone.set(container, Some(member)));
+        }
     }
 
     /// Wires a container.
     ///
     /// # Errors
     /// The kernel refused; the container is not in it then.
-    pub fn attach(&mut self, container: &str, namespace: &Path, inside: String, addresses: &[IpAddr]) -> Result<()> {
-        self.claim(container, namespace, inside, addresses);
+    pub fn attach(
+        &mut self,
+        container: &str,
+        namespace: &Path,
+        inside: String,
+        attached: &Attached,
+        names: &[String],
+    ) -> Result<()> {
+        self.claim(container, namespace, inside, attached, names);
         let wired = self
             .router
             .apply_all(&plan_attachment(&self.desired, &LinkName::of_container(container)))
@@ -155,10 +177,16 @@ impl Carrier {
     pub fn detach(&mut self, container: &str) -> Result<()> {
         let name = LinkName::of_container(container);
         if self.desired.attachments.remove(&name).is_some() {
+            self.zone.send_modify(|zone| zone.set(container, None));
             self.router.apply(&Change::DeleteLink(name))?;
             self.balancer.set_place(self.tables());
         }
         self.balancer.commit()
+    }
+
+    /// This container is in it.
+    pub fn holds(&self, container: &str) -> bool {
+        self.desired.attachments.contains_key(&LinkName::of_container(container))
     }
 
     /// Nobody of this host is in it.
@@ -226,7 +254,7 @@ impl Carrier {
     }
 
     fn member(&self, row: &Endpoint, active: bool) -> Member {
-        let mut own = row.names.clone();
+        let mut own = own_names(&row.names, &row.container);
         let mut member =
             Member { addresses: row.addresses.clone(), active, ..Member::default() };
         match &row.service {

@@ -225,7 +225,13 @@ impl Edge {
     /// # Errors
     /// The kernel refused; it is tried again with the next repair.
     pub fn publish(&mut self, container: &str, ports: &[PublishedPort]) -> Result<()> {
-        let Some(pair) = self.addresses(container) else { return Ok(()) };
+        self.open_own(container, ports);
+        self.balancer.commit()
+    }
+
+    /// The same, before the kernel is asked for the first time.
+    pub fn open_own(&mut self, container: &str, ports: &[PublishedPort]) {
+        let Some(pair) = self.addresses(container) else { return };
         for port in ports.iter().filter(|port| port.mode == PublishMode::Host) {
             for frontend in frontends(port) {
                 let address = match frontend.address() {
@@ -236,7 +242,6 @@ impl Edge {
                 self.balancer.set(frontend, Some(Virtual { balance: Balance::Random, backends }));
             }
         }
-        self.balancer.commit()
     }
 
     /// Opens and closes published ports as services have them now.
@@ -244,10 +249,15 @@ impl Edge {
     /// # Errors
     /// The kernel refused; it is tried again with the next repair.
     pub fn settle(&mut self) -> Result<()> {
+        self.take_moved();
+        self.balancer.commit()
+    }
+
+    /// The same, before the kernel is asked for the first time.
+    pub fn take_moved(&mut self) {
         for moved in self.balancer.settle() {
             self.open_or_close(moved);
         }
-        self.balancer.commit()
     }
 
     fn open_or_close(&mut self, (frontend, _, behind): Moved) {

@@ -10,7 +10,11 @@ use std::{
 };
 
 use covey_runtime::Attachment;
-use covey_state::{Id, network::Wiring, node::EdgeBlock};
+use covey_state::{
+    Id,
+    network::{PublishedPort, Wiring},
+    node::EdgeBlock,
+};
 use tokio::sync::oneshot;
 
 use super::{
@@ -48,6 +52,8 @@ pub enum Request {
         wiring: Wiring,
         /// All its addresses.
         addresses: Vec<IpAddr>,
+        /// Ports of this host that are its own.
+        ports: Vec<PublishedPort>,
         /// Its resolver's sockets.
         kept: Vec<OwnedFd>,
     },

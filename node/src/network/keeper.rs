@@ -16,7 +16,7 @@ use covey_overlay_netlink::{Router, namespace};
 use covey_runtime::Attachment;
 use covey_state::{
     Id,
-    network::{Attached, NetworkConfig, Wiring},
+    network::{Attached, NetworkConfig, PublishedPort, Wiring},
 };
 use tokio::{runtime::Handle, sync::watch};
 
@@ -148,8 +148,8 @@ impl Keeper {
             Request::Detach { container, reply } => {
                 let _ = reply.send(self.detach(&container).map_err(|error| format!("{error:#}")));
             }
-            Request::Adopt { container, wiring, addresses, kept } => {
-                if let Err(error) = self.adopt(&container, &wiring, &addresses, kept) {
+            Request::Adopt { container, wiring, addresses, ports, kept } => {
+                if let Err(error) = self.adopt(&container, &wiring, &addresses, &ports, kept) {
                     tracing::error!(container, error = format!("{error:#}"), "a container's networks were lost");
                 }
             }
@@ -157,6 +157,8 @@ impl Keeper {
                 if let Some(block) = block {
                     self.edge.use_block(block);
                 }
+                self.recall(Scope::Ingress);
+                self.edge.take_moved();
                 self.begun = true;
                 if let Err(error) = self.sweep() {
                     tracing::warn!(error = format!("{error:#}"), "namespaces of before are left");
@@ -233,15 +235,20 @@ impl Keeper {
         let mut carrier = Carrier::open(&self.folder, config.clone(), self.place.as_ref())?;
         let scope = Scope::Network(config.id);
         self.down.iter().for_each(|host| carrier.suspend(*host, true));
-        for ((_, key), row) in self.unconfirmed.iter().filter(|((of, _), _)| *of == scope) {
-            carrier.put(key, Some(row.clone()));
-        }
         self.carriers.insert(config.id, carrier);
+        self.recall(scope);
         self.tell_carried();
         if overlay {
             self.join();
         }
         self.mend_one(config.id)
+    }
+
+    /// Takes what the daemon before was told.
+    fn recall(&mut self, scope: Scope) {
+        let rows = self.unconfirmed.iter().filter(|((of, _), _)| *of == scope);
+        let rows: Vec<_> = rows.map(|((_, key), row)| (key.clone(), row.clone())).collect();
+        rows.into_iter().for_each(|(key, row)| self.put(scope, &key, Some(row)));
     }
 
     fn mend_one(&mut self, network: Id) -> Result<()> {
@@ -298,7 +305,7 @@ impl Keeper {
         for (place, attached) in wiring.networks.iter().enumerate() {
             self.carry(&attached.network)?;
             if let Some(carrier) = self.carriers.get_mut(&attached.network.id) {
-                carrier.attach(container, &path, inside(wiring, place), &attached.addresses)?;
+                carrier.attach(container, &path, inside(wiring, place), attached, &wiring.names)?;
             }
             attachment.addresses.extend(&attached.addresses);
         }
@@ -337,6 +344,7 @@ impl Keeper {
         container: &str,
         wiring: &Wiring,
         addresses: &[IpAddr],
+        ports: &[PublishedPort],
         kept: Vec<OwnedFd>,
     ) -> Result<()> {
         let path = self.path(container);
@@ -346,11 +354,13 @@ impl Keeper {
         self.containers.insert(container.to_owned(), Wired { wiring: wiring.clone(), resolver: None });
         if let Some(pair) = edge_pair(wiring, addresses) {
             self.edge.claim(container, &path, pair);
+            let ports = self.edge.hold(container, ports)?;
+            self.edge.open_own(container, &ports);
         }
         for (place, attached) in wiring.networks.iter().enumerate() {
             self.carry(&attached.network)?;
             if let Some(carrier) = self.carriers.get_mut(&attached.network.id) {
-                carrier.claim(container, &path, inside(wiring, place), &attached.addresses);
+                carrier.claim(container, &path, inside(wiring, place), attached, &wiring.names);
             }
         }
         if !wiring.networks.is_empty() {

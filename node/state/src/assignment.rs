@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Id, Store,
-    network::{Attached, Exposure, PublishedPort, TaskAttachment, Wiring},
+    network::{Attached, Exposure, PublishMode, PublishedPort, TaskAttachment, Wiring},
     service::TaskSpec,
     task::{DesiredState, Task},
 };
@@ -79,11 +79,12 @@ impl Assignment {
 
     /// What its container has of the networks.
     pub fn wiring(&self) -> Wiring {
+        let ingress = self.exposure.ports.iter().filter(|port| port.mode == PublishMode::Ingress);
         Wiring {
             edge: self.edge,
             bridge: false,
             networks: self.networks.clone(),
-            ports: self.ports.clone(),
+            ports: self.ports.iter().chain(ingress).cloned().collect(),
             nameservers: Vec::new(),
             names: Vec::new(),
         }

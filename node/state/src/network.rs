@@ -343,7 +343,7 @@ pub struct Wiring {
     pub bridge: bool,
     /// The networks that it is in, the one for names without a dot first.
     pub networks: Vec<Attached>,
-    /// Ports of its host that are its own (host mode).
+    /// Ports of its host that are its own (host mode), and those that its service publishes on every host.
     pub ports: Vec<PublishedPort>,
     /// Name servers in place of the host's.
     pub nameservers: Vec<IpAddr>,

@@ -60,6 +60,11 @@ impl Conntrack {
     /// # Errors
     /// Some of them may be left.
     pub fn flush(&mut self, backend: IpAddr, only: Option<(Protocol, u16)>) -> Result<(), NetfilterError> {
+        if backend.is_ipv6() {
+            // Linux compares IPv6 addresses of a filter the wrong way round (seen in 6.18): everything but the backend
+            // would be forgotten.
+            return self.flush_each(backend, only);
+        }
         match self.netfilter.request(request(DELETE, backend, filter(backend, only))) {
             // Kernels before 5.8 do not know the filter, and take this for one connection, badly described.
             Err(error) if error.is(libc::EINVAL) || error.is(libc::ENOENT) => self.flush_each(backend, only),

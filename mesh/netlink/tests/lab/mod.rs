@@ -1,6 +1,8 @@
 //! Namespaces of a test, and what tests do in them.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod server;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},

@@ -211,7 +211,7 @@ mod tests {
     /// A node with a task that has port 80 of it, and another such task without a node.
     fn crowded(node: Id) -> Store {
         let mut store = Store::default();
-        let mut spec = (**store_with_service().service(SERVICE).unwrap()).spec.clone();
+        let mut spec = store_with_service().service(SERVICE).unwrap().spec.clone();
         spec.endpoint.ports = vec![PublishedPort {
             target: 80,
             published: 80,

@@ -9,6 +9,7 @@ use std::{
 use covey_state::{
     Store,
     command::{Command, Proposal},
+    network::{AttachmentSpec, EndpointMode, EndpointSpec, NetworkSpec, PublishMode, PublishedPort},
     node::{NodeDescription, Role},
     service::{Mode, ServiceSpec},
     task::{DesiredState, TaskState},
@@ -47,12 +48,14 @@ impl Step {
 
 type Kind = Discriminant<Command>;
 /// Kinds of commands that the strategies below make.
-const KINDS: usize = 16;
+const KINDS: usize = 20;
 
 /// Few of each, so that commands meet.
 const NODES: std::ops::Range<u128> = 0..10;
 const SERVICES: std::ops::Range<u128> = 100..103;
 const TASKS: std::ops::Range<u128> = 200..216;
+const NETWORKS: std::ops::Range<u128> = 300..303;
+const ATTACHMENTS: std::ops::Range<u128> = 400..404;
 
 fn role() -> impl Strategy<Value = Role> {
     prop_oneof![Just(Role::Worker), Just(Role::Manager)]
@@ -70,11 +73,61 @@ fn end() -> impl Strategy<Value = TaskState> {
 
 fn spec() -> impl Strategy<Value = ServiceSpec> {
     let name = prop_oneof![Just("a"), Just("b"), Just("c"), Just("-")];
-    (name, 0..3_u64, 0..2_u64).prop_map(|(name, replicas, force)| {
-        let mut spec = ServiceSpec { mode: Mode::Replicated { replicas }, ..service_spec(name) };
-        spec.task.force_update = force;
-        spec
-    })
+    (name, 0..3_u64, 0..2_u64, task_networks(), endpoint()).prop_map(
+        |(name, replicas, force, networks, endpoint)| {
+            let mut spec =
+                ServiceSpec { mode: Mode::Replicated { replicas }, endpoint, ..service_spec(name) };
+            spec.task.force_update = force;
+            spec.task.networks = networks;
+            spec
+        },
+    )
+}
+
+fn task_networks() -> impl Strategy<Value = Vec<AttachmentSpec>> {
+    let alias = prop::option::weighted(0.3, prop_oneof![Just("a"), Just("B"), Just("x")]);
+    let network = (NETWORKS, alias).prop_map(|(network, alias)| AttachmentSpec {
+        network: id(network),
+        aliases: alias.into_iter().map(str::to_owned).collect(),
+    });
+    prop_oneof![1 => Just(Vec::new()), 2 => prop::collection::vec(network, 1..3)]
+}
+
+fn endpoint() -> impl Strategy<Value = EndpointSpec> {
+    let mode = prop_oneof![3 => Just(EndpointMode::Vip), 1 => Just(EndpointMode::Dnsrr)];
+    let publish = prop_oneof![3 => Just(PublishMode::Ingress), 1 => Just(PublishMode::Host)];
+    let published = prop_oneof![2 => Just(0), 1 => 80..82_u16, 1 => 30_000..30_002_u16];
+    let port = (published, 80..82_u16, publish).prop_map(|(published, target, mode)| PublishedPort {
+        published,
+        target,
+        mode,
+        ..PublishedPort::default()
+    });
+    (mode, prop::collection::vec(port, 0..3)).prop_map(|(mode, ports)| EndpointSpec { mode, ports })
+}
+
+/// Subnets so small that they run out.
+fn network_step() -> impl Strategy<Value = Step> {
+    let name = prop_oneof![Just("n"), Just("m"), Just("bridge")];
+    let subnets = prop_oneof![
+        Just(vec![]),
+        Just(vec!["10.0.0.0/29"]),
+        Just(vec!["10.0.0.8/30", "10.0.0.0/30"]),
+        Just(vec!["fd00::/126"]),
+    ];
+    let spec =
+        (name, subnets, any::<[bool; 3]>()).prop_map(|(name, subnets, [ipv6, internal, attachable])| {
+            NetworkSpec { ipv6, internal, attachable, ..network_spec(name, &subnets) }
+        });
+    let address = prop::option::of(prop_oneof![Just("10.0.0.2"), Just("10.0.0.3"), Just("fd00::2")]);
+    prop_oneof![
+        3 => (NETWORKS, spec).prop_map(|(network, spec)| Command::CreateNetwork { id: id(network), spec }),
+        2 => NETWORKS.prop_map(|network| Command::RemoveNetwork { id: id(network) }),
+        4 => (ATTACHMENTS, NETWORKS, NODES, address)
+            .prop_map(|(number, network, node, address)| attach_at(number, network, node, address)),
+        2 => ATTACHMENTS.prop_map(|number| Command::RemoveAttachment { id: id(number) }),
+    ]
+    .prop_map(Step::Plain)
 }
 
 fn node_step() -> impl Strategy<Value = Step> {
@@ -121,7 +174,7 @@ fn task_step() -> impl Strategy<Value = Step> {
 }
 
 fn entries() -> impl Strategy<Value = Vec<Vec<Step>>> {
-    let step = prop_oneof![2 => node_step(), 1 => service_step(), 4 => task_step()];
+    let step = prop_oneof![2 => node_step(), 2 => service_step(), 4 => task_step(), 2 => network_step()];
     let entry =
         prop_oneof![4 => prop::collection::vec(step.clone(), 1), 1 => prop::collection::vec(step, 2..4)];
     prop::collection::vec(entry, 1..80)
@@ -133,7 +186,8 @@ fn populated() -> Scene {
     for node in 0..5 {
         scene.ok(create_node(node, if node == 0 { Role::Manager } else { Role::Worker }));
     }
-    scene.ok(create_service(100, "a"));
+    scene.ok(create_network(300, "n", &["10.0.0.0/28"]));
+    scene.ok(create_service_in(100, "a", &[300]));
     scene.ok(create_service(101, "b"));
     for task in 200..206 {
         scene.all(place_task(task, 100 + task % 2, task as u64 % 6 / 2 + 1, task % 5)).unwrap();

@@ -8,7 +8,7 @@ use covey_state::{
     command::{Command, Proposal, Refusal},
     container::ContainerSpec,
     event::Event,
-    network::EndpointSpec,
+    network::{AttachmentSpec, EndpointSpec, NetworkSpec, SubnetSpec},
     node::{Availability, NodeDescription, NodeSpec, Role},
     service::{Mode, ServiceSpec, TaskSpec, UpdateConfig},
     task::{DesiredState, TaskState, TaskStatus},
@@ -160,6 +160,42 @@ pub fn create_service(number: u128, name: &str) -> Command {
 pub fn create_task(number: u128, service: u128, slot: u64) -> Command {
     let desired = DesiredState::Running;
     Command::CreateTask { id: id(number), service: id(service), slot, desired, not_before: None }
+}
+
+/// An attachable network of these subnets; of none, one from the pool.
+pub fn network_spec(name: &str, subnets: &[&str]) -> NetworkSpec {
+    let subnets = subnets.iter().map(|subnet| subnet_spec(subnet)).collect();
+    NetworkSpec { name: name.into(), attachable: true, subnets, ..Default::default() }
+}
+
+pub fn subnet_spec(subnet: &str) -> SubnetSpec {
+    SubnetSpec { subnet: subnet.parse().unwrap(), gateway: None, range: None }
+}
+
+pub fn create_network(number: u128, name: &str, subnets: &[&str]) -> Command {
+    Command::CreateNetwork { id: id(number), spec: network_spec(name, subnets) }
+}
+
+/// A service in these networks.
+pub fn service_in(name: &str, networks: &[u128]) -> ServiceSpec {
+    let mut spec = service_spec(name);
+    let attach = |network: &u128| AttachmentSpec { network: id(*network), aliases: Vec::new() };
+    spec.task.networks = networks.iter().map(attach).collect();
+    spec
+}
+
+pub fn create_service_in(number: u128, name: &str, networks: &[u128]) -> Command {
+    Command::CreateService { id: id(number), spec: service_in(name, networks) }
+}
+
+pub fn attach(number: u128, network: u128, node: u128) -> Command {
+    attach_at(number, network, node, None)
+}
+
+pub fn attach_at(number: u128, network: u128, node: u128, address: Option<&str>) -> Command {
+    let address = address.map(|address| address.parse().unwrap());
+    let container = format!("plain{number}");
+    Command::CreateAttachment { id: id(number), network: id(network), node: id(node), container, address }
 }
 
 /// Creates, allocates and assigns a task.

@@ -98,9 +98,17 @@ pub struct Invocation {
     pub stop_signal: i32,
 }
 
-/// What is remembered of a container on disk; never changes.
+/// The part of a record that says how to read the rest.
+#[derive(Deserialize)]
+pub(crate) struct Versioned {
+    pub format: u32,
+}
+
+/// What is remembered of a container on disk. Only its wiring changes, and what it is now [`crate::runtime::Life`] has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
+    /// [`crate::layout::FORMAT`].
+    pub format: u32,
     pub id: ContainerId,
     pub name: String,
     pub created: Stamp,
@@ -115,6 +123,9 @@ pub(crate) struct Record {
     pub task: Option<TaskRef>,
     pub network: NetworkMode,
     pub wiring: Wiring,
+    /// `80/tcp`: what the image says that it serves.
+    #[serde(default)]
+    pub exposed_ports: Vec<String>,
 }
 
 impl Record {
@@ -204,6 +215,8 @@ pub struct Container {
     pub network: NetworkMode,
     /// What it has of the networks.
     pub wiring: Wiring,
+    /// `80/tcp`: what its image says that it serves.
+    pub exposed_ports: Vec<String>,
     /// Standard input is kept open for [`crate::Runtime::attach`].
     pub open_stdin: bool,
     /// It is removed once it has ended.

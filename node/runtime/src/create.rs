@@ -142,7 +142,8 @@ impl Runtime {
         })
         .await?;
         self.inner.tell(&record, Action::Create);
-        let slot = Slot::new(record, Life::new());
+        let life = Life::of(&record);
+        let slot = Slot::new(record, life);
         self.inner.table().slots.insert(id.clone(), slot);
         Ok(())
     }
@@ -151,7 +152,6 @@ impl Runtime {
 fn write_down(data: &Path, record: &[u8], durable: bool) -> io::Result<()> {
     fs::create_dir(data)?;
     fs::set_permissions(data, std::os::unix::fs::PermissionsExt::from_mode(0o710))?;
-    fs::write(data.join(layout::FORMAT_FILE), FORMAT.to_string())?;
     for directory in [layout::UPPER, layout::WORK] {
         fs::create_dir(data.join(directory))?;
     }
@@ -173,6 +173,7 @@ fn settle(
     spec.labels = labels;
     let layers_dir = rootfs.layers_dir.display();
     let mut record = Record {
+        format: FORMAT,
         name,
         created: Stamp(sys::now()),
         image: ImageName { id: rootfs.image.to_string(), name: spec.image.clone() },
@@ -185,6 +186,7 @@ fn settle(
         task: wanted.task,
         network: wanted.network,
         wiring: wanted.wiring,
+        exposed_ports: rootfs.defaults.exposed_ports.clone(),
         id,
     };
     let hostname = format!("HOSTNAME={}", record.hostname());

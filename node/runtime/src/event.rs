@@ -24,6 +24,8 @@ pub enum Action {
     Kill(i32),
     /// It ended because it was asked to.
     Stop,
+    /// It has other networks than before.
+    Rewire,
     /// It was removed.
     Destroy,
 }

@@ -56,10 +56,26 @@ pub trait Network: Send + Sync + 'static {
         wiring: &'a Wiring,
     ) -> BoxFuture<'a, Result<Attachment, String>>;
 
+    /// Wires a container that runs anew, as `wiring` says from now on; where this fails it has what it had. The shim goes
+    /// on holding what it was given at the start: [`Attachment::keep`] counts for nothing here.
+    fn rewire<'a>(
+        &'a self,
+        container: &'a str,
+        hostname: &'a str,
+        wiring: &'a Wiring,
+    ) -> BoxFuture<'a, Result<Attachment, String>>;
+
     /// A container that runs since a daemon before this one: told for each while the runtime opens, before anything else
-    /// is asked. `addresses` are those of its attachment, and `kept` its sockets in their order; none of them where they
-    /// could not be had back. Must not block.
-    fn adopted(&self, container: &str, wiring: &Wiring, addresses: &[IpAddr], kept: Vec<OwnedFd>);
+    /// is asked. `addresses` and `ports` are those of its attachment, and `kept` its sockets in their order; none of them
+    /// where they could not be had back. Must not block.
+    fn adopted(
+        &self,
+        container: &str,
+        wiring: &Wiring,
+        addresses: &[IpAddr],
+        ports: &[PublishedPort],
+        kept: Vec<OwnedFd>,
+    );
 
     /// Removes it; not an error where there is none. Called once for each [`Network::attach`], failed ones as well, after
     /// the container's last process has ended.
@@ -78,8 +94,17 @@ pub(crate) struct Remembered {
 impl Remembered {
     /// Writes down `attachment` in the container's directory `exec`.
     pub(crate) fn write(attachment: &Attachment, exec: &Path) -> std::io::Result<()> {
-        let Attachment { addresses, ports, keep, .. } = attachment;
-        let remembered = Self { addresses: addresses.clone(), ports: ports.clone(), kept: keep.len() };
+        Self::write_kept(attachment, attachment.keep.len(), exec)
+    }
+
+    /// The container is wired anew; the shim holds what it held.
+    pub(crate) fn rewrite(attachment: &Attachment, exec: &Path) -> std::io::Result<()> {
+        Self::write_kept(attachment, Self::read(exec).kept, exec)
+    }
+
+    fn write_kept(attachment: &Attachment, kept: usize, exec: &Path) -> std::io::Result<()> {
+        let Attachment { addresses, ports, .. } = attachment;
+        let remembered = Self { addresses: addresses.clone(), ports: ports.clone(), kept };
         layout::replace(exec, FILE, &serde_json::to_vec(&remembered)?, false)
     }
 

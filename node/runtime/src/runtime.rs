@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use covey_state::{network::PublishedPort, time::Stamp};
+use covey_state::{
+    network::{PublishedPort, Wiring},
+    time::Stamp,
+};
 use tokio::{
     sync::{Semaphore, broadcast, watch},
     task::JoinHandle,
@@ -86,6 +89,7 @@ pub(crate) struct Life {
     pub pid: u32,
     pub addresses: Vec<std::net::IpAddr>,
     pub ports: Vec<PublishedPort>,
+    pub wiring: Wiring,
     /// How often it has ended under this daemon.
     pub ends: u64,
     /// Somebody asked it to end.
@@ -95,13 +99,14 @@ pub(crate) struct Life {
 
 impl Life {
     /// Of a container that was never started.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn of(record: &Record) -> Self {
         Self {
             state: ContainerState::Created,
             started_at: None,
             pid: 0,
             addresses: vec![],
             ports: vec![],
+            wiring: record.wiring.clone(),
             ends: 0,
             stopping: false,
             removed: false,
@@ -345,7 +350,8 @@ impl Slot {
             image: record.image.clone(),
             task: record.task,
             network: record.network,
-            wiring: record.wiring.clone(),
+            wiring: life.wiring,
+            exposed_ports: record.exposed_ports.clone(),
             open_stdin: record.open_stdin,
             auto_remove: record.auto_remove,
         }
@@ -419,14 +425,16 @@ impl Inner {
         let id = &slot.record.id;
         let (data, exec, cgroup) = (self.layout.data(id), self.layout.exec(id), self.cgroup(id));
         let durable = slot.record.durable();
-        let clean = move || {
-            let record = ExitRecord::read(&data).unwrap_or_else(|| lost(&data, &cgroup, durable));
-            if let Err(error) = layout::remove_tree(&exec) {
-                tracing::warn!(%error, path = %exec.display(), "cannot remove a container's directory");
-            }
-            record
-        };
-        let exit = ExitStatus::from(blocking(clean).await);
+        let exit = ExitStatus::from(match ExitRecord::read(&data) {
+            // The shim wrote it a moment ago: that waits for no disk.
+            Some(record) => record,
+            None => blocking(move || lost(&data, &cgroup, durable)).await,
+        });
+        if !slot.record.auto_remove
+            && let Err(error) = layout::remove_tree(&exec)
+        {
+            tracing::warn!(%error, path = %exec.display(), "cannot remove a container's directory");
+        }
         self.detach(slot).await;
         let (code, oom) = (exit.code, exit.oom_killed);
         let stopping = slot.life.borrow().stopping;
@@ -472,7 +480,7 @@ impl Inner {
             table.names.remove(&slot.record.name);
         }
         let (data, exec) = (self.layout.data(id), self.layout.exec(id));
-        let removed = blocking(move || {
+        let remove = move || {
             // The record first: a directory without one is removed at the next start.
             match fs::remove_file(data.join(layout::RECORD)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -480,8 +488,19 @@ impl Inner {
             }
             layout::remove_tree(&exec)?;
             layout::remove_tree(&data)
-        })
-        .await;
+        };
+        let removed = if slot.record.auto_remove {
+            // Nobody asked, so nobody is told of an error nor waits for the disk.
+            let id = id.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = remove() {
+                    tracing::warn!(%error, container = %id, "cannot remove a container that has ended");
+                }
+            });
+            Ok(())
+        } else {
+            blocking(remove).await
+        };
         if let Err(error) = self.config.images.release(id.as_str()).await {
             tracing::warn!(%error, container = %id, "cannot give back a container's image");
         }

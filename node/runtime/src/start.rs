@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use covey_state::time::Stamp;
+use covey_state::{network::Wiring, time::Stamp};
 
 use crate::{
     Runtime,
@@ -96,7 +96,8 @@ async fn start(inner: Arc<Inner>, slot: Arc<Slot>) -> Result<(), StartError> {
 
 async fn launch(inner: &Arc<Inner>, slot: &Arc<Slot>) -> Result<(), StartError> {
     let _permit = inner.launches.acquire().await;
-    let attachment = attach_network(inner, &slot.record).await?;
+    let wiring = slot.life.borrow().wiring.clone();
+    let attachment = attach_network(inner, &slot.record, &wiring).await?;
     let (addresses, ports) = (attachment.addresses.clone(), attachment.ports.clone());
     let id = &slot.record.id;
     let launch = Launch {
@@ -120,14 +121,18 @@ async fn launch(inner: &Arc<Inner>, slot: &Arc<Slot>) -> Result<(), StartError> 
     Ok(())
 }
 
-async fn attach_network(inner: &Inner, record: &Record) -> Result<Attachment, StartError> {
+async fn attach_network(
+    inner: &Inner,
+    record: &Record,
+    wiring: &Wiring,
+) -> Result<Attachment, StartError> {
     if record.network != NetworkMode::Edge {
         return Ok(Attachment::default());
     }
     let Some(network) = &inner.config.network else {
         return Err(StartError::Network("this node has no network".to_owned()));
     };
-    let attached = network.attach(record.id.as_str(), record.hostname(), &record.wiring).await;
+    let attached = network.attach(record.id.as_str(), record.hostname(), wiring).await;
     let attachment = attached.map_err(StartError::Network)?;
     if attachment.keep.len() > KEPT_MAX {
         let text = format!("{} sockets are to be kept; at most {KEPT_MAX} can be", attachment.keep.len());
@@ -211,16 +216,18 @@ impl Launch {
         if record.open_stdin {
             sys::make_fifo(&exec.join(layout::STDIN))?;
         }
-        Remembered::write(&self.attachment, exec)?;
+        if record.network == NetworkMode::Edge {
+            Remembered::write(&self.attachment, exec)?;
+        }
         let hostname = record.hostname();
         let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        fs::write(data.join("hosts"), spec::hosts(hostname, &self.attachment))?;
-        fs::write(data.join("hostname"), format!("{hostname}\n"))?;
-        fs::write(data.join("resolv.conf"), spec::resolv_conf(&self.attachment, &host, record.network))?;
+        fs::write(exec.join("hosts"), spec::hosts(hostname, &self.attachment))?;
+        fs::write(exec.join("hostname"), format!("{hostname}\n"))?;
+        fs::write(exec.join("resolv.conf"), spec::resolv_conf(&self.attachment, &host, record.network))?;
         let cgroup = self.inner.cgroup_path(&record.id);
         let places = spec::Places { data, exec, cgroup: &cgroup };
         let spec = spec::build(record, &places, &self.attachment).map_err(io::Error::other)?;
-        fs::write(data.join(layout::SPEC), serde_json::to_vec(&spec)?)?;
+        fs::write(exec.join(layout::SPEC), serde_json::to_vec(&spec)?)?;
         let at = sys::now();
         fs::write(data.join(layout::STARTED), format!("{at} {}", sys::boot_id()?))?;
         Ok(Stamp(at))
@@ -234,7 +241,6 @@ impl Launch {
             .args([&self.data, &self.exec, &self.inner.cgroup_path(&self.record.id)])
             .arg(durability)
             .env_clear()
-            .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());

@@ -11,7 +11,7 @@ use covey_state::time::Stamp;
 
 use super::{Inner, Life, OpenError, Slot};
 use crate::{
-    container::{ContainerId, ContainerState, NetworkMode, Record},
+    container::{ContainerId, ContainerState, NetworkMode, Record, Versioned},
     layout::{self, ExitRecord, FORMAT, Process},
     network::{KEPT_MAX, Remembered},
     shim, sys,
@@ -21,7 +21,8 @@ use crate::{
 pub(super) async fn adopt(inner: &Arc<Inner>) -> Result<(), OpenError> {
     let (mut running, mut orphans) = (vec![], vec![]);
     for record in records(inner)? {
-        let slot = Slot::new(record, Life::new());
+        let life = Life::of(&record);
+        let slot = Slot::new(record, life);
         let id = slot.record.id.clone();
         if let Err(error) = inner.config.images.hold(&slot.record.image.id, id.as_str()).await {
             tracing::warn!(%error, container = %id, "the image of a container is gone");
@@ -63,17 +64,15 @@ fn records(inner: &Inner) -> Result<Vec<Record>, OpenError> {
         let path = entry.map_err(OpenError::io(root.display().to_string()))?.path();
         let known = path.file_name().and_then(|n| n.to_str()).and_then(ContainerId::parse);
         let Some(id) = known else { continue };
-        let format = fs::read_to_string(path.join(layout::FORMAT_FILE)).unwrap_or_default();
-        let format = format.trim().parse::<u32>().unwrap_or(0);
-        if format > FORMAT {
-            return Err(OpenError::Newer { path, format, known: FORMAT });
-        }
         let file = path.join(layout::RECORD);
         match fs::read(&file) {
             Ok(text) if !text.is_empty() => {
-                let record: Record = serde_json::from_slice(&text)
-                    .map_err(|source| OpenError::Corrupt { path: file.clone(), source })?;
-                records.push(record);
+                let corrupt = |source| OpenError::Corrupt { path: file.clone(), source };
+                let Versioned { format } = serde_json::from_slice(&text).map_err(corrupt)?;
+                if format > FORMAT {
+                    return Err(OpenError::Newer { path, format, known: FORMAT });
+                }
+                records.push(serde_json::from_slice(&text).map_err(corrupt)?);
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(OpenError::io(file.display().to_string())(error));
@@ -131,14 +130,14 @@ fn resume(inner: &Inner, slot: &Slot) -> Found {
 /// Tells the network of a container that runs, and gives it the sockets back that the container's shim held.
 fn hand_over(inner: &Inner, slot: &Slot, shim: BorrowedFd<'_>) {
     let (NetworkMode::Edge, Some(network)) = (slot.record.network, &inner.config.network) else { return };
-    let Remembered { addresses, kept, .. } = Remembered::read(&inner.layout.exec(&slot.record.id));
+    let Remembered { addresses, ports, kept } = Remembered::read(&inner.layout.exec(&slot.record.id));
     let places = (shim::HELD_FROM..).take(kept.min(KEPT_MAX));
     let kept = places.map(|place| sys::pidfd_getfd(shim, place)).collect::<io::Result<Vec<_>>>();
     let kept = kept.unwrap_or_else(|error| {
         tracing::warn!(%error, container = %slot.record.id, "the sockets of a container's network are lost");
         vec![]
     });
-    network.adopted(slot.record.id.as_str(), &slot.record.wiring, &addresses, kept);
+    network.adopted(slot.record.id.as_str(), &slot.life.borrow().wiring, &addresses, &ports, kept);
 }
 
 /// When a container was started, and in which run of the machine.

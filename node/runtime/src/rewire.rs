@@ -107,7 +107,7 @@ async fn note(
         match attachment {
             Some(attachment) => {
                 Remembered::rewrite(&attachment, &exec)?;
-                refresh_resolv_conf(&data, &attachment, record.network)
+                refresh_resolv_conf(&exec, &attachment, record.network)
             }
             None => Ok(()),
         }
@@ -116,9 +116,9 @@ async fn note(
 }
 
 /// The file is mounted into the container: it is written in place, and only where it changes.
-fn refresh_resolv_conf(data: &Path, attachment: &Attachment, network: NetworkMode) -> io::Result<()> {
+fn refresh_resolv_conf(exec: &Path, attachment: &Attachment, network: NetworkMode) -> io::Result<()> {
     let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let (file, text) = (data.join("resolv.conf"), spec::resolv_conf(attachment, &host, network));
+    let (file, text) = (exec.join("resolv.conf"), spec::resolv_conf(attachment, &host, network));
     if fs::read_to_string(&file).unwrap_or_default() == text {
         return Ok(());
     }

@@ -150,7 +150,7 @@ impl Runtime {
         let text = serde_json::to_vec(&process)?;
         let inner = self.inner.clone();
         let started = blocking(move || {
-            let (data, exec) = (inner.layout.data(&id), inner.layout.exec(&id));
+            let exec = inner.layout.exec(&id);
             let io = |source| ExecError::Io { id: id.clone(), source };
             let file = exec.join(format!("exec-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
             let options = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file);
@@ -158,9 +158,8 @@ impl Runtime {
             let mut command = Command::new(&inner.config.program);
             command
                 .arg(shim::EXEC_COMMAND)
-                .args([&data, &exec, &inner.cgroup_path(&id), &file])
+                .args([&exec, &inner.cgroup_path(&id), &file])
                 .env_clear()
-                .current_dir("/")
                 .stdin(if stdin { Stdio::piped() } else { Stdio::null() })
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped());

@@ -1,15 +1,16 @@
-//! Where everything lies: logs, exit codes and specs under the data root, pids and sockets under the exec root.
+//! Where everything lies: what outlives a run under the data root, what does not under the exec root, which costs no
+//! disk a thing.
 //!
 //! ```text
-//! <data>/containers/<id>/format        the number of this format; a directory with a greater one is refused
-//!                        container.json what the user asked for
-//!                        config.json   the OCI spec of the last start
+//! <data>/containers/<id>/container.json what the user asked for, with the number of this format
 //!                        log, log.1    what the container wrote, and the part before that
 //!                        started       when it was started: "<nanoseconds since 1970> <boot id>"
 //!                        exit          how it ended: "<code> <oom 0|1> <nanoseconds since 1970>[ <error>]"
-//!                        hosts, hostname, resolv.conf   mounted into the container
 //!                        upper, work   what the container wrote to its root file system
-//! <exec>/c/<id>/shim, init             "<pid> <start time>"
+//! <exec>/c/<id>/config.json            the OCI spec
+//!               hosts, hostname, resolv.conf   mounted into the container
+//!               shim, init             "<pid> <start time>"
+//!               attachment             what the network gave, where there is one
 //!               stdin                  a named pipe, where standard input is kept open
 //!               rootfs                 an empty directory; the root is mounted on it in the container's namespace only
 //! ```
@@ -23,10 +24,9 @@ use std::{
 
 use crate::{container::ContainerId, sys};
 
-/// The format of a container's directory that this program writes, and the newest that it reads.
+/// The format of a container's files that this program writes, and the newest that it reads.
 pub(crate) const FORMAT: u32 = 1;
 
-pub(crate) const FORMAT_FILE: &str = "format";
 pub(crate) const RECORD: &str = "container.json";
 pub(crate) const SPEC: &str = "config.json";
 pub(crate) const LOG: &str = "log";

@@ -23,8 +23,8 @@ pub(crate) use failure::Failure;
 /// First argument of a shim: then the data directory, the exec directory, the cgroup, `durable` or `fleeting`, and the
 /// numbers of the descriptors to hold while the container runs.
 pub(crate) const SHIM_COMMAND: &str = "container-shim";
-/// First argument of the helper that starts another process in a container: then the data directory, the pid of the
-/// container's init, the cgroup, the file with the process, and the descriptor to report on.
+/// First argument of the helper that starts another process in a container: then the exec directory, the cgroup, the
+/// file with the process, and the descriptor to report on.
 pub(crate) const EXEC_COMMAND: &str = "container-exec";
 /// The argument of a shim whose container's exit need not survive a power cut.
 pub(crate) const FLEETING: &str = "fleeting";
@@ -44,6 +44,10 @@ pub fn reexec() {
         Some(name) if name == EXEC_COMMAND.as_bytes() => enter::run,
         _ => return,
     };
+    // Changed here, since the daemon starts a process that changes nothing of itself without copying its own memory.
+    if std::env::set_current_dir("/").is_err() {
+        std::process::exit(2);
+    }
     let arguments: Vec<PathBuf> = arguments.map(PathBuf::from).collect();
     std::process::exit(work(&arguments));
 }

@@ -256,7 +256,7 @@ fn mounts(record: &Record, places: &Places<'_>) -> Result<Vec<Mount>, OciSpecErr
         mounts.push(mount(target, kind, source, options.iter().map(|o| (*o).to_owned()).collect())?);
     }
     for name in ["resolv.conf", "hostname", "hosts"] {
-        let source = places.data.join(name);
+        let source = places.exec.join(name);
         mounts.push(mount(
             Path::new("/etc").join(name),
             "bind",

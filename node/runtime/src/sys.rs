@@ -8,6 +8,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
+    sync::OnceLock,
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
@@ -313,7 +314,13 @@ pub(crate) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Distinguishes the runs of this host: of the machine, and of the pid namespace where that is all of the host we see.
-pub(crate) fn boot_id() -> io::Result<String> {
+pub(crate) fn boot_id() -> io::Result<&'static str> {
+    // We do not live through the end of either.
+    static ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = ID.get() {
+        return Ok(id);
+    }
     let machine = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    Ok(format!("{}-{}", machine.trim(), start_time(1)?))
+    let id = format!("{}-{}", machine.trim(), start_time(1)?);
+    Ok(ID.get_or_init(|| id))
 }

@@ -170,13 +170,21 @@ async fn the_end_of_init_ends_all_that_it_left() {
 async fn a_container_of_a_newer_version_is_refused_clearly() {
     let Some(bench) = bench().await else { return };
     let id = bench.create(spec(&["true"])).await;
-    fs::write(bench.data(&id).join("format"), "2").unwrap();
+    let record = bench.data(&id).join("container.json");
+    let text = fs::read_to_string(&record).unwrap();
+    // Nothing else of it need be as it was.
+    fs::write(&record, r#"{"format":2,"new":true}"#).unwrap();
     let Bench { directory, runtime, cgroup } = bench;
     drop(runtime);
     let error = reopen(directory.path(), &cgroup).await.err().unwrap().to_string();
     assert!(error.ends_with("has format 2, which is newer than this program's 1"), "{error}");
     let data = directory.path().join("data/containers").join(&id);
-    fs::write(data.join("format"), "1").unwrap();
+    fs::write(&record, &text[..text.len() / 2]).unwrap();
+    let error = reopen(directory.path(), &cgroup).await.err().unwrap().to_string();
+    assert!(
+        error.ends_with("is damaged; move the directory away to go on without this container"),
+        "{error}"
+    );
     // Making it was interrupted: no record.
     fs::remove_file(data.join("container.json")).unwrap();
     let runtime = reopen(directory.path(), &cgroup).await.unwrap();

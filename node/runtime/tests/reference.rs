@@ -9,6 +9,7 @@ use std::{fs, path::Path, process::Command};
 use bench::{bench, output, spec};
 use covey_runtime::{CreateContainer, CreateError};
 use covey_state::container::{Amount, ContainerSpec, Mount, MountKind, Resources};
+use tokio::io::AsyncWriteExt as _;
 
 /// Everything that a container sees of its confinement, without what differs by nature: ids, device numbers, our root
 /// file system, and a signal that a Go program leaves ignored.
@@ -49,18 +50,25 @@ async fn a_container_looks_as_it_does_in_runc() {
     ];
     let limits = Amount { memory: 64 << 20, nano_cpus: 1_500_000_000 };
     let request = CreateContainer {
-        spec: ContainerSpec { read_only: true, mounts, ..spec(&["sh", "-c", PROBE]) },
+        spec: ContainerSpec {
+            read_only: true,
+            mounts,
+            ..spec(&["sh", "-c", &format!("{PROBE}; read _ || true")])
+        },
+        open_stdin: true,
         resources: Resources { limits, pids_limit: 100, ..Resources::default() },
         ..CreateContainer::default()
     };
     let id = bench.runtime.create(request).await.map_err(|error: CreateError| error.to_string()).unwrap();
     let mut attached = bench.runtime.attach(id.as_str()).unwrap();
     bench.runtime.start(id.as_str()).await.unwrap();
+    // What it was given goes when it ends: it has to wait.
+    let bundle = bench.directory.path().join("bundle");
+    let config = bench.exec_root().join("c").join(id.as_str()).join("config.json");
+    let theirs = in_runc(&config, &bundle, bench.directory.path());
+    bench.runtime.stdin(id.as_str()).unwrap().shutdown().await.unwrap();
     let ours = output(&mut attached.output).await.0;
     bench.runtime.wait(id.as_str()).await.unwrap();
-
-    let bundle = bench.directory.path().join("bundle");
-    let theirs = in_runc(&bench.data(id.as_str()).join("config.json"), &bundle, bench.directory.path());
     assert!(ours.ends_with("ended\n"), "{ours}");
     let (missing, more): (Vec<_>, Vec<_>) = (
         theirs.lines().filter(|line| !ours.lines().any(|l| l == *line)).collect(),

@@ -11,14 +11,14 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use super::{Failure, finish::Finish, init, supervise::Stdio};
 use crate::{cgroup::Cgroup, layout, seccomp, sys};
 
-/// Builds the container whose spec is in `data` and returns the pid of its init.
+/// Builds the container whose spec is in `exec` and returns the pid of its init.
 pub(super) fn container(
-    data: &Path,
+    exec: &Path,
     cgroup: &Path,
     stdio: &Stdio,
     ready: BorrowedFd<'_>,
 ) -> Result<i32, Failure> {
-    let spec = read_spec(data)?;
+    let spec = read_spec(exec)?;
     let finish = Finish::of_spec(&spec)?;
     let group = Cgroup::at(cgroup).map_err(Failure::at("cgroup"))?;
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
@@ -54,9 +54,9 @@ pub(super) fn container(
     Ok(pid)
 }
 
-/// The spec in a container's data directory.
-pub(super) fn read_spec(data: &Path) -> Result<Spec, Failure> {
-    let text = std::fs::read(data.join(layout::SPEC)).map_err(Failure::at(layout::SPEC))?;
+/// The spec in a container's exec directory.
+pub(super) fn read_spec(exec: &Path) -> Result<Spec, Failure> {
+    let text = std::fs::read(exec.join(layout::SPEC)).map_err(Failure::at(layout::SPEC))?;
     serde_json::from_slice(&text).map_err(Failure::at(layout::SPEC))
 }
 

@@ -17,7 +17,7 @@ const REPORT: i32 = 3;
 
 /// Starts the process as a child of the daemon, which reads its pid or the failure; returns the helper's exit code.
 pub(super) fn run(arguments: &[PathBuf]) -> i32 {
-    let [data, exec, cgroup, process, report] = arguments else { return 2 };
+    let [exec, cgroup, process, report] = arguments else { return 2 };
     let Some(report) = report.to_str().and_then(|text| text.parse::<i32>().ok()) else { return 2 };
     // SAFETY: the daemon left this descriptor open for us; after that we own number 3 and nothing above.
     let report = unsafe {
@@ -28,20 +28,14 @@ pub(super) fn run(arguments: &[PathBuf]) -> i32 {
         libc::fcntl(REPORT, libc::F_SETFD, libc::FD_CLOEXEC);
         OwnedFd::from_raw_fd(REPORT)
     };
-    match enter(data, exec, cgroup, process, report.as_fd()) {
+    match enter(exec, cgroup, process, report.as_fd()) {
         Ok(()) => 0,
         Err(failure) => failure.report(report.as_fd()).map_or(2, |()| 1),
     }
 }
 
-fn enter(
-    data: &Path,
-    exec: &Path,
-    cgroup: &Path,
-    process: &Path,
-    report: BorrowedFd<'_>,
-) -> Result<(), Failure> {
-    let spec = read_spec(data)?;
+fn enter(exec: &Path, cgroup: &Path, process: &Path, report: BorrowedFd<'_>) -> Result<(), Failure> {
+    let spec = read_spec(exec)?;
     let text = fs::read(process).map_err(Failure::at("process"))?;
     // Its environment may be confidential: it does not stay on disk longer than needed.
     let _ = fs::remove_file(process);

@@ -5,6 +5,7 @@ use std::{
     io::{self, Read as _},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -19,6 +20,9 @@ use crate::{
 
 /// Bytes of output taken from a pipe at once.
 const CHUNK: usize = 8 * 1024;
+/// A container that has lived this long is taken for one that stays: its shim then lets go of memory that it would soon
+/// want back for one that ends.
+const SETTLED: Duration = Duration::from_millis(200);
 
 struct Shim<'a> {
     data: &'a Path,
@@ -74,7 +78,6 @@ impl Shim<'_> {
         let pidfd = sys::pidfd_open(init)?;
         Process::of(init)?.write(self.exec, layout::INIT)?;
         drop(ready);
-        sys::let_go_of_code();
         let code = supervise(log, out, err, &pidfd, &signals, &mut keeper)?;
         self.end(code)
     }
@@ -97,7 +100,7 @@ impl Shim<'_> {
         if helper == 0 {
             // SAFETY: changes an attribute of this process. Without its shim a container must not come to be.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-            let built = build::container(self.data, self.cgroup, &stdio, ready).and_then(|pid| {
+            let built = build::container(self.exec, self.cgroup, &stdio, ready).and_then(|pid| {
                 io::Write::write_all(&mut File::from(to_shim), &pid.to_le_bytes()).map_err(Failure::build)
             });
             let code = built.map_or_else(|failure| failure.report(ready).map_or(2, |()| 1), |()| 0);
@@ -177,13 +180,21 @@ fn supervise(
     }
     let mut pipes = [(Stream::Out, Some(File::from(out))), (Stream::Err, Some(File::from(err)))];
     let mut chunk = [0; CHUNK];
+    let mut settles = Some(Instant::now() + SETTLED);
     loop {
+        let left = settles.map(|at| at.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            sys::let_go_of_code();
+            settles = None;
+        }
+        // -1: for as long as nothing happens. One more, since less than a millisecond may be left.
+        let timeout = settles.and(left).map_or(-1, |left| i32::try_from(left.as_millis()).unwrap_or(0) + 1);
         let number = |pipe: &Option<File>| pipe.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let watch = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut polled =
             [number(&pipes[0].1), number(&pipes[1].1), init.as_raw_fd(), signals.as_raw_fd()].map(watch);
         // SAFETY: the array lives across the call and its length is given.
-        match sys::check(unsafe { libc::poll(polled.as_mut_ptr(), 4, -1) }) {
+        match sys::check(unsafe { libc::poll(polled.as_mut_ptr(), 4, timeout) }) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }

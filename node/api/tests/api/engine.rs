@@ -1,5 +1,7 @@
 //! Containers without processes: `echo`, `cat`, `false`, `sleep` are played.
 
+mod network;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
@@ -10,17 +12,13 @@ use bytes::Bytes;
 use covey_api::{
     Engine, Failure,
     engine::{
-        Attached, Container, ContainerState, CreateContainer, Endpoint, EngineEvent, EventKind, ExecRequest,
-        Image, ImageRemoved, Import, Join, LocalNetwork, NetworkRef, Progress, ProgressStream, Pull,
-        RegistryAuth, Resolved, Running, Stats, Upload, WaitCondition,
+        Attached, Container, ContainerState, CreateContainer, EngineEvent, EventKind, ExecRequest, Image,
+        ImageRemoved, Import, Join, LocalNetwork, NetworkRef, Progress, ProgressStream, Pull, RegistryAuth,
+        Resolved, Running, Stats, Upload, WaitCondition,
     },
     log::{LogLine, LogQuery, Output},
 };
-use covey_state::{
-    network::{NetworkSpec, Subnet},
-    service::Platform,
-    time::Stamp,
-};
+use covey_state::{network::NetworkSpec, service::Platform, time::Stamp};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream, stream::BoxStream};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
@@ -118,38 +116,6 @@ impl FakeEngine {
             id: container.id.clone(),
             attributes,
         });
-    }
-
-    fn tell_of(&self, action: &str, network: &LocalNetwork) {
-        let attributes = BTreeMap::from([
-            ("name".to_owned(), network.spec.name.clone()),
-            ("type".to_owned(), "bridge".to_owned()),
-        ]);
-        let _ = self.events.send(EngineEvent {
-            at: clock(),
-            kind: EventKind::Network,
-            action: action.to_owned(),
-            id: network.id.clone(),
-            attributes,
-        });
-    }
-
-    fn endpoint(&self, join: Join) -> Endpoint {
-        let networks = self.networks.lock().unwrap();
-        let name = match &join.network {
-            NetworkRef::Bridge => "bridge".to_owned(),
-            NetworkRef::Local(id) => networks.iter().find(|n| n.id == *id).unwrap().spec.name.clone(),
-            NetworkRef::Cluster(id) => format!("overlay {id}"),
-        };
-        let asked = join.addresses.first().map(|address| format!("{address}/16"));
-        Endpoint {
-            network: join.network,
-            name,
-            addresses: vec![asked.unwrap_or("172.18.0.2/16".into()).parse().unwrap()],
-            gateway: Some("172.18.0.1".parse().unwrap()),
-            mac: "02:fc:ac:12:00:02".into(),
-            aliases: join.aliases,
-        }
     }
 
     /// A container of a task, as the node would make it.
@@ -554,34 +520,11 @@ impl Engine for FakeEngine {
     }
 
     fn network_create(&self, spec: NetworkSpec) -> BoxFuture<'_, Result<String, Failure>> {
-        let mut networks = self.networks.lock().unwrap();
-        let id = format!("{:064x}", (networks.len() as u128 + 0xa) << 120);
-        let chosen = [Subnet {
-            net: "172.18.0.0/16".parse().unwrap(),
-            gateway: "172.18.0.1".parse().unwrap(),
-            range: None,
-            vni: None,
-        }];
-        let subnets = spec.subnets.iter().map(|subnet| Subnet {
-            net: subnet.subnet,
-            gateway: subnet.gateway.unwrap_or(subnet.subnet.hosts().next().unwrap()),
-            range: subnet.range,
-            vni: None,
-        });
-        let mut subnets: Vec<_> = subnets.collect();
-        if subnets.is_empty() {
-            subnets = chosen.into();
-        }
-        let network = LocalNetwork { id: id.clone(), spec, subnets, created_at: clock() };
-        self.tell_of("create", &network);
-        networks.push(network);
-        now(Ok(id))
+        now(Ok(self.make_network(spec)))
     }
 
     fn network_remove(&self, id: &str) -> BoxFuture<'_, Result<(), Failure>> {
-        let mut networks = self.networks.lock().unwrap();
-        let at = networks.iter().position(|network| network.id == id).unwrap();
-        self.tell_of("destroy", &networks.remove(at));
+        self.forget_network(id);
         now(Ok(()))
     }
 

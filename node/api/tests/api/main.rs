@@ -12,6 +12,7 @@ mod cluster;
 mod containers;
 mod control;
 mod engine;
+mod joining;
 mod networks;
 mod publish;
 mod rules;

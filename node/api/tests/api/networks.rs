@@ -1,20 +1,24 @@
 //! Networks, as raw clients see them.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use covey_api::engine::{Container, Endpoint, NetworkRef};
-use hyper::StatusCode;
+use http_body_util::BodyExt;
+use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::{
     Daemon,
     client::Client,
     control::{MANAGER, WORKER},
+    joining::run,
 };
 
+const PATIENCE: Duration = Duration::from_secs(10);
 const DEFAULTS: [&str; 5] = ["bridge", "docker_gwbridge", "host", "ingress", "none"];
 
-async fn create(client: &Client, body: &Value) -> String {
+pub async fn create(client: &Client, body: &Value) -> String {
     let reply = client.post("/networks/create", &body.to_string()).await;
     assert_eq!(reply.status, StatusCode::CREATED, "{:?}", reply.body);
     reply.json()["Id"].as_str().unwrap().to_owned()
@@ -421,125 +425,6 @@ async fn old_clients_name_networks_in_another_place() {
     assert_eq!(shown["Spec"]["TaskTemplate"]["Networks"], json!([{"Target": id}]));
 }
 
-async fn run(client: &Client, name: &str, host: &Value, endpoints: &Value) -> Result<(), (u16, String)> {
-    let body = json!({
-        "Image": "busybox", "Cmd": ["sleep"], "HostConfig": host, "NetworkingConfig": {"EndpointsConfig": endpoints},
-    });
-    let reply = client.post(&format!("/containers/create?name={name}"), &body.to_string()).await;
-    if reply.status != StatusCode::CREATED {
-        return Err((reply.status.as_u16(), reply.message()));
-    }
-    client.post(&format!("/containers/{name}/start"), "").await;
-    Ok(())
-}
-
-/// NET-01, CTR-03
-#[tokio::test]
-async fn a_users_network_of_one_host_is_made_used_and_removed() {
-    let daemon = Daemon::start().await;
-    let client = daemon.client();
-    let id = create(&client, &json!({"Name": "here", "Driver": "bridge", "Labels": {"a": "b"}})).await;
-    let shown = client.get("/networks/here").await.json();
-    assert_eq!((&shown["Driver"], &shown["Scope"]), (&json!("bridge"), &json!("local")));
-    assert_eq!(shown["IPAM"]["Config"], json!([{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}]));
-    let place = json!({"here": {"Aliases": ["db"], "IPAMConfig": {"IPv4Address": "172.18.0.9"}}});
-    run(&client, "one", &json!({"NetworkMode": "here"}), &place).await.unwrap();
-
-    let one = client.get("/containers/one/json").await.json();
-    assert_eq!(one["HostConfig"]["NetworkMode"], "here");
-    let settings = &one["NetworkSettings"]["Networks"]["here"];
-    for (field, value) in [
-        ("NetworkID", json!(id)),
-        ("IPAddress", json!("172.18.0.9")),
-        ("IPPrefixLen", json!(16)),
-        ("Gateway", json!("172.18.0.1")),
-        ("MacAddress", json!("02:fc:ac:12:00:02")),
-        ("Aliases", json!(["db"])),
-        ("DNSNames", json!(["one", "db", one["Id"].as_str().unwrap()[..12]])),
-    ] {
-        assert_eq!(settings[field], value, "{field}");
-    }
-    let members = client.get("/networks/here").await.json()["Containers"].clone();
-    let member = &members[one["Id"].as_str().unwrap()];
-    assert_eq!(
-        (&member["Name"], &member["IPv4Address"], &member["EndpointID"]),
-        (&json!("one"), &json!("172.18.0.9/16"), &settings["EndpointID"])
-    );
-    let listed = client.get("/containers/json?filters=%7B%22network%22%3A%5B%22here%22%5D%7D").await.json();
-    assert_eq!(listed.as_array().unwrap().len(), 1);
-
-    let refusal = client.delete("/networks/here").await;
-    assert_eq!(refusal.status, StatusCode::FORBIDDEN);
-    assert!(
-        refusal
-            .message()
-            .starts_with("error while removing network: network here has active endpoints (name:\"one\"")
-    );
-    client.delete("/containers/one?force=1").await;
-    assert_eq!(client.delete("/networks/here").await.status, StatusCode::NO_CONTENT);
-    assert_eq!(client.get("/networks/here").await.status, StatusCode::NOT_FOUND);
-}
-
-/// NET-19, C-30
-#[tokio::test]
-async fn plain_containers_join_attachable_overlays_only() {
-    let daemon = Daemon::manager().await;
-    let client = daemon.client();
-    let id = create(&client, &json!({"Name": "open", "Driver": "overlay", "Attachable": true})).await;
-    create(&client, &json!({"Name": "closed", "Driver": "overlay"})).await;
-    let none = json!({});
-    for _ in 0..2 {
-        let (status, message) =
-            run(&client, "x1", &json!({"NetworkMode": "closed"}), &none).await.unwrap_err();
-        let expected = "Could not attach to network closed: rpc error: code = PermissionDenied desc = network closed \
-                        not manually attachable";
-        assert_eq!((status, message.as_str()), (403, expected));
-        // Not 404, which clients would take for a missing image.
-        let missing = run(&client, "x2", &json!({"NetworkMode": "lost"}), &none).await.unwrap_err();
-        assert_eq!(missing, (400, "network lost not found".to_owned()));
-        daemon.control.become_worker();
-    }
-    // A worker that does not carry the network asks for it.
-    run(&client, "box", &json!({"NetworkMode": "open"}), &none).await.unwrap();
-    let made = daemon.engine.made("box");
-    assert_eq!(made.networks[0].network, NetworkRef::Cluster(id.parse().unwrap()));
-    assert_eq!(made.network.as_str(), "open");
-}
-
-/// NET-19, NET-33
-#[tokio::test]
-async fn containers_are_connected_and_disconnected() {
-    let daemon = Daemon::start().await;
-    let client = daemon.client();
-    create(&client, &json!({"Name": "here"})).await;
-    run(&client, "box", &json!({}), &json!({})).await.unwrap();
-    run(&client, "alone", &json!({"NetworkMode": "none"}), &json!({})).await.unwrap();
-    run(&client, "hosted", &json!({"NetworkMode": "host"}), &json!({})).await.unwrap();
-    let connect = async |network: &str, container: &str| {
-        let body = json!({"Container": container, "EndpointConfig": {"Aliases": ["b"]}}).to_string();
-        let reply = client.post(&format!("/networks/{network}/connect"), &body).await;
-        if reply.status == StatusCode::OK { "ok".to_owned() } else { reply.message() }
-    };
-    assert_eq!(connect("here", "box").await, "ok");
-    assert_eq!(connect("here", "box").await, "endpoint with name box already exists in network here");
-    assert_eq!(connect("lost", "box").await, "network lost not found");
-    assert_eq!(connect("here", "lost").await, "No such container: lost");
-    assert!(connect("here", "alone").await.contains("private (none) mode"));
-    assert!(connect("here", "hosted").await.starts_with("container sharing network namespace"));
-    assert!(connect("host", "box").await.starts_with("container sharing network namespace"));
-    let mut task = Container { id: "5".repeat(64), name: "web.1.x".into(), ..Container::default() };
-    task.spec.labels.insert("com.docker.swarm.task.id".into(), "x".into());
-    daemon.engine.run_task(task);
-    assert!(connect("here", "web.1.x").await.starts_with("container web.1.x belongs to task x"));
-
-    let networks = client.get("/containers/box/json").await.json()["NetworkSettings"]["Networks"].clone();
-    assert_eq!(networks.as_object().unwrap().keys().collect::<Vec<_>>(), ["bridge", "here"]);
-    let body = r#"{"Container":"box","Force":true}"#;
-    assert_eq!(client.post("/networks/here/disconnect", body).await.status, StatusCode::OK);
-    let again = client.post("/networks/here/disconnect", body).await;
-    assert!(again.message().ends_with("is not connected to network here"), "{}", again.message());
-}
-
 /// NET-32
 #[tokio::test]
 async fn what_nobody_uses_is_pruned() {
@@ -567,43 +452,30 @@ async fn what_nobody_uses_is_pruned() {
 async fn networks_come_and_go_in_events() {
     let daemon = Daemon::manager().await;
     let client = daemon.client();
-    create(&client, &json!({"Name": "front", "Driver": "overlay"})).await;
-    client.delete("/networks/front").await;
-    create(&client, &json!({"Name": "here"})).await;
-    client.delete("/networks/here").await;
+    let path = "/events?filters=%7B%22type%22%3A%5B%22network%22%5D%7D";
+    let mut live = client.open(Method::GET, path, &[], "").await;
+    for (name, driver) in [("front", "overlay"), ("here", "bridge")] {
+        create(&client, &json!({"Name": name, "Driver": driver})).await;
+        client.delete(&format!("/networks/{name}")).await;
+    }
     let mut seen = Vec::new();
-    for _ in 0..200 {
-        let past = "/events?since=1&until=2000000000.5&filters=%7B%22type%22%3A%5B%22network%22%5D%7D";
-        let mut events = client.open(hyper::Method::GET, past, &[], "").await;
-        seen.clear();
-        while seen.len() < 4 {
-            let frame = http_body_util::BodyExt::frame(events.body_mut());
-            let Ok(frame) = tokio::time::timeout(std::time::Duration::from_millis(200), frame).await else {
-                break;
-            };
-            let event: Value = serde_json::from_slice(frame.unwrap().unwrap().data_ref().unwrap()).unwrap();
-            let attributes = &event["Actor"]["Attributes"];
-            let text = |value: &Value| value.as_str().unwrap().to_owned();
-            seen.push(
-                [&event["scope"], &event["Action"], &attributes["name"], &attributes["type"]]
-                    .map(text)
-                    .join(" "),
-            );
-        }
-        if seen.len() == 4 {
-            break;
-        }
+    while seen.len() < 4 {
+        let frame = timeout(PATIENCE, live.body_mut().frame()).await.unwrap().unwrap().unwrap();
+        let event: Value = serde_json::from_slice(frame.data_ref().unwrap()).unwrap();
+        // The first form of an event is for containers and images only.
+        assert!(event.get("status").is_none() && event["Type"] == "network");
+        let attributes = &event["Actor"]["Attributes"];
+        let words = [&event["scope"], &event["Action"], &attributes["name"], &attributes["type"]];
+        seen.push(words.map(|word| word.as_str().unwrap()).join(" "));
     }
     seen.sort_unstable();
-    assert_eq!(
-        seen,
-        [
-            "local create here bridge",
-            "local destroy here bridge",
-            "swarm create front overlay",
-            "swarm remove front overlay"
-        ]
-    );
+    let expected = [
+        "local create here bridge",
+        "local destroy here bridge",
+        "swarm create front overlay",
+        "swarm remove front overlay",
+    ];
+    assert_eq!(seen, expected);
 }
 
 /// The extension for Covey's own client.

@@ -198,3 +198,40 @@ pub fn bindings(container: &Container) -> wire::PortMap {
     }
     map
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(mode: &str, endpoints: Value) -> Result<(Option<Network>, Vec<String>), String> {
+        let request = json!({
+            "HostConfig": {"NetworkMode": mode}, "NetworkingConfig": {"EndpointsConfig": endpoints},
+        });
+        let wanted =
+            wanted(&mut serde_json::from_value(request).unwrap()).map_err(|failure| failure.message)?;
+        Ok((wanted.mode, wanted.networks.into_iter().map(|(name, _)| name).collect()))
+    }
+
+    /// CTR-03
+    #[test]
+    fn the_network_of_the_mode_comes_first() {
+        let bridge = Ok((Some(Network::Bridge), vec!["bridge".to_owned()]));
+        for mode in ["", "default", "bridge"] {
+            assert_eq!(read(mode, json!({})), bridge, "{mode}");
+            assert_eq!(read(mode, json!({"default": {}})), bridge, "{mode}");
+        }
+        let several = read("front", json!({"back": {}, "front": {}}));
+        assert_eq!(several, Ok((None, vec!["front".to_owned(), "back".to_owned()])));
+    }
+
+    /// NET-33
+    #[test]
+    fn the_hosts_network_and_none_stand_alone() {
+        assert_eq!(read("host", json!({"host": {}})), Ok((Some(Network::Host), Vec::new())));
+        assert_eq!(read("none", json!({})), Ok((Some(Network::None), Vec::new())));
+        assert!(read("host", json!({"front": {}})).unwrap_err().starts_with("conflicting options"));
+        assert!(read("container:web", json!({})).unwrap_err().starts_with("not yet: --network container"));
+    }
+}

@@ -9,7 +9,7 @@ use crate::{
     engine::{Container, ContainerState, Endpoint, NetworkRef},
     failure::Failure,
     filters::Filters,
-    networks::is_task,
+    networks::{is_gateway, is_task},
     params::Params,
     route::system::now,
     wire::container as wire,
@@ -126,7 +126,8 @@ fn is_on(container: &Container, network: &str) -> bool {
                 NetworkRef::Cluster(id) => id.to_string() == network,
             }
     };
-    container.network.as_str() == network || container.endpoints.iter().any(on)
+    let asked = |endpoint: &&Endpoint| !is_gateway(container, endpoint);
+    container.network.as_str() == network || container.endpoints.iter().filter(asked).any(on)
 }
 
 /// `text` is a port or a range of ports, `80`, `53/udp` or `8000-8010/tcp`.

@@ -22,13 +22,14 @@ pub const VNI_MIN: u32 = 4096;
 pub const VNI_MAX: u32 = (1 << 24) - 1;
 
 /// Switches of a router's namespace, with their values. Both of `all` in IPv4 are minima for every link. Whoever asks
-/// for an address that nobody has is told each time, not once a second.
+/// for an address that nobody has is told so; the kernel's limits for such errors are taken off but for one, which no
+/// namespace can change: five at once to an IPv4 client, then one a second. (A limit of 0 for IPv4 would eat its tokens.)
 pub const SWITCHES: &[(&str, u32)] = &[
     ("ipv4/ip_forward", 1),
     ("ipv6/conf/all/forwarding", 1),
     ("ipv4/conf/all/rp_filter", 0),
     ("ipv4/conf/all/send_redirects", 0),
-    ("ipv4/icmp_ratelimit", 0),
+    ("ipv4/icmp_ratemask", 0),
     ("ipv6/icmp/ratelimit", 0),
 ];
 

@@ -261,6 +261,7 @@ fn a_device_of_others_with_our_vni_is_an_error_that_names_it() {
     let Some(lab) = Lab::new() else { return };
     lab.hosts(1);
     repair(&lab, 1, &desired(1, false, &[]));
+    lab.set("h1", "cvx4096", LinkFlags::empty(), vec![]);
     lab.set("h1", "cvx4096", LinkFlags::empty(), vec![LinkAttribute::IfName("theirs".to_owned())]);
     let wanted = desired(1, false, &[]);
     let error = on_host(&lab, 1, |edge| {

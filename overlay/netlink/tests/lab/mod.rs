@@ -17,7 +17,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
@@ -135,7 +135,7 @@ impl Lab {
         self.ask(name, RouteNetlinkMessage::NewRoute(route));
     }
 
-    /// All that a namespace has: links, addresses, routes, permanent neighbours and forwarding entries, rules.
+    /// All that somebody put into a namespace: links, addresses, routes, forwarding entries, rules.
     pub fn everything(&self, name: &str) -> Vec<String> {
         use RouteNetlinkMessage as M;
         let mut bridge = NeighbourMessage::default();
@@ -156,11 +156,11 @@ impl Lab {
                     link.attributes.retain(|attribute| matches!(attribute, LinkAttribute::IfName(_)));
                     format!("{:?} {}", link.attributes, link.header.flags.contains(LinkFlags::Up))
                 }
-                M::NewAddress(mut address) => {
-                    address
-                        .attributes
-                        .retain(|attribute| !matches!(attribute, AddressAttribute::CacheInfo(_)));
-                    format!("{address:?}")
+                // What the kernel has by itself comes when it is ready, and routes of its own with each address.
+                M::NewAddress(address) if address.header.scope != AddressScope::Universe => String::new(),
+                M::NewRoute(route) if route.header.protocol == RouteProtocol::Kernel => String::new(),
+                M::NewAddress(address) => {
+                    format!("{} {:?}", address.header.index, address.attributes.first())
                 }
                 M::NewRoute(mut route) => {
                     // Whether its link has a carrier.

@@ -1,11 +1,16 @@
 //! Whatever happens: the cluster settles, stays settled, and runs what was asked for.
 
+use std::collections::BTreeSet;
+
 use covey_manager::{Observed, Scope, plan};
-use covey_state::{command::Command, node::Availability, task::TaskState};
+use covey_state::{Id, command::Command, network::PublishMode, node::Availability, task::TaskState};
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
-use crate::world::{SECOND, World, service};
+use crate::{
+    networks,
+    world::{SECOND, World, service},
+};
 
 /// Something that happens to a cluster.
 #[derive(Clone, Debug)]
@@ -19,6 +24,8 @@ enum Happening {
     Scale(usize, u64),
     Update(usize, &'static str),
     Fail(usize, usize),
+    Publish(usize, Option<PublishMode>),
+    Join(usize, bool),
     ChangeLeader,
     Wait(u32),
 }
@@ -29,6 +36,7 @@ const IMAGES: &[&str] = &["web:1", "web:2", "crash:1", "exit:1", "missing:1"];
 
 fn happening() -> impl Strategy<Value = Happening> {
     use Happening::*;
+    let mode = prop::sample::select(&[PublishMode::Ingress, PublishMode::Host]);
     prop_oneof![
         (0..NODES).prop_map(Kill),
         (0..NODES).prop_map(Cut),
@@ -39,6 +47,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         (0..SERVICES, 0..12_u64).prop_map(|(service, to)| Scale(service, to)),
         (0..SERVICES, prop::sample::select(IMAGES)).prop_map(|(service, image)| Update(service, image)),
         (0..SERVICES, 0..12_usize).prop_map(|(service, task)| Fail(service, task)),
+        (0..SERVICES, prop::option::of(mode)).prop_map(|(service, mode)| Publish(service, mode)),
+        (0..SERVICES, any::<bool>()).prop_map(|(service, joins)| Join(service, joins)),
         Just(ChangeLeader),
         (0..20_u32).prop_map(Wait),
     ]
@@ -55,6 +65,7 @@ proptest! {
     ) {
         let (mut world, nodes) = World::with_nodes(NODES as u128);
         world.stop_time = SECOND * stop_seconds;
+        networks::small_network(&mut world);
         let services = [
             world.create(service("one", "web:1", 3)),
             world.create(service("two", "web:1", 5)),
@@ -78,6 +89,18 @@ proptest! {
                         world.end(task.id, TaskState::Failed);
                     }
                 }
+                Happening::Publish(service, mode) => world.update(services[service], |spec| {
+                    // Ports of hosts are the same for both services; an ingress port is one service's.
+                    let number = if mode == Some(PublishMode::Host) { 80 } else { 0 };
+                    spec.endpoint.ports = mode.map(|mode| networks::port(number, mode)).into_iter().collect();
+                }),
+                Happening::Join(service, joins) => {
+                    let joined: Vec<_> = joins.then(networks::membership).into_iter().collect();
+                    // It needs a virtual address.
+                    if world.store.check_room(&joined).is_ok() {
+                        world.update(services[service], |spec| spec.task.networks = joined);
+                    }
+                }
                 Happening::ChangeLeader => {
                     term += 1;
                     world.change_leader(term);
@@ -86,13 +109,18 @@ proptest! {
             }
             world.settle();
             prop_assert_eq!(world.store.check(), Ok(()));
+            prop_assert_eq!(clash(&world), None);
         }
         for node in &nodes {
             world.start(*node);
             world.set_availability(*node, Availability::Active);
         }
         for service in services {
-            world.update(service, |spec| "web:9".clone_into(&mut spec.task.container.image));
+            world.update(service, |spec| {
+                "web:9".clone_into(&mut spec.task.container.image);
+                spec.task.networks.clear();
+                spec.endpoint.ports.clear();
+            });
         }
         world.advance(SECOND * 120);
         for service in services {
@@ -123,6 +151,17 @@ proptest! {
             prop_assert!(shape[0] - shape[shape.len() - 1] <= 1, "{:?}", shape);
         }
     }
+}
+
+/// A node where two containers that run have the same port of it.
+fn clash(world: &World) -> Option<Id> {
+    let mut taken = BTreeSet::new();
+    let live = world.store.tasks().filter(|task| {
+        let seen = world.observed.task(task.id).map_or(task.status.state, |seen| seen.state);
+        seen == TaskState::Running && !task.status.state.is_terminal()
+    });
+    let ports = live.flat_map(|task| task.ports.iter().map(move |port| (task.node, port.published)));
+    ports.filter(|port| !taken.insert(*port)).find_map(|(node, _)| node)
 }
 
 /// What a plan over everything still proposes.

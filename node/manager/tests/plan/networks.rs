@@ -15,7 +15,7 @@ use crate::world::{World, service};
 
 const NET: Id = Id::new(77);
 
-fn port(published: u16, mode: PublishMode) -> PublishedPort {
+pub fn port(published: u16, mode: PublishMode) -> PublishedPort {
     PublishedPort { target: 80, published, mode, ..PublishedPort::default() }
 }
 
@@ -25,9 +25,13 @@ fn with_port(name: &str, replicas: u64, published: u16, mode: PublishMode) -> Se
     spec
 }
 
+pub fn membership() -> AttachmentSpec {
+    AttachmentSpec { network: NET, aliases: Vec::new() }
+}
+
 fn in_network(name: &str, replicas: u64) -> ServiceSpec {
     let mut spec = service(name, "web:1", replicas);
-    spec.task.networks = vec![AttachmentSpec { network: NET, aliases: Vec::new() }];
+    spec.task.networks = vec![membership()];
     spec
 }
 
@@ -38,7 +42,7 @@ fn errors(world: &World, service: Id) -> Vec<String> {
 }
 
 /// A network of so small a subnet that beside its gateway five can be in it.
-fn small_network(world: &mut World) {
+pub fn small_network(world: &mut World) {
     let subnet = "10.5.0.0/29".parse().unwrap();
     let subnets = vec![SubnetSpec { subnet, gateway: None, range: None }];
     let spec = NetworkSpec { name: "small".into(), attachable: true, subnets, ..NetworkSpec::default() };

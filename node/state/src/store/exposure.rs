@@ -164,11 +164,7 @@ impl Store {
         networks.is_empty() || !spec.endpoint.ports.is_empty() || networks.iter().any(leads_out)
     }
 
-    /// The service that publishes this port as an ingress port, or one that does so.
-    pub fn publisher(&self, protocol: Protocol, number: u16) -> Option<&Arc<Service>> {
-        self.publishers(protocol, number).next()
-    }
-
+    /// The services that publish this port.
     fn publishers(&self, protocol: Protocol, number: u16) -> impl Iterator<Item = &Arc<Service>> {
         let range = (protocol, number, IDS.0)..=(protocol, number, IDS.1);
         self.ports.range(range).filter_map(|(_, _, service)| self.service(*service))

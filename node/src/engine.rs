@@ -25,20 +25,20 @@ use covey_runtime::{Runtime, image::ImageStore};
 use covey_state::network::NetworkSpec;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
-use self::event::ImageEvents;
+use self::event::OwnEvents;
 
 /// The engine of this node. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalEngine {
     runtime: Runtime,
     images: ImageStore,
-    image_events: ImageEvents,
+    events: OwnEvents,
 }
 
 impl LocalEngine {
     /// Serves the containers of `runtime` and the images of `images`, which must be the runtime's own.
     pub fn new(runtime: Runtime, images: ImageStore) -> Self {
-        Self { runtime, images, image_events: ImageEvents::default() }
+        Self { runtime, images, events: OwnEvents::default() }
     }
 }
 
@@ -173,6 +173,6 @@ impl Engine for LocalEngine {
     }
 
     fn events(&self) -> BoxStream<'static, EngineEvent> {
-        event::all(&self.runtime, &self.image_events)
+        event::all(&self.runtime, &self.events)
     }
 }

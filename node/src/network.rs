@@ -8,6 +8,7 @@ pub mod carrier;
 pub mod edge;
 pub mod inbox;
 pub mod keeper;
+pub mod local;
 pub mod place;
 pub mod remembered;
 pub mod reserve;
@@ -166,6 +167,22 @@ impl Network for Networks {
     ) -> BoxFuture<'a, Result<Attachment, String>> {
         let (reply, answer) = oneshot::channel();
         self.inbox.ask(Request::Attach {
+            container: container.to_owned(),
+            hostname: hostname.to_owned(),
+            wiring: wiring.clone(),
+            reply,
+        });
+        Box::pin(async { answer.await.unwrap_or_else(|_| Err(ENDED.to_owned())) })
+    }
+
+    fn rewire<'a>(
+        &'a self,
+        container: &'a str,
+        hostname: &'a str,
+        wiring: &'a Wiring,
+    ) -> BoxFuture<'a, Result<Attachment, String>> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.ask(Request::Rewire {
             container: container.to_owned(),
             hostname: hostname.to_owned(),
             wiring: wiring.clone(),

@@ -1,4 +1,4 @@
-//! What happened to containers, as the runtime tells it, and to images, as this engine does itself.
+//! What happened to containers, as the runtime tells it, and to images and networks, as this engine does itself.
 
 use std::{collections::BTreeMap, fmt::Debug};
 
@@ -12,40 +12,41 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::clock;
 
-/// Events of images that a slow listener may be behind before it loses the oldest.
+/// Events of images and networks that a slow listener may be behind before it loses the oldest.
 const BACKLOG: usize = 256;
 
-/// Where the events of images are told.
+/// Where the events of images and networks are told.
 #[derive(Clone)]
-pub struct ImageEvents(broadcast::Sender<EngineEvent>);
+pub struct OwnEvents(broadcast::Sender<EngineEvent>);
 
-impl Default for ImageEvents {
+impl Default for OwnEvents {
     fn default() -> Self {
         Self(broadcast::Sender::new(BACKLOG))
     }
 }
 
-impl ImageEvents {
-    /// Tells that `action` happened to the image `id`, called `name`.
-    pub fn tell(&self, action: &str, id: String, name: String, labels: BTreeMap<String, String>) {
-        let mut attributes = labels;
+impl OwnEvents {
+    /// Tells that `action` happened to the image or the network `id`, called `name`.
+    pub fn tell(
+        &self,
+        kind: EventKind,
+        action: &str,
+        id: String,
+        name: String,
+        more: BTreeMap<String, String>,
+    ) {
+        let mut attributes = more;
         attributes.insert("name".to_owned(), name);
-        let event = EngineEvent {
-            at: clock::now(),
-            kind: EventKind::Image,
-            action: action.to_owned(),
-            id,
-            attributes,
-        };
+        let event = EngineEvent { at: clock::now(), kind, action: action.to_owned(), id, attributes };
         // Nobody listening is no error.
         let _ = self.0.send(event);
     }
 }
 
 /// Everything from now on, also before the stream is first polled.
-pub fn all(runtime: &Runtime, images: &ImageEvents) -> BoxStream<'static, EngineEvent> {
-    let containers = heard(runtime.events()).map(of_container);
-    stream::select(containers, heard(images.0.subscribe())).boxed()
+pub fn all(runtime: &Runtime, own: &OwnEvents) -> BoxStream<'static, EngineEvent> {
+    let containers = heard(runtime.events()).filter_map(async |event| of_container(event));
+    stream::select(containers, heard(own.0.subscribe())).boxed()
 }
 
 fn heard<T: Clone + Debug + Send + 'static>(events: broadcast::Receiver<T>) -> impl Stream<Item = T> + Send {
@@ -60,7 +61,7 @@ fn heard<T: Clone + Debug + Send + 'static>(events: broadcast::Receiver<T>) -> i
     })
 }
 
-fn of_container(event: Event) -> EngineEvent {
+fn of_container(event: Event) -> Option<EngineEvent> {
     let mut attributes = event.labels;
     attributes.insert("image".to_owned(), event.image);
     attributes.insert("name".to_owned(), event.name);
@@ -78,12 +79,14 @@ fn of_container(event: Event) -> EngineEvent {
         }
         Action::Stop => "stop",
         Action::Destroy => "destroy",
+        // That is told of the networks.
+        Action::Rewire => return None,
     };
-    EngineEvent {
+    Some(EngineEvent {
         at: event.at,
         kind: EventKind::Container,
         action: action.to_owned(),
         id: event.container.to_string(),
         attributes,
-    }
+    })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use covey_api::{
     Failure,
-    engine::{Image, ImageRemoved},
+    engine::{EventKind, Image, ImageRemoved},
 };
 use covey_runtime::{
     Container, ContainerState,
@@ -35,7 +35,7 @@ impl LocalEngine {
         let id = details.summary.id.to_string();
         // By id, so that it is the image that was looked at.
         self.images.tag(&id, &name).await.map_err(failure::tag)?;
-        self.image_events.tell("tag", id, name.to_string(), details.summary.labels);
+        self.events.tell(EventKind::Image, "tag", id, name.to_string(), details.summary.labels);
         Ok(())
     }
 
@@ -50,7 +50,9 @@ impl LocalEngine {
         let users = users(&self.runtime.list());
         let in_use = move |image: Digest| users.get(&image.to_string()).cloned();
         let removals = self.images.remove(&reference, force, in_use).await.map_err(failure::image_remove)?;
-        let tell = |action| self.image_events.tell(action, id.to_string(), id.to_string(), labels.clone());
+        let tell = |action| {
+            self.events.tell(EventKind::Image, action, id.to_string(), id.to_string(), labels.clone())
+        };
         let removed = removals.into_iter().map(|removal| match removal {
             Removal::Untagged(name) => {
                 tell("untag");
@@ -70,7 +72,7 @@ impl LocalEngine {
     /// Tells of the image `id`, with its labels; `shown` is what the event is about.
     pub(super) async fn tell_image(&self, action: &str, id: &str, shown: String, name: String) {
         let labels = self.images.inspect(id).await.map(|details| details.summary.labels).unwrap_or_default();
-        self.image_events.tell(action, shown, name, labels);
+        self.events.tell(EventKind::Image, action, shown, name, labels);
     }
 }
 

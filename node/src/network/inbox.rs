@@ -37,6 +37,17 @@ pub enum Request {
         /// Its place, or why it has none.
         reply: oneshot::Sender<Result<Attachment, String>>,
     },
+    /// A container that runs is to have other networks.
+    Rewire {
+        /// Its id.
+        container: String,
+        /// Its host name.
+        hostname: String,
+        /// What it has of the networks from now on.
+        wiring: Wiring,
+        /// What it has then, or why it has what it had.
+        reply: oneshot::Sender<Result<Attachment, String>>,
+    },
     /// A container has ended.
     Detach {
         /// Its id.

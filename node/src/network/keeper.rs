@@ -18,6 +18,7 @@ use covey_state::{
     Id,
     network::{Attached, NetworkConfig, PublishedPort, Wiring},
 };
+use nix::net::if_::if_nameindex;
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
@@ -44,9 +45,14 @@ const REMEMBER_AFTER: Duration = Duration::from_millis(500);
 /// Where a container finds its resolver.
 const RESOLVER: [u8; 4] = [127, 0, 0, 11];
 
+/// The container's end of its link to the edge.
+const EDGE_LINK: &str = "eth0";
+
 /// A container of this host.
 struct Wired {
     wiring: Wiring,
+    /// Ports of this host that are its own, as they were really bound.
+    ports: Vec<PublishedPort>,
     resolver: Option<Served>,
 }
 
@@ -147,6 +153,10 @@ impl Keeper {
             }
             Request::Detach { container, reply } => {
                 let _ = reply.send(self.detach(&container).map_err(|error| format!("{error:#}")));
+            }
+            Request::Rewire { container, hostname, wiring, reply } => {
+                let rewired = self.rewire(&container, &hostname, &wiring);
+                let _ = reply.send(rewired.map_err(|error| format!("{error:#}")));
             }
             Request::Adopt { container, wiring, addresses, ports, kept } => {
                 if let Err(error) = self.adopt(&container, &wiring, &addresses, &ports, kept) {
@@ -300,7 +310,8 @@ impl Keeper {
             }
             made => made?,
         }
-        self.containers.insert(container.to_owned(), Wired { wiring: wiring.clone(), resolver: None });
+        let wired = Wired { wiring: wiring.clone(), ports: ports.clone(), resolver: None };
+        self.containers.insert(container.to_owned(), wired);
         let mut attachment = Attachment { namespace: path.clone(), ports, ..Attachment::default() };
         for (place, attached) in wiring.networks.iter().enumerate() {
             self.carry(&attached.network)?;
@@ -322,10 +333,89 @@ impl Keeper {
                 wired.resolver = Some(served);
             }
             attachment.keep = keep;
-            attachment.nameservers = vec![RESOLVER.into()];
-            attachment.options = vec!["ndots:0".to_owned()];
+            name_resolver(&mut attachment);
         }
         Ok(attachment)
+    }
+
+    /// Wires a container that runs anew; where that fails, as it was.
+    fn rewire(&mut self, container: &str, hostname: &str, wiring: &Wiring) -> Result<Attachment> {
+        let wired = self.containers.get(container).context("its networks are not known here")?;
+        let before = wired.wiring.clone();
+        let changed = self.change(container, hostname, wiring);
+        if changed.is_err()
+            && let Err(error) = self.change(container, hostname, &before)
+        {
+            tracing::warn!(container, error = format!("{error:#}"), "a change of its networks is not all undone");
+        }
+        changed
+    }
+
+    /// Brings a container that runs from what it has to what it is to have.
+    fn change(&mut self, container: &str, hostname: &str, wiring: &Wiring) -> Result<Attachment> {
+        let path = self.path(container);
+        let wanted = |id: &Id| wiring.networks.iter().any(|attached| attached.network.id == *id);
+        let held = self.carriers.iter().filter(|(_, carrier)| carrier.holds(container)).map(|(id, _)| *id);
+        for left in held.filter(|id| !wanted(id)).collect::<Vec<_>>() {
+            if let Some(carrier) = self.carriers.get_mut(&left) {
+                carrier.detach(container)?;
+            }
+            self.drop_if_empty(left)?;
+        }
+        self.change_edge(container, &path, wiring)?;
+        let mut attachment = Attachment { namespace: path.clone(), ..Attachment::default() };
+        for attached in &wiring.networks {
+            self.carry(&attached.network)?;
+            if let Some(carrier) = self.carriers.get_mut(&attached.network.id)
+                && !carrier.holds(container)
+            {
+                carrier.attach(container, &path, free_link(&path)?, attached, &wiring.names)?;
+            }
+            attachment.addresses.extend(&attached.addresses);
+        }
+        if let Some(Pair { v4, v6 }) = self.edge.addresses(container) {
+            attachment.addresses.extend([IpAddr::V4(v4), IpAddr::V6(v6)]);
+        }
+        let view = self.view(hostname, wiring);
+        let wired = self.containers.get_mut(container).context("its networks are not known here")?;
+        match &wired.resolver {
+            Some(served) => served.show(view),
+            None if wiring.networks.is_empty() => attachment.nameservers.clone_from(&wiring.nameservers),
+            // Its shim holds no sockets for it: the next daemon opens new ones.
+            None => wired.resolver = Some(self.resolvers.open(&path, view)?.0),
+        }
+        if wired.resolver.is_some() {
+            name_resolver(&mut attachment);
+        }
+        attachment.ports.clone_from(&wired.ports);
+        wired.wiring = wiring.clone();
+        Ok(attachment)
+    }
+
+    /// Gives a container that runs its way out with its ports, or takes both.
+    fn change_edge(&mut self, container: &str, path: &Path, wiring: &Wiring) -> Result<()> {
+        let has = self.edge.addresses(container).is_some();
+        if wiring.edge == has {
+            return Ok(());
+        }
+        let mut ports = Vec::new();
+        if wiring.edge {
+            if free_link(path)? != EDGE_LINK {
+                bail!("it has only networks without a way out, and one with a way out comes first: stop it before");
+            }
+            ports = self.edge.hold(container, &wiring.ports)?;
+            let opened = self.edge.attach(container, path).and_then(|_| self.edge.publish(container, &ports));
+            if opened.is_err() {
+                self.edge.detach(container)?;
+            }
+            opened?;
+        } else {
+            self.edge.detach(container)?;
+        }
+        if let Some(wired) = self.containers.get_mut(container) {
+            wired.ports = ports;
+        }
+        Ok(())
     }
 
     fn view(&self, hostname: &str, wiring: &Wiring) -> View {
@@ -348,10 +438,12 @@ impl Keeper {
         kept: Vec<OwnedFd>,
     ) -> Result<()> {
         let path = self.path(container);
-        if !wiring.networks.is_empty() && self.place.is_none() {
+        let of_cluster = |attached: &Attached| attached.network.subnets.iter().any(|subnet| subnet.vni.is_some());
+        if wiring.networks.iter().any(of_cluster) && self.place.is_none() {
             tracing::warn!(container, "where this node is in its swarm was forgotten");
         }
-        self.containers.insert(container.to_owned(), Wired { wiring: wiring.clone(), resolver: None });
+        let wired = Wired { wiring: wiring.clone(), ports: ports.to_vec(), resolver: None };
+        self.containers.insert(container.to_owned(), wired);
         if let Some(pair) = edge_pair(wiring, addresses) {
             self.edge.claim(container, &path, pair);
             let ports = self.edge.hold(container, ports)?;
@@ -363,9 +455,13 @@ impl Keeper {
                 carrier.claim(container, &path, inside(wiring, place), attached, &wiring.names);
             }
         }
-        if !wiring.networks.is_empty() {
+        if !wiring.networks.is_empty() || !kept.is_empty() {
             // Its host name is among the names that its networks know.
-            let served = self.resolvers.adopt(kept, self.view("", wiring))?;
+            let view = self.view("", wiring);
+            let served = match kept.is_empty() {
+                true => self.resolvers.open(&path, view)?.0,
+                false => self.resolvers.adopt(kept, view)?,
+            };
             if let Some(wired) = self.containers.get_mut(container) {
                 wired.resolver = Some(served);
             }
@@ -528,9 +624,26 @@ impl Keeper {
     }
 }
 
+/// The container is to ask its resolver for everything.
+fn name_resolver(attachment: &mut Attachment) {
+    attachment.nameservers = vec![RESOLVER.into()];
+    attachment.options = vec!["ndots:0".to_owned()];
+}
+
 /// The name of a container's link into the network at this place of its list; the edge's is the first of all.
 fn inside(wiring: &Wiring, place: usize) -> String {
     format!("eth{}", place + usize::from(wiring.edge))
+}
+
+/// A name that no link of the container has.
+fn free_link(namespace: &Path) -> Result<String> {
+    let taken: BTreeSet<String> = namespace::inside(namespace, || {
+        let links = if_nameindex().map_err(io::Error::from)?;
+        Ok::<_, io::Error>(links.iter().map(|link| link.name().to_string_lossy().into_owned()).collect())
+    })
+    .with_context(|| format!("links in {}", namespace.display()))?;
+    let mut names = (0_u32..).map(|number| format!("eth{number}"));
+    names.find(|name| !taken.contains(name)).context("there is no name left for a link")
 }
 
 /// Those of a container's addresses that are no network's.

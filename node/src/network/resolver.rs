@@ -45,7 +45,14 @@ pub struct View {
 pub struct Served {
     _resolver: Resolver,
     /// What the container sees.
-    pub scope: watch::Sender<Scope>,
+    scope: watch::Sender<Scope>,
+}
+
+impl Served {
+    /// The container sees something else from now on.
+    pub fn show(&self, view: View) {
+        self.scope.send_replace(scope(view));
+    }
 }
 
 impl Resolvers {
@@ -75,16 +82,20 @@ impl Resolvers {
     }
 
     fn serve(&self, sockets: Sockets, view: View) -> Result<Served> {
-        let outside = match (view.way_out, view.servers.is_empty()) {
-            (false, _) => Outside::Nothing,
-            (true, false) => Outside::Servers(addresses(&view.servers)),
-            (true, true) => Outside::Servers(addresses(&hosts_own())),
-        };
-        let View { host, addresses, zones, .. } = view;
-        let (scope, seen) = watch::channel(Scope { host, addresses, zones, outside });
+        let (scope, seen) = watch::channel(scope(view));
         let _inside = self.runtime.enter();
         Ok(Served { _resolver: Resolver::spawn(sockets, seen, self.forwarder.clone())?, scope })
     }
+}
+
+fn scope(view: View) -> Scope {
+    let outside = match (view.way_out, view.servers.is_empty()) {
+        (false, _) => Outside::Nothing,
+        (true, false) => Outside::Servers(addresses(&view.servers)),
+        (true, true) => Outside::Servers(addresses(&hosts_own())),
+    };
+    let View { host, addresses, zones, .. } = view;
+    Scope { host, addresses, zones, outside }
 }
 
 fn addresses(servers: &[IpAddr]) -> Vec<SocketAddr> {

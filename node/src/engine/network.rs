@@ -1,0 +1,79 @@
+//! Containers' places in networks, as the API shows them.
+
+use std::net::IpAddr;
+
+use covey_api::engine::{Endpoint, ExposedPort, Network, NetworkRef};
+use covey_overlay::mac::Mac;
+use covey_runtime::{Container, ContainerState, NetworkMode};
+use covey_state::network::{Attached, PublishMode};
+use ipnet::IpNet;
+
+/// What kind of network a container has.
+pub(super) fn mode(network: &Network) -> NetworkMode {
+    match network {
+        Network::Bridge | Network::Named(_) => NetworkMode::Edge,
+        Network::Host => NetworkMode::Host,
+        Network::None => NetworkMode::None,
+    }
+}
+
+/// The same in the words of the API; a container that is in a user's network is named by the first of them.
+pub(super) fn kind(container: &Container) -> Network {
+    match (container.network, container.wiring.networks.first()) {
+        (NetworkMode::Edge, None) => Network::Bridge,
+        (NetworkMode::Edge, Some(attached)) => Network::Named(attached.network.name.clone()),
+        (NetworkMode::Host, _) => Network::Host,
+        (NetworkMode::None, _) => Network::None,
+    }
+}
+
+/// A container's places in networks.
+pub(super) fn endpoints(container: &Container) -> Vec<Endpoint> {
+    if container.network != NetworkMode::Edge {
+        return Vec::new();
+    }
+    let running = container.state == ContainerState::Running;
+    let networks = &container.wiring.networks;
+    let mut endpoints: Vec<Endpoint> = networks.iter().map(|attached| of_network(attached, running)).collect();
+    if container.wiring.edge {
+        let taken = |address: &&IpAddr| networks.iter().any(|attached| attached.addresses.contains(address));
+        let own = container.addresses.iter().filter(|address| !taken(address));
+        endpoints.push(Endpoint {
+            network: NetworkRef::Bridge,
+            name: "bridge".to_owned(),
+            mac: mac(container.addresses.iter().find(|address| !taken(address)).filter(|_| running)),
+            // Each is routed by itself: there is no subnet that its neighbours would be in.
+            addresses: own.map(|address| IpNet::from(*address)).collect(),
+            gateway: Some(covey_overlay::object::GATEWAY_V4.into()),
+            aliases: Vec::new(),
+        });
+    }
+    endpoints
+}
+
+fn of_network(attached: &Attached, running: bool) -> Endpoint {
+    let Attached { network, addresses, aliases, .. } = attached;
+    let subnet = |address: &IpAddr| network.subnets.iter().find(|subnet| subnet.net.contains(address));
+    let overlay = network.subnets.iter().any(|subnet| subnet.vni.is_some());
+    let with_prefix = |address: &IpAddr| IpNet::new(*address, subnet(address)?.net.prefix_len()).ok();
+    Endpoint {
+        network: if overlay { NetworkRef::Cluster(network.id) } else { NetworkRef::Local(network.id.to_string()) },
+        name: network.name.clone(),
+        addresses: addresses.iter().filter(|_| running).filter_map(with_prefix).collect(),
+        gateway: addresses.first().and_then(subnet).map(|subnet| subnet.gateway),
+        mac: mac(addresses.first().filter(|_| running)),
+        aliases: aliases.clone(),
+    }
+}
+
+fn mac(address: Option<&IpAddr>) -> String {
+    let Some(address) = address else { return String::new() };
+    let Mac(bytes) = Mac::of_container_end(*address);
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// The ports that a task's service publishes on every host.
+pub(super) fn exposed(container: &Container) -> Vec<ExposedPort> {
+    let ingress = container.wiring.ports.iter().filter(|port| port.mode == PublishMode::Ingress);
+    ingress.map(|port| ExposedPort { port: port.target, protocol: port.protocol }).collect()
+}

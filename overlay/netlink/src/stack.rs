@@ -223,15 +223,7 @@ impl Stack {
     fn take(&mut self, change: &Change) -> Result<(), StackError> {
         match change {
             Change::SetSwitch(path, value) => self.within(|| switch::write(path, *value)),
-            Change::DeleteLink(name) => {
-                self.indexes.remove(name);
-                let delete = RouteNetlinkMessage::DelLink(message::named(name.as_str()));
-                match self.route.request(delete, 0) {
-                    // It went with its namespace meanwhile.
-                    Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
-                    result => result.map_err(doing(change.to_string())),
-                }
-            }
+            Change::DeleteLink(name) => self.delete_link(name),
             Change::CreateLink(name, link) => {
                 self.indexes.remove(name);
                 match &link.kind {
@@ -240,6 +232,15 @@ impl Stack {
                 }
             }
             _ => Ok(()),
+        }
+    }
+
+    fn delete_link(&mut self, name: &LinkName) -> Result<(), StackError> {
+        self.indexes.remove(name);
+        match self.route.request(RouteNetlinkMessage::DelLink(message::named(name.as_str())), 0) {
+            // It went with its namespace meanwhile.
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+            result => result.map_err(doing(format!("delete link {name}"))),
         }
     }
 
@@ -267,7 +268,12 @@ impl Stack {
         self.route
             .request(RouteNetlinkMessage::NewLink(message), CREATE)
             .map_err(doing(format!("make link {name}")))?;
-        namespace::inside(path, || furnish(inside, link).map_err(doing(format!("container's end of {name}"))))
+        let furnished = namespace::inside(path, || furnish(inside, link));
+        furnished.map_err(|error| {
+            // Half a link looks whole from here. What keeps it from going away is not what matters to the caller.
+            let _ = self.delete_link(name);
+            doing(format!("container's end of {name}"))(error)
+        })
     }
 
     /// The message that a change takes; none where it takes more than one.

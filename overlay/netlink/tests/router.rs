@@ -128,7 +128,10 @@ fn network(v6: bool) -> Option<(Lab, Vec<Router>)> {
 #[test]
 fn containers_on_any_hosts_and_subnets_reach_each_other_over_either_underlay() {
     for over_v6 in [false, true] {
-        let Some((lab, _routers)) = network(over_v6) else { return };
+        let Some((lab, routers)) = network(over_v6) else { return };
+        drop(routers);
+        let wanted = desired(&lab, 1, over_v6, &places());
+        assert_eq!(repair(&mut open(&lab, 1), &wanted), [], "whoever comes later finds it whole");
         let places = places();
         for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2)] {
             let (from, to): (&Place, &Place) = (&places[from], &places[to]);
@@ -360,6 +363,27 @@ fn a_container_that_is_no_more_does_not_keep_the_others_from_being_mended() {
     lab.tcp("aaaa", "cccc", [10, 0, 2, 7].into());
     wanted.attachments.remove(&LinkName::of_container("bbbb"));
     assert_eq!(repair(router, &wanted), []);
+}
+
+#[test]
+fn a_container_that_cannot_be_wired_whole_is_not_wired_at_all() {
+    let Some((lab, mut routers)) = network(false) else { return };
+    lab.add("dddd");
+    let mut wanted = desired(&lab, 1, false, &places());
+    let twice = vec![[10, 0, 1, 8].into(), [10, 0, 1, 8].into()];
+    let inside = Attachment {
+        namespace: lab.text("dddd"),
+        inside: "eth1".to_owned(),
+        addresses: twice,
+        default_route: false,
+    };
+    let name = LinkName::of_container("dddd");
+    wanted.attachments.insert(name.clone(), inside);
+    routers[0].apply_all(&plan_attachment(&wanted, &name)).unwrap_err();
+    assert!(!routers[0].observe().unwrap().links.contains_key(&name));
+    wanted.attachments.get_mut(&name).unwrap().addresses.pop();
+    routers[0].apply_all(&plan_attachment(&wanted, &name)).unwrap();
+    assert_eq!(lab.tcp("aaaa", "dddd", [10, 0, 1, 8].into()), IpAddr::from([10, 0, 1, 5]));
 }
 
 #[test]

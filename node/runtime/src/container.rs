@@ -1,6 +1,6 @@
 //! What a container is: its id, what was asked for, and how it fares.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
 use covey_state::{
     Id,
@@ -197,6 +197,10 @@ pub struct Container {
     pub finished_at: Option<Stamp>,
     /// Of its init on the host; 0: it does not run.
     pub pid: u32,
+    /// The host name inside.
+    pub hostname: String,
+    /// The newest part of what it wrote, framed as the shim does it; there is none before its first start.
+    pub log: PathBuf,
     /// While it runs on the edge network.
     pub addresses: Vec<IpAddr>,
     /// Its published ports as they were really bound, while it runs.

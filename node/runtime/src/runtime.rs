@@ -227,14 +227,14 @@ impl Runtime {
 
     /// All containers, oldest first.
     pub fn list(&self) -> Vec<Container> {
-        let mut all: Vec<_> = self.inner.table().slots.values().map(|slot| slot.container()).collect();
+        let mut all: Vec<_> = self.inner.table().slots.values().map(|slot| self.inner.show(slot)).collect();
         all.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.id.cmp(&b.id)));
         all
     }
 
     /// One container.
     pub fn inspect(&self, container: &str) -> Result<Container, LookupError> {
-        self.inner.find(container).map(|slot| slot.container())
+        self.inner.find(container).map(|slot| self.inner.show(&slot))
     }
 
     /// Waits until the container does not run, and says how it ended. One that was never started is waited for.
@@ -327,36 +327,6 @@ impl Slot {
         Arc::new(Self { record, life: watch::Sender::new(life), gate: tokio::sync::Mutex::default() })
     }
 
-    /// The container as callers see it.
-    pub(crate) fn container(&self) -> Container {
-        let (record, life) = (&self.record, self.life.borrow().clone());
-        let finished_at = match &life.state {
-            ContainerState::Exited(exit) => Some(exit.at),
-            _ => None,
-        };
-        Container {
-            id: record.id.clone(),
-            name: record.name.clone(),
-            created: record.created,
-            state: life.state,
-            started_at: life.started_at,
-            finished_at,
-            pid: life.pid,
-            addresses: life.addresses,
-            ports: life.ports,
-            spec: record.spec.clone(),
-            resources: record.resources,
-            invocation: record.invocation.clone(),
-            image: record.image.clone(),
-            task: record.task,
-            network: record.network,
-            wiring: life.wiring,
-            exposed_ports: record.exposed_ports.clone(),
-            open_stdin: record.open_stdin,
-            auto_remove: record.auto_remove,
-        }
-    }
-
     /// Waits until it has ended; `None` if it was removed without ever running.
     pub(crate) async fn ended(&self) -> Option<ExitStatus> {
         let mut life = self.life.subscribe();
@@ -407,6 +377,38 @@ impl Inner {
     pub(crate) fn tell(&self, record: &Record, action: Action) {
         // Nobody listening is no error.
         let _ = self.events.send(Event::of(record, action));
+    }
+
+    /// The container as callers see it.
+    fn show(&self, slot: &Slot) -> Container {
+        let (record, life) = (&slot.record, slot.life.borrow().clone());
+        let finished_at = match &life.state {
+            ContainerState::Exited(exit) => Some(exit.at),
+            _ => None,
+        };
+        Container {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            created: record.created,
+            state: life.state,
+            started_at: life.started_at,
+            finished_at,
+            pid: life.pid,
+            hostname: record.hostname().to_owned(),
+            log: self.layout.data(&record.id).join(layout::LOG),
+            addresses: life.addresses,
+            ports: life.ports,
+            spec: record.spec.clone(),
+            resources: record.resources,
+            invocation: record.invocation.clone(),
+            image: record.image.clone(),
+            task: record.task,
+            network: record.network,
+            wiring: life.wiring,
+            exposed_ports: record.exposed_ports.clone(),
+            open_stdin: record.open_stdin,
+            auto_remove: record.auto_remove,
+        }
     }
 
     /// A container's cgroup.

@@ -337,6 +337,8 @@ async fn a_container_starts_again_with_its_files() {
     let mut attached = bench.runtime.attach(&id).unwrap();
     bench.runtime.start(&id).await.unwrap();
     assert_eq!(output(&mut attached.output).await.0, "kept\n");
+    let container = bench.runtime.inspect(&id).unwrap();
+    assert!(container.hostname == id[..12] && container.log.is_file(), "{container:?}");
     bench.close().await;
 }
 

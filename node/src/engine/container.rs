@@ -9,6 +9,7 @@ use covey_api::{
 };
 use covey_runtime::{self as runtime, ExitStatus, LookupError, OperationError};
 use covey_state::{
+    container::ContainerSpec,
     network::{PublishMode, Wiring},
     time::Stamp,
 };
@@ -89,7 +90,7 @@ pub(super) fn to_api(container: runtime::Container) -> Container {
         nameservers: container.wiring.nameservers,
         id: container.id.to_string(),
         name: container.name,
-        spec: container.spec,
+        spec: ContainerSpec { hostname: container.hostname, ..container.spec },
         resources: container.resources,
         image_id: container.image.id,
         argv: container.invocation.args,
@@ -104,8 +105,7 @@ pub(super) fn to_api(container: runtime::Container) -> Container {
         finished_at: container.finished_at,
         open_stdin: container.open_stdin,
         auto_remove: container.auto_remove,
-        // Where a log lies is the runtime's own affair: clients ask for it by `logs`.
-        log_path: String::new(),
+        log_path: container.log.to_string_lossy().into_owned(),
     }
 }
 

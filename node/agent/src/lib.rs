@@ -8,3 +8,5 @@ pub mod controller;
 pub mod executor;
 pub mod template;
 pub mod worker;
+
+mod remembered;

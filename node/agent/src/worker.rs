@@ -5,17 +5,16 @@ use std::{
     time::Duration,
 };
 
+pub use crate::remembered::Remembered;
+use crate::{
+    controller::{Controller, Done, Next, Presence, Step},
+    executor::Held,
+};
 use covey_state::{
     Id, Version,
     assignment::{Assignment, AssignmentSet, Generation},
     task::{ContainerStatus, TaskStatus},
     time::Stamp,
-};
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    controller::{Controller, Done, Next, Presence, Step},
-    executor::Held,
 };
 
 /// How long a node that rebooted waits for a manager before it starts its tasks again by itself.
@@ -67,15 +66,6 @@ pub enum Output {
     },
     /// The set has changed: it is written to disk.
     Remember(Remembered),
-}
-
-/// What a node knows of its work over a restart.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remembered {
-    /// The last set.
-    pub generation: Generation,
-    /// Its tasks.
-    pub tasks: Vec<Assignment>,
 }
 
 /// A set was refused. The worker is as before.

@@ -180,11 +180,11 @@ pub enum Command {
         /// Where.
         node: Id,
     },
-    /// The scheduler says why it has no node.
+    /// The allocator or the scheduler says why it waits.
     ExplainTask {
         /// Which.
         id: Id,
-        /// `no suitable node (2 not available, 1 lacks memory)`.
+        /// `network web has no free address (254 used)`, `no suitable node (2 not available, 1 lacks memory)`.
         reason: String,
     },
     /// What is wanted of it; only grows.

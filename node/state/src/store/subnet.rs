@@ -44,7 +44,7 @@ pub(super) enum SubnetError {
         "the address pools of the cluster ({pools}) have no free subnet of /{length}: name one with --subnet"
     )]
     Exhausted { pools: String, length: u8 },
-    #[error("the network has {subnets} subnets and {vnis} VXLAN ids: each subnet has one of its own")]
+    #[error("each subnet has a VXLAN id of its own: name {subnets} of them, not {vnis}")]
     VniCount { subnets: usize, vnis: usize },
     #[error("VXLAN id {vni} is not valid: it must be {} to {VNI_MAX}", EDGE_VNI + 1)]
     Vni { vni: u32 },

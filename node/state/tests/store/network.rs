@@ -192,7 +192,7 @@ fn vxlan_ids_of_ones_own_are_checked() {
     }
     assert_eq!(
         refused(&mut scene, spec(&[5000, 5001])),
-        "the network has 1 subnets and 2 VXLAN ids: each subnet has one of its own"
+        "each subnet has a VXLAN id of its own: name 1 of them, not 2"
     );
     let twice = NetworkSpec { ipv6: true, ..spec(&[5000, 5000]) };
     assert_eq!(refused(&mut scene, twice), "VXLAN id 5000 is named twice");

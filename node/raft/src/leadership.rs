@@ -47,7 +47,7 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    fn stopped(reason: String) -> Self {
+    pub(crate) fn stopped(reason: String) -> Self {
         Self { leadership: Leadership::default(), stopped: Some(reason) }
     }
 }

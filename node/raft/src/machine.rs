@@ -22,8 +22,16 @@ use crate::{
 #[derive(Clone, Default)]
 pub(crate) struct Published {
     pub(crate) store: Store,
+    /// The last applied entry.
+    last: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl Published {
     /// The index of the last applied entry.
-    pub(crate) index: Option<u64>,
+    pub(crate) fn index(&self) -> Option<u64> {
+        self.last.map(|last| last.index)
+    }
 }
 
 /// The store and how it came to be.
@@ -58,6 +66,16 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Goes on where one before it has stopped.
+    pub(crate) fn resume(
+        snapshots: SnapshotStore,
+        published: watch::Sender<Published>,
+        changes: broadcast::Sender<Change>,
+    ) -> Self {
+        let Published { store, last, membership } = published.borrow().clone();
+        Self { store, last, membership, snapshots, published, changes }
+    }
+
     fn replace(&mut self, meta: &SnapshotMeta, store: Store) {
         self.store = store;
         self.last = meta.last_log_id;
@@ -66,8 +84,8 @@ impl Machine {
     }
 
     fn publish(&self) {
-        let index = self.last.map(|last| last.index);
-        self.published.send_replace(Published { store: self.store.clone(), index });
+        let (store, last, membership) = (self.store.clone(), self.last, self.membership.clone());
+        self.published.send_replace(Published { store, last, membership });
     }
 
     fn apply_entry(&mut self, entry: &Entry) -> io::Result<Outcome> {

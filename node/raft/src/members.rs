@@ -49,7 +49,7 @@ impl Members {
 impl<T: Transport> Raft<T> {
     /// The managers that have the log, as far as this one knows.
     pub fn members(&self) -> Members {
-        let metrics = self.0.core.metrics();
+        let metrics = self.core().metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<Member> = membership.voter_ids().collect();
@@ -62,7 +62,7 @@ impl<T: Transport> Raft<T> {
     }
 
     pub(crate) fn address_of(&self, id: Id) -> Option<SocketAddr> {
-        let metrics = self.0.core.metrics();
+        let metrics = self.core().metrics();
         let metrics = metrics.borrow_watched();
         metrics.membership_config.get_node(&Member(id)).map(|place| place.address)
     }
@@ -70,7 +70,7 @@ impl<T: Transport> Raft<T> {
     /// On the leader: how long ago each of the others last answered; the longest there is where it never did. Empty
     /// on the others.
     pub fn contacts(&self) -> BTreeMap<Id, Duration> {
-        let metrics = self.0.core.metrics();
+        let metrics = self.core().metrics();
         let metrics = metrics.borrow_watched();
         let contacts = metrics.heartbeat.iter().flatten().filter(|(id, _)| **id != metrics.id);
         contacts.map(|(id, at)| (id.0, at.as_ref().map_or(Duration::MAX, |at| at.elapsed()))).collect()
@@ -151,9 +151,9 @@ impl<T: Transport> Raft<T> {
         if to == self.0.settings.node {
             return Ok(());
         }
-        let triggered = self.0.core.trigger().transfer_leader(Member(to)).await;
+        let triggered = self.core().trigger().transfer_leader(Member(to)).await;
         triggered.map_err(|fatal| MembershipError::Stopped(self.why_stopped(&fatal)))?;
-        let mut health = self.0.health.clone();
+        let mut health = self.0.health.subscribe();
         let led = health.wait_for(|health| health.leadership.leader == Some(to));
         match timeout(TRANSFER_MAX, led).await {
             Ok(Ok(_)) => Ok(()),
@@ -169,7 +169,7 @@ impl<T: Transport> Raft<T> {
         let me = Member(self.0.settings.node);
         let contacts = self.contacts();
         let successor = {
-            let metrics = self.0.core.metrics();
+            let metrics = self.core().metrics();
             let metrics = metrics.borrow_watched();
             let voters: BTreeSet<Member> = metrics.membership_config.voter_ids().collect();
             let others = metrics.replication.iter().flatten();
@@ -186,7 +186,7 @@ impl<T: Transport> Raft<T> {
 
     async fn wait_caught_up(&self, id: Member) -> Result<(), MembershipError> {
         let until = self.deadline();
-        let mut metrics = self.0.core.metrics();
+        let mut metrics = self.core().metrics();
         loop {
             {
                 let metrics = metrics.borrow_watched();
@@ -219,7 +219,7 @@ impl<T: Transport> Raft<T> {
 
     /// Waits until [`Raft::members`] shows a change, which is told a moment after it is made.
     async fn wait_seen(&self, change: LogId, until: Instant) {
-        let mut metrics = self.0.core.metrics();
+        let mut metrics = self.core().metrics();
         while *metrics.borrow_watched().membership_config.log_id() < Some(change) {
             if !matches!(timeout_at(until, metrics.changed()).await, Ok(Ok(()))) {
                 return;
@@ -235,7 +235,7 @@ impl<T: Transport> Raft<T> {
         if !self.leadership().am_leader {
             return Err(MembershipError::NotLeader);
         }
-        match timeout_at(until, self.0.core.change_membership(change, false)).await {
+        match timeout_at(until, self.core().change_membership(change, false)).await {
             Err(_) => Err(MembershipError::NoLeader),
             Ok(Ok(response)) => {
                 self.wait_seen(response.log_id, until).await;

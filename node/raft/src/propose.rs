@@ -71,7 +71,7 @@ impl<T: Transport> Raft<T> {
 
     /// Waits for a leader.
     pub(crate) async fn leader(&self, until: Instant) -> Result<Leadership, Leaderless> {
-        let mut health = self.0.health.clone();
+        let mut health = self.0.health.subscribe();
         let known = health.wait_for(|health| health.stopped.is_some() || health.leadership.leader.is_some());
         if Instant::now() >= until {
             return Err(Leaderless::TooLong);
@@ -97,8 +97,8 @@ impl<T: Transport> Raft<T> {
 
     /// Waits until this manager has applied `index`, while there is time.
     pub(crate) async fn wait_applied(&self, index: u64, until: Instant) -> bool {
-        let mut published = self.0.published.clone();
-        let applied = published.wait_for(|published| published.index >= Some(index));
+        let mut published = self.0.published.subscribe();
+        let applied = published.wait_for(|published| published.index() >= Some(index));
         matches!(timeout_at(until, applied).await, Ok(Ok(_)))
     }
 
@@ -120,7 +120,7 @@ impl<T: Transport> Raft<T> {
     /// Writes it to the log of this leader.
     async fn write(&self, proposal: Bytes, until: Instant) -> Attempt {
         let write = Write { at: self.stamp(), proposal };
-        match timeout_at(until, self.0.core.client_write(write)).await {
+        match timeout_at(until, self.core().client_write(write)).await {
             Err(_) => Attempt::Done(Err(ProposeError::Unknown)),
             Ok(Ok(response)) => Attempt::Done(match response.data {
                 Ok(events) => Ok(Applied { index: response.log_id.index, events }),
@@ -167,7 +167,7 @@ impl<T: Transport> Raft<T> {
 
     /// Waits until another manager leads.
     async fn succeeded(&self, leader: Leadership) {
-        let mut health = self.0.health.clone();
+        let mut health = self.0.health.subscribe();
         let another = |now: Leadership| {
             now.term > leader.term && now.leader.is_some_and(|id| Some(id) != leader.leader)
         };

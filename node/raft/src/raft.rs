@@ -16,7 +16,7 @@ use openraft::errors::{Fatal, InitializeError as NotInitialized, RaftError};
 use tokio::{
     sync::{Mutex, broadcast, watch},
     task::{JoinHandle, spawn_blocking},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -29,14 +29,16 @@ use crate::{
     machine::{Machine, Published},
     network::{Network, Transport},
     serve::Incoming,
-    settings::Settings,
-    snapshot::SnapshotStore,
+    settings::{Settings, Timing},
+    snapshot::{Held, SnapshotStore},
     types::{Member, Place, SnapshotMeta, Types},
     vault::Vault,
 };
 
 /// How long closing waits for the last writes.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at whether a file is free.
+const LOOK: Duration = Duration::from_millis(1);
 
 pub(crate) type Core = openraft::Raft<Types, Machine>;
 
@@ -51,10 +53,11 @@ impl<T> Clone for Raft<T> {
 
 pub(crate) struct Inner<T> {
     pub(crate) settings: Settings,
-    pub(crate) core: Core,
+    /// Another one after [`Raft::retime`].
+    core: watch::Sender<Core>,
     pub(crate) transport: Arc<T>,
-    pub(crate) published: watch::Receiver<Published>,
-    pub(crate) health: watch::Receiver<Health>,
+    pub(crate) published: watch::Sender<Published>,
+    pub(crate) health: watch::Sender<Health>,
     /// A snapshot that the leader is sending.
     pub(crate) incoming: Mutex<Option<Incoming>>,
     changes: broadcast::WeakSender<Change>,
@@ -62,18 +65,32 @@ pub(crate) struct Inner<T> {
     /// The last stamp given to a proposal.
     stamped: AtomicI64,
     failure: Failure,
-    closed: watch::Receiver<bool>,
-    observer: JoinHandle<()>,
+    running: Mutex<Running>,
 }
 
-impl<T> Drop for Inner<T> {
+/// What belongs to the core that runs now.
+struct Running {
+    directory: Directory,
+    timing: Timing,
+    closed: watch::Receiver<bool>,
+    snapshots: Held,
+    observer: AbortOnDrop,
+    /// Closed for good.
+    over: bool,
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.observer.abort();
+        self.0.abort();
     }
 }
 
 /// What is on disk, opened and checked.
 pub(crate) struct Files {
+    pub(crate) directory: Directory,
     pub(crate) log: LogStore,
     pub(crate) snapshots: SnapshotStore,
     pub(crate) snapshot: Option<(SnapshotMeta, Bytes)>,
@@ -129,32 +146,23 @@ impl<T: Transport> Raft<T> {
         transport: T,
         clock: impl Fn() -> Stamp + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
-        let config = Arc::new(settings.config()?);
-        let (sender, published) = watch::channel(Published::default());
+        let published = watch::Sender::new(Published::default());
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         let weak = changes.downgrade();
         let transport = Arc::new(transport);
-        let closed = files.log.closed();
-        let machine = Machine::new(files.snapshots, files.snapshot, sender, changes)
+        let Files { directory, log, snapshots, snapshot, failure } = files;
+        let (closed, held) = (log.closed(), snapshots.held());
+        let machine = Machine::new(snapshots, snapshot, published.clone(), changes)
             .map_err(|error| OpenError::Start(error.to_string()))?;
-        let core = Core::new(Member(settings.node), config, Network(transport.clone()), files.log, machine)
-            .await
-            .map_err(|error| OpenError::Start(error.to_string()))?;
-        let me = Member(settings.node);
-        let alone = core.with_raft_state(move |state| {
-            let membership = state.membership_state.effective();
-            membership.voter_ids().eq([me]) && may_stand(me, membership, state.vote_ref())
-        });
-        if alone.await.unwrap_or(false) {
-            // Nobody else could lead: there is no reason to wait for a heartbeat. Where this fails, the timer elects.
-            let _ = core.trigger().elect(false).await;
-        }
-        let (health_sender, health) = watch::channel(Health::default());
-        let observer =
-            tokio::spawn(observe(core.clone(), settings.timing, files.failure.clone(), health_sender));
+        let core = launch(&settings, transport.clone(), log, machine).await?;
+        let health = watch::Sender::new(Health::default());
+        let observer = observe(core.clone(), settings.timing, failure.clone(), health.clone());
+        let observer = AbortOnDrop(tokio::spawn(observer));
+        let running =
+            Running { directory, timing: settings.timing, closed, snapshots: held, observer, over: false };
         Ok(Self(Arc::new(Inner {
             settings,
-            core,
+            core: watch::Sender::new(core),
             transport,
             published,
             health,
@@ -162,10 +170,65 @@ impl<T: Transport> Raft<T> {
             changes: weak,
             clock: Box::new(clock),
             stamped: AtomicI64::new(i64::MIN),
-            failure: files.failure,
-            closed,
-            observer,
+            failure,
+            running: Mutex::new(running),
         })))
+    }
+
+    /// The core that runs now.
+    pub(crate) fn core(&self) -> Core {
+        self.0.core.borrow().clone()
+    }
+
+    /// Goes on with other timers, which the library takes only when it starts: it is closed, and opened again on the
+    /// same files and the same store. A leader hands over first. What is proposed and read meanwhile waits; nobody is
+    /// told anything twice. Returns at once where the timers are these already, or the log has stopped.
+    ///
+    /// # Errors
+    /// The timers are none: nothing has changed. Or the log cannot be opened any more: it has stopped.
+    pub async fn retime(&self, timing: Timing) -> Result<(), OpenError> {
+        let mut running = self.0.running.lock().await;
+        let settings = Settings { timing, ..self.0.settings.clone() };
+        settings.config()?;
+        // The feed lives on through the gap, which is over where the machine that fed it has stopped by itself.
+        let Some(changes) = self.0.changes.upgrade().filter(|_| !running.over && running.timing != timing)
+        else {
+            return Ok(());
+        };
+        self.hand_over().await;
+        // Nobody is to take the end of the core for that of the log.
+        running.observer.0.abort();
+        let _ = (&mut running.observer.0).await;
+        let term = self.0.health.borrow().leadership.term;
+        let leadership = Leadership { leader: None, term, am_leader: false };
+        self.0.health.send_modify(|health| health.leadership = leadership);
+        self.close(&running).await;
+        *self.0.incoming.lock().await = None;
+        let reopened = async {
+            let (directory, wanted) =
+                (running.directory.clone(), Identity { cluster: settings.cluster, node: settings.node });
+            let failure = self.0.failure.clone();
+            let Files { log, snapshots, .. } =
+                spawn_blocking(move || Files::load(&directory, wanted, failure))
+                    .await
+                    .map_err(|error| OpenError::Start(error.to_string()))??;
+            (running.closed, running.snapshots) = (log.closed(), snapshots.held());
+            let machine = Machine::resume(snapshots, self.0.published.clone(), changes);
+            launch(&settings, self.0.transport.clone(), log, machine).await
+        };
+        match reopened.await {
+            Ok(core) => {
+                let observer = observe(core.clone(), timing, self.0.failure.clone(), self.0.health.clone());
+                running.observer = AbortOnDrop(tokio::spawn(observer));
+                running.timing = timing;
+                self.0.core.send_replace(core);
+                Ok(())
+            }
+            Err(error) => {
+                self.0.health.send_replace(Health::stopped(error.to_string()));
+                Err(error)
+            }
+        }
     }
 
     /// Founds a cluster whose only manager is this one.
@@ -174,7 +237,7 @@ impl<T: Transport> Raft<T> {
     /// [`InitializeError::Already`] where the log has seen a cluster: it is as it was.
     pub async fn initialize(&self) -> Result<(), InitializeError> {
         let me = (Member(self.0.settings.node), Place { address: self.0.settings.address });
-        match self.0.core.initialize(BTreeMap::from([me])).await {
+        match self.core().initialize(BTreeMap::from([me])).await {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(NotInitialized::NotAllowed(_) | NotInitialized::NotInMembers(_))) => {
                 Err(InitializeError::Already)
@@ -185,7 +248,7 @@ impl<T: Transport> Raft<T> {
 
     /// The log has seen a cluster: this manager founded it, or was added to it.
     pub async fn is_initialized(&self) -> bool {
-        self.0.core.is_initialized().await.unwrap_or(false)
+        self.core().is_initialized().await.unwrap_or(false)
     }
 
     /// The store as far as this manager has applied the log: perhaps a little old. Costs nothing.
@@ -195,7 +258,7 @@ impl<T: Transport> Raft<T> {
 
     /// The index of the last entry that this manager has applied; `None` before the first.
     pub fn applied_index(&self) -> Option<u64> {
-        self.0.published.borrow().index
+        self.0.published.borrow().index()
     }
 
     /// The changes of this manager's store from now on. A change is told after [`Raft::store`] shows it.
@@ -216,7 +279,7 @@ impl<T: Transport> Raft<T> {
     ///
     /// To follow leadership, keep what was seen last and ask again with it.
     pub async fn leadership_after(&self, seen: Leadership) -> Option<Leadership> {
-        let mut health = self.0.health.clone();
+        let mut health = self.0.health.subscribe();
         let health =
             health.wait_for(|health| health.stopped.is_some() || health.leadership != seen).await.ok()?;
         health.stopped.is_none().then_some(health.leadership)
@@ -225,7 +288,7 @@ impl<T: Transport> Raft<T> {
     /// Waits until the log has stopped and says why: a disk that is full or broken, an entry of a newer version, or
     /// [`Raft::shutdown`]. It does not start again; the daemon has to.
     pub async fn stopped(&self) -> String {
-        let mut health = self.0.health.clone();
+        let mut health = self.0.health.subscribe();
         match health.wait_for(|health| health.stopped.is_some()).await {
             Ok(health) => health.stopped.clone().unwrap_or_default(),
             Err(_) => SHUT_DOWN.to_owned(),
@@ -235,12 +298,26 @@ impl<T: Transport> Raft<T> {
     /// Stops taking part, writes what is left, and frees the files. Hands leadership over first where that is
     /// possible.
     pub async fn shutdown(&self) {
+        let mut running = self.0.running.lock().await;
+        running.over = true;
         self.hand_over().await;
-        if let Err(error) = self.0.core.shutdown().await {
+        self.close(&running).await;
+    }
+
+    async fn close(&self, running: &Running) {
+        if let Err(error) = self.core().shutdown().await {
             tracing::warn!(%error, "the raft log did not shut down cleanly");
         }
-        let mut closed = self.0.closed.clone();
-        if timeout(CLOSE_MAX, closed.wait_for(|closed| *closed)).await.is_err() {
+        let mut closed = running.closed.clone();
+        let freed = async {
+            // Fails only where the writer has ended, too.
+            let _ = closed.wait_for(|closed| *closed).await;
+            // Whoever applies entries ends on its own.
+            while !running.snapshots.is_over() {
+                sleep(LOOK).await;
+            }
+        };
+        if timeout(CLOSE_MAX, freed).await.is_err() {
             tracing::warn!("the raft log is still being written");
         }
     }
@@ -263,11 +340,34 @@ impl<T: Transport> Raft<T> {
     }
 }
 
+/// Starts the library on these files.
+async fn launch<T: Transport>(
+    settings: &Settings,
+    transport: Arc<T>,
+    log: LogStore,
+    machine: Machine,
+) -> Result<Core, OpenError> {
+    let me = Member(settings.node);
+    let config = Arc::new(settings.config()?);
+    let core = Core::new(me, config, Network(transport), log, machine)
+        .await
+        .map_err(|error| OpenError::Start(error.to_string()))?;
+    let alone = core.with_raft_state(move |state| {
+        let membership = state.membership_state.effective();
+        membership.voter_ids().eq([me]) && may_stand(me, membership, state.vote_ref())
+    });
+    if alone.await.unwrap_or(false) {
+        // Nobody else could lead: there is no reason to wait for a heartbeat. Where this fails, the timer elects.
+        let _ = core.trigger().elect(false).await;
+    }
+    Ok(core)
+}
+
 impl Files {
     pub(crate) fn open(directory: &Directory, wanted: Identity) -> Result<Self, OpenError> {
         match directory.read_identity()? {
             None => Self::found(directory, wanted),
-            Some(found) if found == wanted => Self::load(directory, wanted),
+            Some(found) if found == wanted => Self::load(directory, wanted, Failure::default()),
             Some(Identity { cluster, node }) => {
                 Err(OpenError::Foreign { directory: directory.path().to_owned(), cluster, node })
             }
@@ -280,17 +380,16 @@ impl Files {
         LogStore::found(&database::create(&directory.log())?, &directory.log(), &vault)?;
         SnapshotStore::found(&database::create(&directory.snapshot())?, &directory.snapshot())?;
         directory.write_identity(identity)?;
-        Self::load(directory, identity)
+        Self::load(directory, identity, Failure::default())
     }
 
-    fn load(directory: &Directory, identity: Identity) -> Result<Self, OpenError> {
+    fn load(directory: &Directory, identity: Identity, failure: Failure) -> Result<Self, OpenError> {
         let vault = Vault::new(directory.read_key()?, identity.cluster);
         let (log, snapshot) = (directory.log(), directory.snapshot());
-        let failure = Failure::default();
         let log =
             LogStore::open(database::open(&log)?, &log, &directory.key(), vault.clone(), failure.clone())?;
         let snapshots = SnapshotStore::new(database::open(&snapshot)?, vault, failure.clone());
         let snapshot = snapshots.verify(&snapshot)?;
-        Ok(Self { log, snapshots, snapshot, failure })
+        Ok(Self { directory: directory.clone(), log, snapshots, snapshot, failure })
     }
 }

@@ -44,7 +44,7 @@ impl<T: Transport> Raft<T> {
 
     /// How far a store must be, where this manager leads; `None` where a majority does not confirm that.
     pub(crate) async fn read_index(&self, until: Instant) -> Result<Option<u64>, ReadError> {
-        match timeout_at(until, self.0.core.get_read_log_id(ReadPolicy::ReadIndex)).await {
+        match timeout_at(until, self.core().get_read_log_id(ReadPolicy::ReadIndex)).await {
             Ok(Ok((upto, _))) => Ok(Some(upto.log_id().index)),
             Ok(Err(RaftError::Fatal(fatal))) => Err(ReadError::Stopped(self.why_stopped(&fatal))),
             Ok(Err(RaftError::APIError(

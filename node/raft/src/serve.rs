@@ -63,7 +63,7 @@ impl<T: Transport> Raft<T> {
     }
 
     async fn answer(&self, request: Request) -> Reply {
-        let core = &self.0.core;
+        let core = self.core();
         match request {
             Request::Append(request) => {
                 core.append_entries(request).await.map_or_else(refused, Reply::Append)
@@ -81,7 +81,7 @@ impl<T: Transport> Raft<T> {
 
     async fn take_snapshot(&self, part: SnapshotPart) -> Result<Reply, String> {
         // Of a leader that is none any more nothing needs to be kept.
-        let vote = self.0.core.metrics().borrow_watched().vote;
+        let vote = self.core().metrics().borrow_watched().vote;
         if vote > part.vote {
             return Ok(Reply::Snapshot(Some(SnapshotResponse::new(vote))));
         }
@@ -98,7 +98,7 @@ impl<T: Transport> Raft<T> {
         drop(incoming);
         let Incoming { vote, meta, content, .. } = snapshot;
         let snapshot = Snapshot { meta, snapshot: Bytes::from(content) };
-        let installed = self.0.core.install_full_snapshot(vote, snapshot).await;
+        let installed = self.core().install_full_snapshot(vote, snapshot).await;
         installed
             .map(|response| Reply::Snapshot(Some(response)))
             .map_err(|error: Fatal<Types>| error.to_string())

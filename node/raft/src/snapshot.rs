@@ -1,6 +1,10 @@
 //! The last snapshot on disk: sealed parts, replaced all at once.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Weak},
+};
 
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -35,9 +39,24 @@ struct Header {
 /// Keeps one snapshot.
 #[derive(Clone)]
 pub(crate) struct SnapshotStore {
-    database: Arc<Database>,
+    file: Arc<Opened>,
     vault: Vault,
     pub(crate) failure: Failure,
+}
+
+/// Whether somebody still has the file of a [`SnapshotStore`] open.
+pub(crate) struct Held(Weak<()>);
+
+/// The database, and what lives a little longer than it: its file is free then.
+struct Opened {
+    database: Database,
+    open: Arc<()>,
+}
+
+impl Held {
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
 }
 
 impl SnapshotStore {
@@ -53,7 +72,12 @@ impl SnapshotStore {
     }
 
     pub(crate) fn new(database: Database, vault: Vault, failure: Failure) -> Self {
-        Self { database: Arc::new(database), vault, failure }
+        Self { file: Arc::new(Opened { database, open: Arc::default() }), vault, failure }
+    }
+
+    /// To be asked whether its file is free.
+    pub(crate) fn held(&self) -> Held {
+        Held(Arc::downgrade(&self.file.open))
     }
 
     /// The snapshot, when the log is opened: every part of it opens, or this says what is wrong.
@@ -71,7 +95,7 @@ impl SnapshotStore {
 
     fn write(&self, meta: &SnapshotMeta, content: &[u8]) -> io::Result<()> {
         let at = meta.last_log_id.map_or((0, 0), |last| (last.leader_id.term, last.index));
-        let transaction = self.database.begin_write().map_err(to_io)?;
+        let transaction = self.file.database.begin_write().map_err(to_io)?;
         {
             let mut place = transaction.open_table(PLACE).map_err(to_io)?;
             if place.get(()).map_err(to_io)?.is_some_and(|newest| newest.value().1 > at.1) {
@@ -93,7 +117,7 @@ impl SnapshotStore {
 
     /// The snapshot on disk.
     pub(crate) fn load(&self) -> io::Result<Option<(SnapshotMeta, Bytes)>> {
-        let transaction = self.database.begin_read().map_err(to_io)?;
+        let transaction = self.file.database.begin_read().map_err(to_io)?;
         let place = transaction.open_table(PLACE).map_err(to_io)?;
         let Some(at) = place.get(()).map_err(to_io)?.map(|at| at.value()) else {
             return Ok(None);

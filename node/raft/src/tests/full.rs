@@ -16,6 +16,7 @@ use super::{
 use crate::{
     ProposeError, Raft, Settings, Transport, TransportError,
     database::on_backend,
+    directory::Directory,
     error::{Failure, OpenError},
     raft::Files,
     snapshot::SnapshotStore,
@@ -67,7 +68,8 @@ async fn a_manager_whose_disk_is_full_stops_and_says_so() {
     let snapshots = on_backend(Disk::new(Vec::new(), usize::MAX, End::Full)).unwrap();
     SnapshotStore::found(&snapshots, Path::new("snapshot")).unwrap();
     let snapshots = SnapshotStore::new(snapshots, vault(), failure.clone());
-    let files = Files { log, snapshots, snapshot: None, failure };
+    let directory = Directory::new(Path::new("nowhere"));
+    let files = Files { directory, log, snapshots, snapshot: None, failure };
     let settings = Settings::new(Id::new(1), Id::new(2), ([127, 0, 0, 1], 2377).into());
     let raft = Raft::start(files, settings, Nowhere, || Stamp(0)).await.unwrap();
     raft.initialize().await.unwrap();

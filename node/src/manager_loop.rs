@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -13,7 +14,7 @@ use covey_manager::{
     observed::{Liveness, Session as Seen},
     plan,
 };
-use covey_raft::{Change, Leadership, ProposeError};
+use covey_raft::{Change, Leadership, ProposeError, Timing};
 use covey_state::{
     Id, Store,
     command::{Command, Proposal, Refusal},
@@ -45,6 +46,8 @@ const FULL_PLAN_EVERY: Duration = Duration::from_secs(60);
 const MEMBERS_EVERY: Duration = Duration::from_secs(1);
 /// Wait after the log refused for a reason that is not the plan's.
 const RETRY: Duration = Duration::from_millis(200);
+/// How long each manager has for what they do one after the other.
+const TURN: Duration = Duration::from_secs(1);
 /// A voter that answered within this time is reachable.
 pub const REACHABLE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -52,10 +55,8 @@ pub const REACHABLE_WITHIN: Duration = Duration::from_secs(2);
 pub async fn run(member: Arc<Member>, log: Log) {
     // Generations count on through all leaderships of a term: workers remember the last one.
     let mut dispatcher = Dispatcher::new(0);
+    let _timing = AbortOnDropHandle::new(tokio::spawn(follow_timing(member.clone(), log.clone())));
     loop {
-        if let Some(cluster) = log.store().cluster() {
-            member.note_raft(cluster.spec.raft);
-        }
         let leadership = log.leadership();
         if leadership.am_leader {
             tracing::info!(term = leadership.term, "this node leads");
@@ -83,6 +84,39 @@ pub async fn run(member: Arc<Member>, log: Log) {
             return;
         }
     }
+}
+
+/// The log's timers are those of the cluster's spec as soon as that says so: one manager after the other, so that a
+/// majority goes on, and the leader last, so that leadership moves once.
+async fn follow_timing(member: Arc<Member>, log: Log) {
+    let mut changes = log.changes();
+    let mut timing = member.notes().raft.map(Timing::from).unwrap_or_default();
+    loop {
+        if let Some(cluster) = log.store().cluster() {
+            let spec = cluster.spec.raft;
+            member.note_raft(spec);
+            let wanted = Timing::from(spec);
+            if wanted != timing {
+                sleep(turn(&log, member.id())).await;
+                match log.retime(wanted).await {
+                    Ok(()) => tracing::info!(timing = ?wanted, "other timers of the managers' log"),
+                    Err(error) => tracing::error!(%error, "the managers' log cannot take its new timers"),
+                }
+                timing = wanted;
+            }
+        }
+        if changes.next().await.is_none() {
+            return;
+        }
+    }
+}
+
+/// When it is this manager's turn to do what not all may do at once.
+fn turn(log: &Log, me: Id) -> Duration {
+    let leader = log.leadership().leader;
+    let voters = log.members().voters;
+    let place = voters.keys().filter(|id| Some(**id) != leader).position(|id| *id == me);
+    TURN.saturating_mul(u32::try_from(place.unwrap_or(voters.len())).unwrap_or(u32::MAX))
 }
 
 async fn lead(member: &Arc<Member>, log: &Log, leadership: Leadership, dispatcher: &mut Dispatcher) {
@@ -392,6 +426,8 @@ impl<'a> Leader<'a> {
         }
         let me = self.member.id();
         let members = self.log.members();
+        let places: Vec<(Id, SocketAddr)> =
+            members.voters.iter().chain(&members.learners).map(|(id, at)| (*id, *at)).collect();
         let contacts = self.log.contacts();
         let answers = |id: &Id| contacts.get(id).is_some_and(|ago| *ago < REACHABLE_WITHIN);
         let reachable = contacts.keys().copied().filter(answers);
@@ -409,6 +445,24 @@ impl<'a> Leader<'a> {
         if let Some(change) = plan.change {
             let (log, store) = (self.log.clone(), self.log.store());
             let work = async move { change_members(&log, &store, change).await };
+            self.change = Some(AbortOnDropHandle::new(tokio::spawn(work)));
+            return;
+        }
+        // The managers find each other where the store says that they are.
+        let store = self.log.store();
+        let moved =
+            |(id, known)| store.node(id).map(|node| (id, node.address)).filter(|(_, now)| *now != known);
+        if let Some((id, address)) = places.into_iter().find_map(moved) {
+            let log = self.log.clone();
+            let work = async move {
+                match log.update_address(id, address).await {
+                    Ok(()) => tracing::info!(node = %id, %address, "a manager has moved"),
+                    Err(error) => {
+                        tracing::info!(node = %id, %address, %error, "a manager's address is not changed yet");
+                        sleep(RETRY).await;
+                    }
+                }
+            };
             self.change = Some(AbortOnDropHandle::new(tokio::spawn(work)));
         }
     }

@@ -143,12 +143,6 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Has no identity from now on: after leaving. All connections are closed, and none is taken.
-    pub fn clear_identity(&self) {
-        self.socket.set_server_config(None);
-        self.identity.send_replace(None);
-    }
-
     /// Names the peers that are kept, and where each is reached: connections to them are made now, re-made
     /// when they break, and not closed for want of use. Whoever is not named any more becomes like any other
     /// peer.

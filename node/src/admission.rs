@@ -10,7 +10,7 @@ use covey_crypto::{
     token::JoinToken,
 };
 use covey_state::{
-    Id,
+    Id, Store,
     cluster::{Cluster, EdgePool},
     command::{Command, Proposal},
     node::{NodeSpec, Role},
@@ -68,23 +68,36 @@ pub async fn join(log: &Log, from: SocketAddr, request: JoinRequest) -> Result<J
 /// It is no member any more, or asks for somebody else.
 pub async fn renew(log: &Log, from: PeerIdentity, request: RenewRequest) -> Result<Renewed> {
     let store = log.read().await?;
-    let cluster = store.cluster().context("this manager has no cluster yet")?;
-    let node = store
-        .node(from.id)
-        .with_context(|| format!("node {} is no member of this swarm any more", from.id))?;
-    let authority = authority(cluster)?;
-    let role = translate::certified(translate::certified_role(node));
-    let certificate =
-        authority.issue(&request.request, from.id, role, clock::wall(), cluster.spec.certificate_lifetime)?;
-    if authority.certificate().verify(&certificate)?.public_key != node.public_key {
-        bail!("the request is not signed with the key of node {}", from.id);
-    }
-    if node.address != request.advertise {
+    let renewed = issue(&store, from.id, &request)?;
+    let node = store.node(from.id).filter(|node| node.address != request.advertise);
+    if let Some(node) = node {
         let description = node.description.clone();
         let moved = Command::DescribeNode { id: node.id, description, address: request.advertise };
         log.propose(&Proposal { planned_at: None, commands: vec![moved] }).await?;
     }
-    Ok(Renewed { certificate: certificate.to_vec(), managers: managers(&roster::full(&log.store())) })
+    Ok(renewed)
+}
+
+/// Gives this manager a new certificate by what its own log knows. Every manager holds the authority; one that was
+/// removed while it was away gets nowhere with the certificate.
+///
+/// # Errors
+/// It is no member any more.
+pub fn renew_alone(log: &Log, me: PeerIdentity, request: RenewRequest) -> Result<Renewed> {
+    issue(&log.store(), me.id, &request)
+}
+
+fn issue(store: &Store, id: Id, request: &RenewRequest) -> Result<Renewed> {
+    let cluster = store.cluster().context("this manager has no cluster yet")?;
+    let node = store.node(id).with_context(|| format!("node {id} is no member of this swarm any more"))?;
+    let authority = authority(cluster)?;
+    let role = translate::certified(translate::certified_role(node));
+    let lifetime = cluster.spec.certificate_lifetime;
+    let certificate = authority.issue(&request.request, id, role, clock::wall(), lifetime)?;
+    if authority.certificate().verify(&certificate)?.public_key != node.public_key {
+        bail!("the request is not signed with the key of node {id}");
+    }
+    Ok(Renewed { certificate: certificate.to_vec(), managers: managers(&roster::full(store)) })
 }
 
 fn managers(roster: &crate::protocol::Roster) -> Vec<(Id, SocketAddr)> {

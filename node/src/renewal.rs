@@ -1,11 +1,12 @@
 //! Certificates are renewed in time, and at once when the cluster wants this node in another role.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use covey_gossip_quic::Endpoint;
 use covey_state::{Id, node::Role};
 use rustls::pki_types::CertificateDer;
+use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     admission, clock,
@@ -16,6 +17,8 @@ use crate::{
 
 /// Wait between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long a manager may take to answer: longer than it waits for a leader itself.
+const ANSWER_MAX: Duration = Duration::from_secs(6);
 /// Clocks are set while a timer runs: the time of day is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
@@ -52,7 +55,14 @@ async fn renew_now(member: &Arc<Member>) -> Result<()> {
     let renewed = match member.log() {
         // The only manager has nobody else to ask; any other may be on its way out of the managers.
         Some(log) if others.is_empty() => admission::renew(&log, identity.peer.clone(), request).await?,
-        _ => ask(&member.endpoint, &others, &request).await?,
+        log => match (ask(&member.endpoint, &others, &request).await, log) {
+            // Managers that were all away for too long do not let each other in, so none of them leads.
+            (Err(error), Some(log)) if identity.peer.check_time(clock::wall()).is_err() => {
+                tracing::warn!(error = format!("{error:#}"), "this manager renews its certificate by itself");
+                admission::renew_alone(&log, identity.peer.clone(), request)?
+            }
+            (asked, _) => asked?,
+        },
     };
     let certificate = CertificateDer::from(renewed.certificate);
     let identity = Identity::new(identity.key, certificate, identity.ca)?;
@@ -60,20 +70,30 @@ async fn renew_now(member: &Arc<Member>) -> Result<()> {
     member.take_identity(identity).await
 }
 
-/// Asks the managers, one after the other, until one gives a new certificate.
+/// Asks all managers at once, and takes the first new certificate.
 ///
 /// # Errors
 /// What the last one said.
 pub async fn ask(
     endpoint: &Endpoint,
-    managers: &[(Id, std::net::SocketAddr)],
+    managers: &[(Id, SocketAddr)],
     request: &RenewRequest,
 ) -> Result<Renewed> {
-    let request = covey_wire::encode(request)?;
+    let request = Arc::new(covey_wire::encode(request)?);
+    let mut asked = JoinSet::new();
+    for (_, address) in managers.iter().copied() {
+        let (endpoint, request) = (endpoint.clone(), request.clone());
+        asked.spawn(async move {
+            // One that is only just starting says nothing for long.
+            let answer = timeout(ANSWER_MAX, endpoint.renew(address, &request)).await;
+            let answer = answer.with_context(|| format!("{address} does not answer"))??;
+            anyhow::Ok(covey_wire::decode::<_, JOIN_MAX>(&answer)?)
+        });
+    }
     let mut last = None;
-    for (_, address) in managers {
-        match endpoint.renew(*address, &request).await {
-            Ok(answer) => return Ok(covey_wire::decode::<_, JOIN_MAX>(&answer)?),
+    while let Some(answer) = asked.join_next().await {
+        match answer? {
+            Ok(renewed) => return Ok(renewed),
             Err(error) => last = Some(error),
         }
     }

@@ -1,7 +1,9 @@
 //! Real clusters: daemons as hosts in namespaces (`scripts/lab`), driven by the clients that people use.
 
 mod bad_input;
+mod clock;
 mod first_service;
 mod loss;
 mod members;
 mod residue;
+mod timing;

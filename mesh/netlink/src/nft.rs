@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use covey_mesh::{
     Frontend, Virtual, backends_of,
-    object::{Chain, Change, Family, Map, Table, Tables, Value},
+    object::{Chain, Change, Family, Form, Map, Table, Tables, Value},
     question, read_backend,
 };
 
@@ -154,7 +154,9 @@ impl Nft {
         for (chain, rule) in ours(rules).filter_map(|body| read::rule(&body)) {
             table.chains.entry(chain).or_default().rules.push(rule);
         }
-        for (name, form) in ours(sets).filter_map(|body| read::map(&body)) {
+        // Anonymous ones come and go with the rule that they were written in.
+        let named = |(_, form): &(String, Form)| form.flags & libc::NFT_SET_ANONYMOUS as u32 == 0;
+        for (name, form) in ours(sets).filter_map(|body| read::map(&body)).filter(named) {
             let mut body = in_table();
             body.put_name(attr::ELEMENTS_SET, &name);
             let Some(found) = list(libc::NFT_MSG_GETSETELEM, body)? else { return Ok(None) };

@@ -33,14 +33,14 @@ impl Balancer {
     ///
     /// # Errors
     /// The kernel has no netfilter.
-    pub fn open(scope: Scope, path: Option<&Path>) -> Result<Self> {
+    pub fn open(scope: Scope, path: Option<&Path>, place: Place) -> Result<Self> {
         let (nft, conntrack) = match path {
             Some(path) => (Nft::open_in(path)?, Conntrack::open_in(path)?),
             None => (Nft::open()?, Conntrack::open()?),
         };
         Ok(Self {
             rows: Rows::new(scope),
-            program: Program::default(),
+            program: Program::new(place),
             nft,
             conntrack,
             touched: BTreeSet::new(),

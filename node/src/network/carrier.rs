@@ -104,7 +104,7 @@ impl Carrier {
         };
         Ok(Self {
             router: Router::open(&path).with_context(|| format!("router of network {}", config.name))?,
-            balancer: Balancer::open(Scope::Network(config.id), Some(&path))?,
+            balancer: Balancer::open(Scope::Network(config.id), Some(&path), Tables::Network(Network::default()))?,
             zone: watch::Sender::new(Zone::new(&config.name)),
             desired,
             config,
@@ -288,11 +288,16 @@ impl Carrier {
     pub fn settle(&mut self) -> Result<()> {
         let ways = std::mem::take(&mut self.ways);
         let led = self.router.apply_all(&ways);
+        self.take_moved();
+        self.balancer.commit()?;
+        Ok(led?)
+    }
+
+    /// Takes over what has moved, with the next commit or repair.
+    pub fn take_moved(&mut self) {
         for (frontend, _, behind) in self.balancer.settle() {
             self.balancer.set(frontend, behind);
         }
-        self.balancer.commit()?;
-        Ok(led?)
     }
 
     /// Compares the kernel with what is wanted, and mends it; the kinds of objects that were not as wanted.

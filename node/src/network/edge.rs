@@ -70,12 +70,13 @@ impl Edge {
     /// The kernel lets this process program neither links nor nf_tables.
     pub fn open() -> Result<Self> {
         let EdgeBlock { v4, v6 } = standalone()?;
+        let blocks: BTreeSet<IpNet> = [v4.into(), v6.into()].into();
         Ok(Self {
             kernel: netlink::Edge::open()?,
             desired: Desired::default(),
-            balancer: Balancer::open(Scope::Ingress, None)?,
+            balancer: Balancer::open(Scope::Ingress, None, tables(&blocks, None))?,
             block: Block::new(v4, v6),
-            blocks: [v4.into(), v6.into()].into(),
+            blocks,
             taken: BTreeMap::new(),
             reserved: Reservations::default(),
             own_ports: BTreeMap::new(),
@@ -344,8 +345,7 @@ impl Edge {
     /// # Errors
     /// The kernel refused; it is tried again with the next repair.
     pub fn open_tables(&mut self, edge: Option<Door>) -> Result<()> {
-        let blocks = self.blocks.clone();
-        self.balancer.set_place(Tables::Host(Host { blocks, inside: LINK_PREFIX.to_owned(), edge }));
+        self.balancer.set_place(tables(&self.blocks, edge));
         self.balancer.commit()
     }
 
@@ -390,6 +390,11 @@ impl Edge {
         let links = links.iter().map(|change| format!("{change:?}"));
         Ok(links.chain(tables.iter().map(|change| format!("{change:?}"))).collect())
     }
+}
+
+/// What the host's tables hold beside its ports.
+fn tables(blocks: &BTreeSet<IpNet>, edge: Option<Door>) -> Tables {
+    Tables::Host(Host { blocks: blocks.clone(), inside: LINK_PREFIX.to_owned(), edge })
 }
 
 /// Where a published port answers on a host.

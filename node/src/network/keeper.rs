@@ -169,6 +169,7 @@ impl Keeper {
                 }
                 self.recall(Scope::Ingress);
                 self.edge.take_moved();
+                self.carriers.values_mut().for_each(Carrier::take_moved);
                 self.begun = true;
                 if let Err(error) = self.sweep() {
                     tracing::warn!(error = format!("{error:#}"), "namespaces of before are left");
@@ -199,6 +200,7 @@ impl Keeper {
             self.carriers.values_mut().for_each(|carrier| carrier.suspend(host, down));
         }
         for ((scope, key), row) in rows {
+            tracing::debug!(?scope, owner = %key.0, key = &*key.1, told = row.is_some(), "endpoint");
             // One that is not there yet need not have been withdrawn.
             if row.is_some() || clock::monotonic() >= self.confirm_until {
                 self.unconfirmed.remove(&(scope, key.clone()));

@@ -120,6 +120,7 @@ impl Balancer {
         self.program.adopt(&observed);
         let changes = plan(&self.program, &observed);
         if !changes.is_empty() {
+            tracing::debug!(?changes, "tables are mended");
             self.nft.apply(&changes)?;
         }
         self.steps.clear();

@@ -16,8 +16,14 @@ use crate::{
 /// Bytes that a message needs beside its batches.
 const FRAME_BYTES: usize = 64;
 
+/// Of those pushed to, how many are the next subscribers round the ring of all, whom chance would leave out now and
+/// then: with four random ones each, every fiftieth would be, and with two and two nearly nobody is. To these,
+/// connections are there more often than to random ones, too.
+const RING: usize = 2;
+
 /// Chooses who gets which of the fresh batches: for each topic up to `fan_out` live subscribers, but for `except`.
 pub(crate) fn plan(
+    me: Id,
     fresh: Vec<(Topic, Signed)>,
     members: &Members,
     subscribers: &Subscribers,
@@ -31,7 +37,7 @@ pub(crate) fn plan(
     }
     let mut by_target = BTreeMap::<Id, (Peer, Vec<Signed>)>::new();
     for (topic, batches) in by_topic {
-        for peer in targets(&topic, members, subscribers, fan_out, except, rng) {
+        for peer in targets(me, &topic, members, subscribers, fan_out, except, rng) {
             let entry = by_target.entry(peer.id).or_insert_with(|| (peer.clone(), Vec::new()));
             entry.1.extend(batches.iter().cloned());
         }
@@ -43,6 +49,7 @@ pub(crate) fn plan(
 }
 
 fn targets(
+    me: Id,
     topic: &Topic,
     members: &Members,
     subscribers: &Subscribers,
@@ -50,12 +57,18 @@ fn targets(
     except: &[Id],
     rng: &mut impl Rng,
 ) -> Vec<Peer> {
-    let may = |id: &Id| !except.contains(id);
-    if topic.as_str() == NODES {
-        return members.live().filter(|peer| may(&peer.id)).cloned().sample(rng, fan_out);
-    }
-    let wanting = subscribers.of(topic).filter(|id| may(id) && members.is_live(*id)).sample(rng, fan_out);
-    wanting.into_iter().filter_map(|id| members.get(id)).map(|known| known.peer.clone()).collect()
+    let mut wanting: Vec<&Peer> = if topic.as_str() == NODES {
+        members.live().collect()
+    } else {
+        let live = subscribers.of(topic).filter(|id| members.is_live(*id));
+        live.filter_map(|id| members.get(id)).map(|known| &known.peer).collect()
+    };
+    wanting.retain(|peer| !except.contains(&peer.id));
+    let next = wanting.partition_point(|peer| peer.id <= me);
+    wanting.rotate_left(next);
+    let others = wanting.split_off(wanting.len().min(RING).min(fan_out));
+    let chance = others.into_iter().sample(rng, fan_out - wanting.len());
+    wanting.into_iter().chain(chance).cloned().collect()
 }
 
 /// Packs batches into as many messages as they need.
@@ -116,9 +129,11 @@ mod tests {
         }
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
         let fresh = [signed(&tasks, 0, 1), signed(&Topic::nodes(), 0, 1)];
-        let pushes = plan(fresh[..1].to_vec(), &members, &subscribers, 3, &[Id::new(2)], &mut rng);
+        let pushes =
+            plan(Id::new(0), fresh[..1].to_vec(), &members, &subscribers, 3, &[Id::new(2)], &mut rng);
         assert_eq!(pushes.iter().map(|(peer, _)| peer.id).collect::<Vec<_>>(), [Id::new(1), Id::new(3)]);
-        let pushes = plan(fresh[1..].to_vec(), &members, &subscribers, 3, &[Id::new(2)], &mut rng);
+        let pushes =
+            plan(Id::new(0), fresh[1..].to_vec(), &members, &subscribers, 3, &[Id::new(2)], &mut rng);
         assert_eq!(pushes.len(), 3, "everyone subscribes to what nodes say, and a few are pushed to");
     }
 
@@ -128,7 +143,7 @@ mod tests {
         let nodes = Topic::nodes();
         let fresh = (0..100).map(|number| signed(&nodes, number, 8000)).collect();
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
-        let pushes = plan(fresh, &members, &Subscribers::default(), 3, &[], &mut rng);
+        let pushes = plan(Id::new(7), fresh, &members, &Subscribers::default(), 3, &[], &mut rng);
         assert!(pushes.iter().all(|(_, bytes)| bytes.len() <= MESSAGE_BYTES_MAX));
         let all: usize = pushes
             .iter()

@@ -18,8 +18,9 @@ pub const ROWS_PER_BATCH_MAX: usize = 16;
 pub const BATCH_BYTES_MAX: usize = 16 * 1024;
 /// Batches that one owner may have in one topic.
 pub const BATCHES_PER_OWNER_MAX: u16 = 256;
-/// Topics that one node may subscribe to.
-pub const SUBSCRIPTIONS_MAX: usize = 100;
+/// Topics that one node may subscribe to: a host of many networks has one for each. Where their names are all long,
+/// there may be room for fewer.
+pub const SUBSCRIPTIONS_MAX: usize = 512;
 /// Members, dead ones included, that the machine remembers.
 pub const MEMBERS_MAX: usize = 32 * 1024;
 /// Peers that are remembered from `join` for the day when nobody else is left.
@@ -29,8 +30,12 @@ pub const PARTNERS_MAX: usize = 8;
 
 /// Bytes of a batch as it travels: [`BATCH_BYTES_MAX`] and its names, numbers and lengths.
 pub(crate) const SIGNED_BYTES_MAX: usize = BATCH_BYTES_MAX + 1024;
-/// Topics that one digest covers; the next digest goes on with the others.
-pub(crate) const TOPICS_PER_DIGEST_MAX: usize = 16;
+/// Topics whose sums one digest carries; the next digest goes on with others.
+pub(crate) const TOPICS_PER_DIGEST_MAX: usize = 64;
+/// The same for topics that are only written, of which a digest names every batch.
+pub(crate) const WRITTEN_PER_DIGEST_MAX: usize = 16;
+/// Rows over which a node's subscriptions are spread, so that each has its bounds and a change is small.
+pub(crate) const SUBSCRIPTION_ROWS: u64 = 8;
 /// Rows (batches) that one digest names.
 pub(crate) const ROWS_PER_DIGEST_MAX: usize = 2048;
 /// Batches that one message asks for.

@@ -67,6 +67,11 @@ pub(crate) fn member_fact(id: Id, incarnation: u64) -> u64 {
     mix(fold(id) ^ incarnation)
 }
 
+/// A number for a name that looks random, yet is the same everywhere.
+pub(crate) fn name_rank(name: &str) -> u64 {
+    name.bytes().fold(0, |sum, byte| mix(sum ^ u64::from(byte)))
+}
+
 /// A number for a pair of nodes that looks random, yet is the same at every look.
 pub(crate) fn pair_rank(a: Id, b: Id) -> u64 {
     mix(fold(a) ^ fold(b).rotate_left(17))

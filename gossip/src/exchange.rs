@@ -19,6 +19,7 @@ use rand::{Rng, RngExt, seq::IteratorRandom};
 use crate::{
     config::{
         MEMBERS_PER_MESSAGE_MAX, MESSAGE_BYTES_MAX, ROWS_PER_DIGEST_MAX, TOPICS_PER_DIGEST_MAX, WANTS_MAX,
+        WRITTEN_PER_DIGEST_MAX,
     },
     digest::{Buckets, Sums},
     member::{Members, Peer},
@@ -42,17 +43,29 @@ pub(crate) struct Remedy {
     pub fresh: Vec<Signed>,
 }
 
-/// The first message, for `to`: all that this node knows, in sums.
-pub(crate) fn digest(to: Id, rows: &Rows, swim: &Swim, rng: &mut impl Rng) -> Vec<u8> {
+/// The first message, for `to`: all that this node knows, in sums. Where that are too many topics, those behind
+/// `last`, which is the last one then.
+pub(crate) fn digest(
+    to: Id,
+    last: &mut Option<Topic>,
+    rows: &Rows,
+    swim: &Swim,
+    rng: &mut impl Rng,
+) -> Vec<u8> {
     let sums =
         |topic: &Topic| rows.table.shelf(topic.as_str()).map_or(Sums::new(), |shelf| shelf.sums().clone());
-    let (shared, others): (Vec<_>, Vec<_>) =
+    let (mut topics, others): (Vec<_>, Vec<_>) =
         rows.subscribed.iter().partition(|topic| rows.subscribers.wants(to, topic));
-    let mut topics = shared.into_iter().sample(rng, TOPICS_PER_DIGEST_MAX);
+    if topics.len() > TOPICS_PER_DIGEST_MAX {
+        let next = topics.partition_point(|topic| Some(*topic) <= last.as_ref());
+        topics.rotate_left(next);
+        topics.truncate(TOPICS_PER_DIGEST_MAX);
+        *last = topics.last().map(|topic| (*topic).clone());
+    }
     let room = TOPICS_PER_DIGEST_MAX - topics.len();
     // What the other has subscribed to is perhaps not known yet.
     topics.extend(others.into_iter().sample(rng, room));
-    let written = rows.only_written().sample(rng, TOPICS_PER_DIGEST_MAX);
+    let written = rows.only_written().sample(rng, WRITTEN_PER_DIGEST_MAX);
     let own = |topic: &Topic| {
         let shelf = rows.table.shelf(topic.as_str()).into_iter();
         shelf
@@ -81,11 +94,15 @@ pub(crate) fn answer(
     let from = rng.random();
     let differing = asked.members.differ(&swim.sums());
     let (told, buckets) = members_in(differing, from, swim, &mut more);
-    let shared: Vec<_> = asked.topics.iter().filter(|(topic, _)| rows.subscribed.contains(topic)).collect();
-    let share = ROWS_PER_DIGEST_MAX / shared.len().max(1);
+    let mut shared: Vec<_> =
+        asked.topics.iter().filter(|(topic, _)| rows.subscribed.contains(topic)).collect();
+    // Whoever comes first has the room, which is another one each time.
+    let first = from as usize % shared.len().max(1);
+    shared.rotate_left(first);
+    let mut room = ROWS_PER_DIGEST_MAX;
     let topics = shared
         .into_iter()
-        .filter_map(|(topic, theirs)| batches_in(topic, theirs, from, share, rows, &mut more));
+        .filter_map(|(topic, theirs)| batches_in(topic, theirs, from, &mut room, rows, &mut more));
     let topics = topics.collect();
     let wants = asked.written.iter().flat_map(|(topic, batches)| {
         let lacking = batches
@@ -133,11 +150,12 @@ fn members_in(
     (told, complete)
 }
 
+/// Names of what is here of a topic in the differing buckets, as long as there is room.
 fn batches_in(
     topic: &Topic,
     theirs: &Sums,
     from: u32,
-    share: usize,
+    room: &mut usize,
     rows: &Rows,
     more: &mut bool,
 ) -> Option<TopicDifferences> {
@@ -145,15 +163,20 @@ fn batches_in(
     let differing = theirs.differ(shelf.map_or(&Sums::new(), |shelf| shelf.sums()));
     let (mut batches, mut complete) = (Vec::<(Id, u16, Version)>::new(), Buckets::default());
     for bucket in differing.each(from) {
-        let inside =
-            shelf.into_iter().flat_map(|shelf| shelf.batches()).filter(|(owner, ..)| bucket.holds(*owner));
-        let room = share - batches.len();
-        batches.extend(inside.map(|(owner, number, held)| (owner, number, held.version)).take(room));
-        if batches.len() == share {
+        let inside = shelf.into_iter().flat_map(|shelf| shelf.batches());
+        let inside = inside.filter(|(owner, ..)| bucket.holds(*owner));
+        let mut inside: Vec<_> = inside.map(|(owner, number, held)| (owner, number, held.version)).collect();
+        if inside.len() > *room {
             *more = true;
-            break;
+            // Others each time, so that all are named in the end.
+            let first = from as usize % inside.len();
+            inside.rotate_left(first);
+            inside.truncate(*room);
+        } else {
+            complete.add(bucket);
         }
-        complete.add(bucket);
+        *room -= inside.len();
+        batches.extend(inside);
     }
     (!differing.is_empty()).then(|| TopicDifferences { topic: topic.clone(), buckets: complete, batches })
 }

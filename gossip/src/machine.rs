@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus, seq::IteratorRandom};
 
 use crate::{
     broadcast,
-    config::{Config, MESSAGE_BYTES_MAX, OUTPUTS_MAX, SEEDS_MAX},
+    config::{Config, MESSAGE_BYTES_MAX, OUTPUTS_MAX, SEEDS_MAX, TOPICS_PER_DIGEST_MAX},
     error::{MessageError, RowError},
     exchange,
     member::{Liveness, Member, Members, Peer},
@@ -67,6 +67,8 @@ pub struct Gossip {
     next_round: Instant,
     next_check: Instant,
     check_rounds: u32,
+    /// Where the last digest ended that could not carry all topics.
+    last_compared: Option<Topic>,
     rng: Xoshiro256PlusPlus,
     outputs: VecDeque<Output>,
 }
@@ -89,6 +91,7 @@ impl Gossip {
             next_round: now + config.sync_period.mul_f64(rng.random()),
             next_check: now + config.sync_period,
             check_rounds: 1,
+            last_compared: None,
             rng,
             outputs: VecDeque::new(),
             config,
@@ -358,7 +361,9 @@ impl Gossip {
         }
         let remedy = exchange::compare(&told, &self.rows, &self.swim, &self.members);
         let (to, address) = (told.sender.id, told.sender.address);
-        if told.more && (before < self.members.live_count() || !remedy.wants.names.is_empty()) {
+        // Where this one lacked something, it may be so with the topics that the digest could not carry.
+        let more = told.more || self.rows.subscribed.len() > TOPICS_PER_DIGEST_MAX;
+        if more && (before < self.members.live_count() || !remedy.wants.names.is_empty()) {
             self.hasten(now);
         }
         if !remedy.repair.members.is_empty() || !remedy.repair.batches.is_empty() {
@@ -420,8 +425,15 @@ impl Gossip {
 
     fn push(&mut self, fresh: Vec<(Topic, Signed)>, except: &[Id]) {
         let fan_out = self.config.fan_out;
-        let pushes =
-            broadcast::plan(fresh, &self.members, &self.rows.subscribers, fan_out, except, &mut self.rng);
+        let pushes = broadcast::plan(
+            self.id,
+            fresh,
+            &self.members,
+            &self.rows.subscribers,
+            fan_out,
+            except,
+            &mut self.rng,
+        );
         for (peer, bytes) in pushes {
             self.send(Output::Push { to: peer.id, address: peer.address, bytes: bytes.into() });
         }
@@ -465,7 +477,8 @@ impl Gossip {
 
     fn compare_with(&mut self, to: Id, address: SocketAddr) {
         self.flush();
-        let bytes = exchange::digest(to, &self.rows, &self.swim, &mut self.rng).into();
+        let bytes =
+            exchange::digest(to, &mut self.last_compared, &self.rows, &self.swim, &mut self.rng).into();
         self.send(Output::Request { to, address, bytes });
     }
 

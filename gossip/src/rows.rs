@@ -8,7 +8,8 @@ use std::{
 use covey_wire::Id;
 
 use crate::{
-    config::SUBSCRIPTIONS_MAX,
+    config::{ROW_BYTES_MAX, SUBSCRIPTION_ROWS, SUBSCRIPTIONS_MAX},
+    digest::name_rank,
     error::RowError,
     member::{Liveness, Members, Peer},
     own::Own,
@@ -52,6 +53,15 @@ pub(crate) struct NewReaders {
     pub fellows: BTreeSet<Id>,
 }
 
+/// In which of the rows a subscription is told.
+fn part_of(topic: &Topic) -> u64 {
+    name_rank(topic.as_str()) % SUBSCRIPTION_ROWS
+}
+
+fn key_of(part: u64) -> String {
+    format!("{SUBSCRIPTIONS}.{part}")
+}
+
 impl Rows {
     pub fn new(me: Id, own: Own) -> Self {
         Self {
@@ -79,9 +89,11 @@ impl Rows {
         } else {
             subscribed.remove(topic);
         }
-        let told: BTreeSet<&Topic> = subscribed.iter().filter(|topic| topic.as_str() != NODES).collect();
+        let part = part_of(topic);
+        let told: BTreeSet<&Topic> =
+            subscribed.iter().filter(|topic| topic.as_str() != NODES && part_of(topic) == part).collect();
         let payload = covey_wire::encode(&told).expect("names always encode");
-        self.own.set(&Topic::nodes(), SUBSCRIPTIONS, payload.into())?;
+        self.own.set(&Topic::nodes(), &key_of(part), payload.into())?;
         self.subscribed = subscribed;
         let me = self.me;
         Ok(if wanted {
@@ -165,12 +177,11 @@ impl Rows {
     /// Looks through changed rows for what nodes subscribe to.
     pub fn note_subscriptions(&mut self, changed: &[Changed]) -> NewReaders {
         let mut new = NewReaders::default();
-        let told = changed.iter().filter(|row| row.topic.as_str() == NODES && &*row.key == SUBSCRIPTIONS);
-        for owner in told.map(|row| row.owner).filter(|owner| *owner != self.me) {
-            let row = self.table.shelf(NODES).and_then(|shelf| shelf.row(owner, SUBSCRIPTIONS));
-            let topics =
-                row.and_then(|(_, cell)| covey_wire::decode::<BTreeSet<Topic>, 8192>(&cell.payload).ok());
-            let topics = topics.unwrap_or_default().into_iter().take(SUBSCRIPTIONS_MAX).collect();
+        let told =
+            changed.iter().filter(|row| row.topic.as_str() == NODES && row.key.starts_with(SUBSCRIPTIONS));
+        let told: BTreeSet<Id> = told.map(|row| row.owner).filter(|owner| *owner != self.me).collect();
+        for owner in told {
+            let topics = self.told_by(owner).into_iter().take(SUBSCRIPTIONS_MAX).collect();
             let added = self.subscribers.replace(owner, topics);
             new.of_ours |= self.own.topics().any(|topic| added.contains(topic));
             let shared = added.intersection(&self.subscribed);
@@ -179,6 +190,15 @@ impl Rows {
             }
         }
         new
+    }
+
+    /// The topics that `owner` says it subscribes to.
+    fn told_by(&self, owner: Id) -> BTreeSet<Topic> {
+        let shelf = self.table.shelf(NODES);
+        let rows = (0..SUBSCRIPTION_ROWS).filter_map(|part| shelf?.row(owner, &key_of(part)));
+        let told = rows
+            .filter_map(|(_, cell)| covey_wire::decode::<BTreeSet<Topic>, ROW_BYTES_MAX>(&cell.payload).ok());
+        told.flatten().collect()
     }
 
     /// A member began a new life: what it said in the last one counts until `until`.

@@ -16,7 +16,7 @@ use crate::config::TOPIC_BYTES_MAX;
 /// The topic that every node subscribes to and may write: what each node says of itself.
 pub const NODES: &str = "nodes";
 
-/// The key, in topic [`NODES`], under which a node says which other topics it subscribes to.
+/// What the keys, in topic [`NODES`], begin with under which a node says which other topics it subscribes to.
 pub(crate) const SUBSCRIPTIONS: &str = "subscriptions";
 
 /// The name of a topic: 1 to [`TOPIC_BYTES_MAX`] bytes.

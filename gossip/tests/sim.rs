@@ -1,5 +1,6 @@
 //! Hundreds of machines in one virtual network: what the cluster as a whole does under loss, death and partition.
 
+#[allow(dead_code, reason = "shared: each test program uses a part of it")]
 mod world;
 
 use covey_gossip::{Config, Liveness, MemberEvent, NODES, Topic};

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
     net::SocketAddr,
     ops::Range,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -97,8 +98,19 @@ pub struct Node {
     wakes_at: Option<Instant>,
 }
 
+/// A row that came, changed or went on a node.
+pub struct News {
+    pub at: Instant,
+    pub node: usize,
+    pub owner: usize,
+    pub key: Arc<str>,
+    pub payload: Option<Bytes>,
+}
+
 pub struct World {
     pub now: Instant,
+    /// Rows of topics that not everybody subscribes to by itself.
+    pub news: Vec<News>,
     pub nodes: Vec<Node>,
     pub loss: f64,
     delay: Range<Duration>,
@@ -138,6 +150,7 @@ impl World {
     fn new(test: &'static str, seed: u64, config: Config) -> Self {
         Self {
             now: Instant::now(),
+            news: Vec::new(),
             nodes: Vec::new(),
             loss: 0.0,
             delay: LAN,
@@ -330,6 +343,11 @@ impl World {
                 let own = owner == id(from);
                 let row = self.nodes[from].gossip.row(topic.as_str(), owner, &key);
                 assert!(row.is_none_or(|row| row.suspended || own || self.is_live(from, owner)));
+                if topic != Topic::nodes() {
+                    let payload = row.map(|row| row.payload.clone());
+                    let owner = self.index[&owner];
+                    self.news.push(News { at: self.now, node: from, owner, key, payload });
+                }
             }
         }
     }
@@ -469,5 +487,8 @@ impl World {
 }
 
 fn rights() -> Rights {
-    Rights::Only(["tasks", "network"].map(|topic| topic.parse().expect("a topic")).into())
+    let networks = (0..500).map(|at| format!("net.0000000000000000000000{at:03}"));
+    let few = ["tasks", "network", "ingress"].map(str::to_owned).into_iter();
+    let topics = few.chain((0..10).map(|network| format!("network.{network}"))).chain(networks);
+    Rights::Only(topics.map(|topic| topic.parse().expect("a topic")).collect())
 }

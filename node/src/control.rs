@@ -139,11 +139,7 @@ impl Control for ClusterControl {
 
     fn find_network(&self, reference: &str) -> BoxFuture<'_, Result<Option<Arc<Network>>, Failure>> {
         let reference = reference.to_owned();
-        Box::pin(async move {
-            let (_, log) = self.manager()?;
-            let store = log.read().await.map_err(unreadable)?;
-            Ok(store.find_network(&reference).ok().cloned())
-        })
+        Box::pin(async move { self.0.places.find(&reference).await })
     }
 
     fn doctor(&self) -> BoxFuture<'_, Result<Vec<Finding>, Failure>> {

@@ -38,6 +38,7 @@ use tokio::{
 use crate::{
     address, admission, clock,
     identity::{Folder, Identity, Notes},
+    joining::Places,
     logs::LocalLogs,
     machine,
     member::{Log, Member, Surroundings},
@@ -78,6 +79,8 @@ pub struct Daemon {
     description: NodeDescription,
     /// The networks of this node's containers.
     pub network: Networks,
+    /// Its plain containers' places in networks of the cluster.
+    pub places: Arc<Places>,
     log: watch::Sender<Option<Log>>,
     member: watch::Sender<Option<Arc<Member>>>,
     state: watch::Sender<(LocalState, String)>,
@@ -95,14 +98,16 @@ impl Daemon {
         runtime: Runtime,
         network: Networks,
     ) -> Arc<Self> {
+        let member = watch::Sender::new(None);
         let daemon = Arc::new(Self {
+            places: Places::new(runtime.clone(), member.subscribe()),
             description: machine::description(&host, labels),
             host,
             runtime,
             folder,
             network,
             log: watch::Sender::new(None),
-            member: watch::Sender::new(None),
+            member,
             state: watch::Sender::new((LocalState::Inactive, String::new())),
             moving: Mutex::new(()),
             changes: broadcast::Sender::new(CHANGES_MAX),
@@ -150,6 +155,7 @@ impl Daemon {
     fn enter(self: &Arc<Self>, member: Arc<Member>) {
         self.member.send_replace(Some(member.clone()));
         self.state.send_replace((LocalState::Active, String::new()));
+        member.spawn(self.places.clone().tell(member.clone(), self.network.host()));
         let daemon = self.clone();
         let id = member.id();
         tokio::spawn(async move {

@@ -7,11 +7,12 @@ mod event;
 mod exec;
 mod failure;
 mod image;
+mod join;
 mod network;
 mod stats;
 mod wait;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use covey_api::{
     Engine, Failure,
@@ -25,7 +26,10 @@ use covey_runtime::{Runtime, image::ImageStore};
 use covey_state::network::NetworkSpec;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
+use tokio::sync::RwLock;
+
 use self::event::OwnEvents;
+use crate::{daemon::Daemon, network::local::LocalNetworks};
 
 /// The engine of this node. Cheap to clone.
 #[derive(Clone)]
@@ -33,12 +37,17 @@ pub struct LocalEngine {
     runtime: Runtime,
     images: ImageStore,
     events: OwnEvents,
+    daemon: Arc<Daemon>,
+    /// The networks of this host. Held for writing while an address is chosen, until the container has it.
+    locals: Arc<RwLock<LocalNetworks>>,
 }
 
 impl LocalEngine {
-    /// Serves the containers of `runtime` and the images of `images`, which must be the runtime's own.
-    pub fn new(runtime: Runtime, images: ImageStore) -> Self {
-        Self { runtime, images, events: OwnEvents::default() }
+    /// Serves the containers of the daemon's runtime, the images of `images`, which must be the runtime's own, and the
+    /// networks of this host.
+    pub fn new(daemon: Arc<Daemon>, images: ImageStore, locals: LocalNetworks) -> Self {
+        let runtime = daemon.runtime.clone();
+        Self { runtime, images, events: OwnEvents::default(), daemon, locals: Arc::new(RwLock::new(locals)) }
     }
 }
 
@@ -57,8 +66,7 @@ impl Engine for LocalEngine {
     }
 
     fn start(&self, id: &str) -> BoxFuture<'_, Result<(), Failure>> {
-        let id = id.to_owned();
-        Box::pin(async move { self.runtime.start(&id).await.map_err(failure::start) })
+        Box::pin(self.start_container(id.to_owned()))
     }
 
     fn stop(&self, id: &str, grace: Option<Duration>) -> BoxFuture<'_, Result<(), Failure>> {
@@ -152,24 +160,23 @@ impl Engine for LocalEngine {
     }
 
     fn networks(&self) -> BoxFuture<'_, Result<Vec<LocalNetwork>, Failure>> {
-        Box::pin(async { Ok(Vec::new()) })
+        Box::pin(async { Ok(self.list_networks().await) })
     }
 
-    fn network_create(&self, _spec: NetworkSpec) -> BoxFuture<'_, Result<String, Failure>> {
-        Box::pin(async { Err(Failure::not_yet("a bridge network of one's own")) })
+    fn network_create(&self, spec: NetworkSpec) -> BoxFuture<'_, Result<String, Failure>> {
+        Box::pin(self.create_network(spec))
     }
 
     fn network_remove(&self, id: &str) -> BoxFuture<'_, Result<(), Failure>> {
-        let missing = Failure::not_found(format!("network {id} not found"));
-        Box::pin(async { Err(missing) })
+        Box::pin(self.remove_network(id.to_owned()))
     }
 
-    fn network_connect(&self, _container: &str, _join: Join) -> BoxFuture<'_, Result<(), Failure>> {
-        Box::pin(async { Err(Failure::not_yet("docker network connect")) })
+    fn network_connect(&self, container: &str, join: Join) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(self.connect(container.to_owned(), join))
     }
 
-    fn network_disconnect(&self, _container: &str, _network: &NetworkRef) -> BoxFuture<'_, Result<(), Failure>> {
-        Box::pin(async { Err(Failure::not_yet("docker network disconnect")) })
+    fn network_disconnect(&self, container: &str, network: &NetworkRef) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(self.disconnect(container.to_owned(), network.clone()))
     }
 
     fn events(&self) -> BoxStream<'static, EngineEvent> {

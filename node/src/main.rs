@@ -16,6 +16,7 @@ mod endpoint;
 mod engine;
 mod gossip_loop;
 mod identity;
+mod joining;
 mod logs;
 mod machine;
 mod manager_loop;

@@ -26,6 +26,9 @@ pub mod kind {
     pub const LEAVE: u8 = 5;
     /// A manager asks for log lines: [`super::LogsRequest`], then a [`super::LogFrame`] each.
     pub const LOGS: u8 = 6;
+    /// A node asks about networks, and about places of its plain containers in them: [`crate::joining::Wish`], then
+    /// what that says, or a [`crate::joining::Denial`].
+    pub const NETWORKS: u8 = 7;
 }
 
 /// Bytes of a request or reply between members, unless said otherwise.

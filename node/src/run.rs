@@ -12,6 +12,7 @@ use covey_api::Server;
 use covey_runtime::{Runtime, image::ImageStore};
 use nix::{
     fcntl::{Flock, FlockArg},
+    sys::resource::{Resource, getrlimit, setrlimit},
     unistd::Group,
 };
 use tokio::{
@@ -25,7 +26,8 @@ use tracing_subscriber::{
 
 use crate::{
     config::Config, control::ClusterControl, daemon::Daemon, engine::LocalEngine, identity::Folder, machine,
-    names, network::Networks,
+    names,
+    network::{Networks, local::LocalNetworks},
 };
 
 /// Who may use the API: root, and this group where there is one.
@@ -60,11 +62,21 @@ pub fn daemon(config: Config) -> Result<()> {
     names::use_built_in();
     // SAFETY: changes a setting of the allocator, which no other thread uses yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS_MAX) };
+    allow_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()?;
     runtime.block_on(serve(config))
+}
+
+/// Each container's resolver has two sockets, each published port has one: as many as the system allows.
+fn allow_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "this daemon may open few files");
+    }
 }
 
 async fn serve(config: Config) -> Result<()> {
@@ -87,18 +99,19 @@ async fn serve(config: Config) -> Result<()> {
     })
     .await?;
 
+    let locals = LocalNetworks::open(&config.data_root)?;
     let daemon = Daemon::new(
         machine::host(&config),
         &config.labels,
         Folder::below(&config.data_root),
-        runtime.clone(),
+        runtime,
         network.clone(),
     );
     network.begin(daemon.recall_edge()?);
     daemon.resume().await.context("this node cannot go on as a member of its swarm")?;
 
     let control = Arc::new(ClusterControl(daemon.clone()));
-    let engine = Arc::new(LocalEngine::new(runtime, images));
+    let engine = Arc::new(LocalEngine::new(daemon.clone(), images, locals));
     let server = Server::new(control, engine, daemon.host.clone());
     let stop = CancellationToken::new();
     let served = tokio::spawn({

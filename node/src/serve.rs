@@ -22,7 +22,7 @@ use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
 use tokio::sync::mpsc;
 
 use crate::{
-    admission, clock,
+    admission, clock, joining,
     member::{Log, Member},
     protocol::{Answer, Assign, Assigned, JOIN_MAX, LogFrame, LogsRequest, MESSAGE_MAX, Roster, Taken, kind},
     session,
@@ -31,7 +31,7 @@ use crate::{
 /// A node that is none any more is told so this often, and so many at a time.
 const TELL_GONE_EVERY: Duration = Duration::from_secs(1);
 const TOLD_MAX: usize = 1024;
-/// Bytes of a request for log lines, or to leave.
+/// Bytes of a request for log lines, about networks, or to leave.
 const SMALL_MAX: usize = 64 << 10;
 
 /// Log lines of this node's tasks.
@@ -171,6 +171,11 @@ async fn stream(
             let request =
                 covey_wire::decode::<LogsRequest, SMALL_MAX>(&read_frame(&mut recv, SMALL_MAX).await?)?;
             send_logs(&member, request, &mut send).await?;
+        }
+        kind::NETWORKS => {
+            let log = member.log().context(NO_MANAGER)?;
+            let wish = covey_wire::decode::<_, SMALL_MAX>(&read_frame(&mut recv, SMALL_MAX).await?)?;
+            write_frame(&mut send, &joining::answer(&log, from.id, wish).await?).await?;
         }
         _ => bail!("it is of a kind that this version does not know"),
     }

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use covey_api::{
     Failure,
-    engine::{Container, ContainerState, CreateContainer, Network, NetworkRef},
+    engine::{Container, ContainerState, CreateContainer},
     log::{LogLine, LogQuery, Output},
 };
 use covey_runtime::{self as runtime, ExitStatus, LookupError, OperationError};
 use covey_state::{
     container::ContainerSpec,
-    network::{PublishMode, Wiring},
+    network::PublishMode,
     time::Stamp,
 };
 use futures_util::{StreamExt as _, stream::BoxStream};
@@ -19,10 +19,7 @@ use super::{LocalEngine, failure, network};
 
 impl LocalEngine {
     pub(super) async fn create_container(&self, request: CreateContainer) -> Result<String, Failure> {
-        if request.networks.iter().any(|join| join.network != NetworkRef::Bridge) {
-            return Err(Failure::not_yet("a plain container on a network of its own"));
-        }
-        let edge = matches!(request.network, Network::Bridge | Network::Named(_));
+        let (wiring, entered) = self.wire(&request).await?;
         let wanted = runtime::CreateContainer {
             name: request.name,
             spec: request.spec,
@@ -32,15 +29,16 @@ impl LocalEngine {
             auto_remove: request.auto_remove,
             task: None,
             network: network::mode(&request.network),
-            wiring: Wiring {
-                edge,
-                ports: request.ports,
-                nameservers: request.nameservers,
-                ..Wiring::default()
-            },
+            wiring,
         };
         let id = self.runtime.create(wanted).await.map_err(failure::create)?;
+        entered.keep();
         Ok(id.to_string())
+    }
+
+    pub(super) async fn start_container(&self, id: String) -> Result<(), Failure> {
+        self.check_networks(&id).await?;
+        self.runtime.start(&id).await.map_err(failure::start)
     }
 
     pub(super) async fn stop_container(&self, id: String, grace: Option<Duration>) -> Result<(), Failure> {
@@ -53,11 +51,14 @@ impl LocalEngine {
 
     pub(super) async fn remove_container(&self, id: String, force: bool) -> Result<(), Failure> {
         self.runtime.find(&id).map_err(failure::lookup)?;
+        let places = self.places_of(&id);
         match self.runtime.remove(&id, force).await {
             // It was there a moment ago: it has removed itself at its end.
-            Err(OperationError::Lookup(LookupError::NotFound(_))) => Ok(()),
-            removed => removed.map_err(failure::operation),
+            Ok(()) | Err(OperationError::Lookup(LookupError::NotFound(_))) => {}
+            Err(error) => return Err(failure::operation(error)),
         }
+        self.daemon.places.give_back(places).await;
+        Ok(())
     }
 
     pub(super) fn container_logs(

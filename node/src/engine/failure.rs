@@ -4,12 +4,14 @@ use std::error::Error;
 
 use covey_api::Failure;
 use covey_runtime::{
-    CreateError, ExecError, LookupError, OperationError, StartError,
+    CreateError, ExecError, LookupError, OperationError, RewireError, StartError,
     image::{
         self, ImportError, LoadError, PullError, Reference, ReferenceError, RegistryError, RemoveError,
         TagError,
     },
 };
+
+use crate::network::local::LocalError;
 
 /// Exit codes of a program that may not be run and of one that is not there.
 const UNRUNNABLE: std::ops::RangeInclusive<i32> = 126..=127;
@@ -66,6 +68,23 @@ pub fn start(error: StartError) -> Failure {
         StartError::Running(_) => Failure::not_modified(),
         StartError::Failed { code, .. } if UNRUNNABLE.contains(&code) => Failure::invalid(error.to_string()),
         StartError::Failed { .. } | StartError::Network(_) | StartError::Io { .. } => internal(&error),
+    }
+}
+
+pub fn rewire(error: RewireError) -> Failure {
+    match error {
+        RewireError::Lookup(error) => lookup(error),
+        RewireError::Network(text) => Failure::forbidden(text),
+        RewireError::Io { .. } => internal(&error),
+    }
+}
+
+pub fn local(error: LocalError) -> Failure {
+    match error {
+        LocalError::NotFound(_) => Failure::not_found(error.to_string()),
+        LocalError::NameTaken(_) => Failure::conflict(error.to_string()),
+        LocalError::File(_) => Failure::internal(error.to_string()),
+        _ => Failure::forbidden(error.to_string()),
     }
 }
 

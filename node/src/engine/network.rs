@@ -1,12 +1,14 @@
 //! Containers' places in networks, as the API shows them.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use covey_api::engine::{Endpoint, ExposedPort, Network, NetworkRef};
 use covey_overlay::mac::Mac;
 use covey_runtime::{Container, ContainerState, NetworkMode};
 use covey_state::network::{Attached, PublishMode};
 use ipnet::IpNet;
+
+use crate::network::local;
 
 /// What kind of network a container has.
 pub(super) fn mode(network: &Network) -> NetworkMode {
@@ -17,9 +19,10 @@ pub(super) fn mode(network: &Network) -> NetworkMode {
     }
 }
 
-/// The same in the words of the API; a container that is in a user's network is named by the first of them.
+/// The same in the words of the API; a container that is in users' networks alone is named by the first of them.
 pub(super) fn kind(container: &Container) -> Network {
-    match (container.network, container.wiring.networks.first()) {
+    let named = container.wiring.networks.first().filter(|_| !container.wiring.bridge);
+    match (container.network, named) {
         (NetworkMode::Edge, None) => Network::Bridge,
         (NetworkMode::Edge, Some(attached)) => Network::Named(attached.network.name.clone()),
         (NetworkMode::Host, _) => Network::Host,
@@ -57,7 +60,7 @@ fn of_network(attached: &Attached, running: bool) -> Endpoint {
     let overlay = network.subnets.iter().any(|subnet| subnet.vni.is_some());
     let with_prefix = |address: &IpAddr| IpNet::new(*address, subnet(address)?.net.prefix_len()).ok();
     Endpoint {
-        network: if overlay { NetworkRef::Cluster(network.id) } else { NetworkRef::Local(network.id.to_string()) },
+        network: if overlay { NetworkRef::Cluster(network.id) } else { NetworkRef::Local(local::to_text(network.id)) },
         name: network.name.clone(),
         addresses: addresses.iter().filter(|_| running).filter_map(with_prefix).collect(),
         gateway: addresses.first().and_then(subnet).map(|subnet| subnet.gateway),
@@ -72,8 +75,16 @@ fn mac(address: Option<&IpAddr>) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// The ports that a task's service publishes on every host.
+/// The ports that its image says it serves, and those that a task's service publishes on every host.
 pub(super) fn exposed(container: &Container) -> Vec<ExposedPort> {
     let ingress = container.wiring.ports.iter().filter(|port| port.mode == PublishMode::Ingress);
-    ingress.map(|port| ExposedPort { port: port.target, protocol: port.protocol }).collect()
+    let ingress = ingress.map(|port| ExposedPort { port: port.target, protocol: port.protocol });
+    let of_image = container.exposed_ports.iter().filter_map(|text| of_text(text));
+    ingress.chain(of_image).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// A port as images write it: `80/tcp`, `80`.
+fn of_text(text: &str) -> Option<ExposedPort> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    Some(ExposedPort { port: port.parse().ok().filter(|port| *port != 0)?, protocol: protocol.parse().ok()? })
 }

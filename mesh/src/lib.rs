@@ -8,7 +8,6 @@ mod expression;
 mod host;
 mod layout;
 pub mod mark;
-pub mod masquerade;
 pub mod names;
 mod network;
 pub mod object;
@@ -28,12 +27,18 @@ use object::{Family, Tables, Value};
 
 /// What is behind a frontend in observed tables.
 pub fn observed(tables: &Tables, frontend: &Frontend) -> Option<Virtual> {
+    let (balance, slots) = slots(tables, frontend)?;
+    Some(Virtual { balance, backends: slots.into_iter().flatten().collect() })
+}
+
+/// The slots behind a frontend in observed tables; `None` for one that is empty.
+fn slots(tables: &Tables, frontend: &Frontend) -> Option<(Balance, Vec<Option<Backend>>)> {
     let maps = &tables.get(&Family::Inet)?.maps;
     let find = |(map, key): (String, Vec<u8>)| match maps.get(&map)?.elements.get(&key)? {
         Value::Bytes(value) => Some(value.as_slice()),
         _ => None,
     };
     let (balance, map, keys) = backends_of(frontend, find(question(frontend))?)?;
-    let backends = keys.into_iter().filter_map(|key| read_backend(frontend, find((map.clone(), key))?));
-    Some(Virtual { balance, backends: backends.collect() })
+    let read = |key| find((map.clone(), key)).and_then(|value| read_backend(frontend, value));
+    Some((balance, keys.into_iter().map(read).collect()))
 }

@@ -79,7 +79,7 @@ impl Program {
             return Vec::new();
         }
         let before = self.services.remove(&frontend);
-        let slots = before.as_ref().map_or(&[][..], |before| &before.backends);
+        let slots = before.iter().flat_map(|before| &before.backends).map(|backend| Some(*backend));
         let after = service.map(|service| service.normal(&frontend).in_slots_of(slots));
         let change = self.replace(&frontend, before.as_ref(), after.as_ref());
         if let Some(after) = after {
@@ -162,9 +162,8 @@ impl Program {
     /// Takes over the slots that backends have in the kernel, so that a new start of the program moves nobody.
     pub fn adopt(&mut self, observed: &Tables) {
         for (frontend, service) in &mut self.services {
-            if let Some(before) = crate::observed(observed, frontend) {
-                let wanted = std::mem::take(service);
-                *service = wanted.in_slots_of(&before.backends);
+            if let Some((_, slots)) = crate::slots(observed, frontend) {
+                *service = std::mem::take(service).in_slots_of(slots);
             }
         }
     }

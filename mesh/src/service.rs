@@ -106,9 +106,9 @@ impl Virtual {
         self
     }
 
-    /// The same backends, in the slots that they had in `before`. New ones come into the slots of those that are
-    /// gone, and the last ones into the holes that are left.
-    pub(crate) fn in_slots_of(self, before: &[Backend]) -> Self {
+    /// The same backends, in the slots that they had `before`. New ones come into the slots of those that are gone,
+    /// and the last ones into the holes that are left.
+    pub(crate) fn in_slots_of(self, before: impl IntoIterator<Item = Option<Backend>>) -> Self {
         let mut left: BTreeMap<Backend, usize> = BTreeMap::new();
         for backend in &self.backends {
             *left.entry(*backend).or_default() += 1;
@@ -120,7 +120,7 @@ impl Virtual {
             }
             _ => false,
         };
-        let mut slots: Vec<_> = before.iter().map(|backend| take(backend).then_some(*backend)).collect();
+        let mut slots: Vec<_> = before.into_iter().map(|slot| slot.filter(&mut take)).collect();
         for backend in self.backends {
             if take(&backend) {
                 match slots.iter_mut().find(|slot| slot.is_none()) {
@@ -151,7 +151,7 @@ mod tests {
 
     fn kept(before: &[u8], after: &[u8]) -> Vec<Backend> {
         let after = Virtual { balance: Balance::Random, backends: backends(after) };
-        after.in_slots_of(&backends(before)).backends
+        after.in_slots_of(backends(before).into_iter().map(Some)).backends
     }
 
     #[test]

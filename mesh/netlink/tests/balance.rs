@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use covey_mesh::{Backend, Balance, Frontend, Host, Network, Place, Program, Protocol, Virtual};
+use covey_mesh::{
+    Backend, Balance, Frontend, Host, Network, Place, Program, Protocol, Virtual,
+    object::{Change, Family, Step},
+};
 use covey_mesh_netlink::Nft;
 use lab::{
     Lab, PATIENCE, repair,
@@ -119,7 +122,7 @@ fn all_of(answers: &[String]) -> BTreeSet<&str> {
     answers.iter().map(String::as_str).collect()
 }
 
-/// LB-01
+/// PRT-05, LB-04, LB-05
 #[test]
 fn a_published_port_reaches_every_backend_and_each_sees_the_client() {
     let Some(mut world) = World::host() else { return };
@@ -143,7 +146,7 @@ fn a_published_port_reaches_every_backend_and_each_sees_the_client() {
     assert_eq!(repair(&mut world.nft, &world.program), [], "and the kernel has what was said");
 }
 
-/// LB-01
+/// PRT-05
 #[test]
 fn a_port_of_one_address_is_found_before_that_of_any() {
     let Some(mut world) = World::host() else { return };
@@ -155,7 +158,7 @@ fn a_port_of_one_address_is_found_before_that_of_any() {
     assert!(elsewhere.starts_with("aaaa"), "{elsewhere}");
 }
 
-/// LB-01
+/// LB-05
 #[test]
 fn round_robin_takes_turns_and_a_source_sticks() {
     let Some(mut world) = World::host() else { return };
@@ -177,7 +180,24 @@ fn round_robin_takes_turns_and_a_source_sticks() {
     assert_eq!(found.len(), 3, "all clients stick to the same: {found:?}");
 }
 
-/// LB-01
+/// LB-07
+#[test]
+fn a_backend_that_somebody_removed_by_hand_is_stepped_over() {
+    let Some(mut world) = World::host() else { return };
+    for balance in Balance::ALL {
+        world.put(port("0.0.0.0", Protocol::Tcp), balance, &[0, 1, 2]);
+        let backends = &world.program.tables()[&Family::Inet].maps["anyport4-backend"].elements;
+        let last =
+            backends.keys().max_by_key(|key| key.last_chunk::<4>().map(|slot| u32::from_ne_bytes(*slot)));
+        let step = Step::DeleteElement("anyport4-backend".to_owned(), last.unwrap().clone());
+        world.nft.apply(&[Change { family: Family::Inet, step }]).unwrap();
+        let answers = world.asked(Protocol::Tcp, "outside", at(HOST[0], PUBLISHED), MANY);
+        assert!(answers.iter().all(|answer| !answer.starts_with("cccc")), "{balance:?}: {answers:?}");
+        assert_eq!(repair(&mut world.nft, &world.program).len(), 1);
+    }
+}
+
+/// LB-02, LB-03
 #[test]
 fn a_virtual_address_reaches_every_task_also_the_one_that_asks() {
     let own = TASKS.iter().flat_map(|(_, own)| own.iter().map(|own| address(own))).collect();
@@ -196,7 +216,7 @@ fn a_virtual_address_reaches_every_task_also_the_one_that_asks() {
     }
 }
 
-/// LB-01
+/// LB-07
 #[test]
 fn clients_of_a_virtual_address_without_backends_are_refused_at_once() {
     let Some(mut world) = World::new(Place::Network(Network::default())) else { return };
@@ -211,7 +231,7 @@ fn clients_of_a_virtual_address_without_backends_are_refused_at_once() {
     }
 }
 
-/// LB-01
+/// LB-07
 #[test]
 fn no_new_connection_fails_while_backends_come_and_go() {
     let Some(mut world) = World::host() else { return };
@@ -253,7 +273,7 @@ fn no_new_connection_fails_while_backends_come_and_go() {
     assert_eq!(repair(&mut world.nft, &world.program), []);
 }
 
-/// LB-01
+/// LB-07
 #[test]
 fn flows_to_a_removed_backend_are_cut_and_others_stay() {
     let Some(mut world) = World::host() else { return };

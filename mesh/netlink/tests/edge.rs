@@ -109,7 +109,7 @@ fn place(own: u32, peer: u32) -> Place {
     })
 }
 
-/// PRT-01
+/// PRT-05
 #[test]
 fn a_task_elsewhere_sees_the_client_and_answers_through_the_host_that_was_asked() {
     let Some((lab, [mut first, mut second])) = world() else { return };
@@ -152,7 +152,7 @@ fn received(lab: &Lab) -> u64 {
     shown.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// NET-05
+/// NET-19
 #[test]
 fn what_strangers_send_to_our_networks_is_dropped() {
     let Some((lab, [_, mut nft])) = world() else { return };

@@ -30,7 +30,7 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// NET-05, LB-01
+/// LB-02
 #[test]
 #[ignore = "a measurement"]
 fn ten_thousand_services() {

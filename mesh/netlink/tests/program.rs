@@ -81,7 +81,7 @@ fn lab() -> Option<Lab> {
     Some(lab)
 }
 
-/// LB-01
+/// LB-02, PRT-05
 #[test]
 fn what_is_applied_is_observed_and_found() {
     let Some(lab) = lab() else { return };
@@ -131,6 +131,16 @@ fn each_change_of_a_service_is_one_that_the_kernel_takes() {
         for frontend in whole.services().keys() {
             nft.apply(&program.set(*frontend, None)).unwrap();
         }
+        assert_eq!(plan(&program, &nft.observe().unwrap()), []);
+        // And all of it in one batch.
+        let mut changes = Vec::new();
+        for times in [1, 0, 2, 1] {
+            for (frontend, service) in whole.services() {
+                let backends = service.backends.repeat(times);
+                changes.extend(program.set(*frontend, Some(Virtual { backends, ..service.clone() })));
+            }
+        }
+        nft.apply(&changes).unwrap();
         assert_eq!(plan(&program, &nft.observe().unwrap()), []);
     }
 }

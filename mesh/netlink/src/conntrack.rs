@@ -31,6 +31,8 @@ const BY_PROTOCOL: u32 = 1 << 3;
 const BY_SOURCE_PORT: u32 = 1 << 4;
 /// How often connections are listed anew because the table was rebuilt meanwhile.
 const ATTEMPTS_MAX: usize = 16;
+/// Connections that are forgotten with one system call.
+const TOGETHER_MAX: usize = 256;
 
 /// The connections of one network namespace.
 pub struct Conntrack {
@@ -74,21 +76,23 @@ impl Conntrack {
 
     /// The long way: lists all connections and forgets one after the other.
     fn flush_each(&mut self, backend: IpAddr, only: Option<(Protocol, u16)>) -> Result<(), NetfilterError> {
-        for connection in self.list(backend)? {
-            let reply = find(&connection, REPLY).unwrap_or_default();
-            if !is_answered_by(reply, backend, only) {
-                continue;
-            }
-            let mut body = Attributes::default();
-            for (number, value) in attributes(&connection) {
-                if matches!(number, ORIGINAL | ID | ZONE) {
-                    body.put(number, value);
+        let answered =
+            |connection: &Found| is_answered_by(find(connection, REPLY).unwrap_or_default(), backend, only);
+        let gone: Vec<_> = self.list(backend)?.into_iter().filter(answered).collect();
+        for some in gone.chunks(TOGETHER_MAX) {
+            let forget = |connection: &Found| {
+                let mut body = Attributes::default();
+                for (number, value) in attributes(connection) {
+                    if matches!(number, ORIGINAL | ID | ZONE) {
+                        body.put(number, value);
+                    }
                 }
-            }
-            match self.netfilter.request(request(DELETE, backend, body)) {
+                request(DELETE, backend, body)
+            };
+            match self.netfilter.requests(some.iter().map(forget).collect()) {
                 // It has ended by itself.
                 Err(error) if error.is(libc::ENOENT) => {}
-                done => drop(done?),
+                done => done?,
             }
         }
         Ok(())

@@ -103,6 +103,14 @@ impl Netfilter {
         self.exchange(&[request])?.ok_or(NetfilterError::Torn)
     }
 
+    /// Asks for several things to be done, each for itself. All have been tried when this returns; an error is that of
+    /// the first that was refused.
+    pub fn requests(&mut self, mut requests: Vec<Request>) -> Result<(), NetfilterError> {
+        let Some(last) = requests.last_mut() else { return Ok(()) };
+        last.flags |= libc::NLM_F_ACK as u16;
+        self.exchange(&requests).map(drop)
+    }
+
     /// Lists things. `None`: somebody changed them meanwhile.
     pub fn dump(&mut self, mut request: Request) -> Result<Option<Vec<Found>>, NetfilterError> {
         request.flags |= libc::NLM_F_DUMP as u16;

@@ -3,7 +3,10 @@
 #[allow(dead_code, reason = "shared: each test program uses a part of it")]
 mod world;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use covey_gossip::{Liveness, MemberEvent, Topic};
@@ -52,9 +55,12 @@ fn subscribed(test: &'static str, seed: u64, count: usize, networks: &[Network])
     world
 }
 
-/// One change of an endpoint's row, and when each subscriber had it or a later one.
+/// When a subscriber was told of a row, and what it says then.
+type Told = (Instant, Option<u64>);
+
+/// One change of an endpoint's row.
 struct Written {
-    at: std::time::Instant,
+    at: Instant,
     network: usize,
     owner: usize,
     key: String,
@@ -90,7 +96,7 @@ fn churn(world: &mut World, networks: &[Network], changes: u64) -> Vec<(usize, D
 }
 
 fn latencies(world: &World, networks: &[Network], written: &[Written]) -> Vec<(usize, Duration)> {
-    let mut heard: BTreeMap<(usize, usize, &str), Vec<(std::time::Instant, Option<u64>)>> = BTreeMap::new();
+    let mut heard = BTreeMap::<(usize, usize, &str), Vec<Told>>::new();
     for news in &world.news {
         let value = news
             .payload

@@ -105,3 +105,25 @@ async fn full_nodes_talk_to_each_other() {
     }
     all_answered(requests).await;
 }
+
+/// A manager that all nodes would keep a connection to has no place for most of them, and serves all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_everybody_keeps_answers_everybody() {
+    let cluster = Cluster::new(1);
+    let manager = Answering::start(&cluster, 1);
+    let others = Answering::all(&cluster, 2..=CROWD);
+    for other in &others {
+        other.endpoint.keep([(id(1), manager.address)].into());
+    }
+    until("a full house", || manager.endpoint.socket.open_connections() >= 56).await;
+    for _ in 0..2 {
+        let mut requests = JoinSet::new();
+        for other in &others {
+            for (from, to) in [(other, &manager), (&manager, other)] {
+                let (from, number, address) = (from.endpoint.clone(), to.number, to.address);
+                requests.spawn(async move { ask(&from, number, address).await });
+            }
+        }
+        all_answered(requests).await;
+    }
+}

@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     fs,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +14,9 @@ use serde::Deserialize;
 
 /// Where the API listens where nothing else is said.
 pub const SOCKET_DEFAULT: &str = "/run/covey/covey.sock";
+/// How often the kernel is compared with what is wanted where nothing else is said, and what may be said.
+const REPAIR_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+const REPAIR_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 /// Bytes of a configuration file, at most.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
@@ -45,6 +50,9 @@ pub struct DaemonArgs {
     /// Control groups of containers are made below this one [default: /covey]
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
+    /// How often the kernel is compared with what networks are to be, and mended: 1s to 1h [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    repair_interval: Option<String>,
 }
 
 /// The same options as a file has them; a name that is none of them is an error.
@@ -61,6 +69,7 @@ struct ConfigFile {
     #[serde(default)]
     insecure_registries: Vec<String>,
     cgroup_parent: Option<String>,
+    repair_interval: Option<String>,
 }
 
 /// The daemon's settings, complete and checked.
@@ -82,6 +91,8 @@ pub struct Config {
     pub insecure_registries: Vec<String>,
     /// Control groups of containers are made below this one.
     pub cgroup_parent: String,
+    /// The kernel is compared with what networks are to be this often.
+    pub repair_interval: Duration,
 }
 
 impl Config {
@@ -118,6 +129,10 @@ impl Config {
                 args.insecure_registries
             },
             cgroup_parent,
+            repair_interval: args
+                .repair_interval
+                .or(file.repair_interval)
+                .map_or(Ok(REPAIR_INTERVAL_DEFAULT), |text| repair_interval(&text))?,
         })
     }
 }
@@ -142,6 +157,11 @@ fn absolute(path: Option<PathBuf>, default: &str, option: &str) -> Result<PathBu
         bail!("{option} {}: it has to be an absolute path", path.display());
     }
     Ok(path)
+}
+
+fn repair_interval(text: &str) -> Result<Duration> {
+    let interval = humantime::parse_duration(text).ok().filter(|interval| REPAIR_INTERVALS.contains(interval));
+    interval.with_context(|| format!("--repair-interval {text}: it has to be from 1s to 1h, such as 30s"))
 }
 
 fn parse_label(text: &str) -> Result<(String, String)> {
@@ -189,6 +209,19 @@ mod tests {
         assert_eq!(config.socket, Path::new("/run/covey/covey.sock"));
         assert_eq!(config.data_root, Path::new("/var/lib/covey"));
         assert_eq!(config.cgroup_parent, "/covey");
+        assert_eq!(config.repair_interval, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn the_interval_of_repairs_has_bounds() {
+        let interval = |text: &str| load(&["--repair-interval", text]).map(|config| config.repair_interval);
+        for (text, seconds) in [("1s", 1), ("1m 30s", 90), ("1h", 3600)] {
+            assert_eq!(interval(text).unwrap(), Duration::from_secs(seconds));
+        }
+        for wrong in ["999ms", "3601s", "0s", "10", "", "-1s", "soon"] {
+            let error = interval(wrong).unwrap_err().to_string();
+            assert!(error.contains("from 1s to 1h"), "{wrong}: {error}");
+        }
     }
 
     #[test]
@@ -201,10 +234,12 @@ mod tests {
     fn options_win_over_the_file_and_unknown_names_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("daemon.toml");
-        fs::write(&path, "log_level = \"debug\"\nlabels = [\"rack=1\"]\n").unwrap();
+        let text = "log_level = \"debug\"\nlabels = [\"rack=1\"]\nrepair_interval = \"30s\"\n";
+        fs::write(&path, text).unwrap();
         let file = path.to_str().unwrap();
         let config = load(&["--config-file", file, "--log-level", "warn"]).unwrap();
         assert_eq!((config.log_level, config.labels["rack"].as_str()), (tracing::Level::WARN, "1"));
+        assert_eq!(config.repair_interval, Duration::from_secs(30));
         fs::write(&path, "log-levle = \"debug\"\n").unwrap();
         assert!(load(&["--config-file", file]).is_err());
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use covey_api::{
     Control, Failure,
     control::{
-        Carried, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens, Liveness, LogsOf, Membership,
+        Carried, DataPlane, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens, Liveness, LogsOf, Membership,
         NodeState, PathRequest, Rotate, StoreChange, TaskLine, View,
     },
     log::LogQuery,
@@ -29,9 +29,11 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::{
     clock,
     daemon::Daemon,
+    engine,
     logs,
     manager_loop::REACHABLE_WITHIN,
     member::{Log, Member},
+    network::{doctor, metrics, path},
     translate,
 };
 
@@ -143,11 +145,24 @@ impl Control for ClusterControl {
     }
 
     fn doctor(&self) -> BoxFuture<'_, Result<Vec<Finding>, Failure>> {
-        Box::pin(async { Err(Failure::not_yet("net doctor")) })
+        Box::pin(async {
+            let daemon = &self.0;
+            let findings = doctor::examine(&daemon.network, daemon.member(), &daemon.host.name).await;
+            findings.map_err(|error| Failure::internal(format!("{error:#}")))
+        })
     }
 
-    fn path(&self, _request: PathRequest) -> BoxFuture<'_, Result<Vec<Hop>, Failure>> {
-        Box::pin(async { Err(Failure::not_yet("net path")) })
+    fn path(&self, request: PathRequest) -> BoxFuture<'_, Result<Vec<Hop>, Failure>> {
+        Box::pin(async move {
+            let daemon = &self.0;
+            let from = daemon.runtime.inspect(&request.from).map_err(engine::lookup)?;
+            let hops = path::follow(&daemon.network, daemon.member(), from.id.as_str(), &request).await;
+            hops.map_err(|error| Failure::internal(format!("{error:#}")))
+        })
+    }
+
+    fn data_plane(&self) -> BoxFuture<'_, DataPlane> {
+        Box::pin(metrics::count(&self.0.network))
     }
 
     fn changes(&self) -> BoxStream<'static, StoreChange> {

@@ -29,6 +29,7 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 use tokio::sync::RwLock;
 
 use self::event::OwnEvents;
+pub use self::failure::lookup;
 use crate::{daemon::Daemon, network::local::LocalNetworks};
 
 /// The engine of this node. Cheap to clone.

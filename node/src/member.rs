@@ -99,7 +99,8 @@ pub struct Member {
     pub sight: Sight,
     log: watch::Sender<Option<Log>>,
     nodes: watch::Sender<Nodes>,
-    network: Networks,
+    /// The networks of this node's containers.
+    pub network: Networks,
     /// How far the time of the log was ahead of this node's clock when it began to lead, in nanoseconds.
     ahead: Arc<AtomicU64>,
     /// Nodes that the leader works with.

@@ -5,12 +5,21 @@
 
 pub mod balancer;
 pub mod carrier;
+pub mod conditions;
+pub mod doctor;
 pub mod edge;
+pub mod fault;
+pub mod flow;
 pub mod inbox;
+pub mod inquiry;
 pub mod keeper;
 pub mod local;
+pub mod metrics;
+pub mod path;
 pub mod place;
+pub mod probe;
 pub mod remembered;
+pub mod report;
 pub mod reserve;
 pub mod resolver;
 pub mod rows;
@@ -21,6 +30,7 @@ use std::{
     os::fd::OwnedFd,
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -59,14 +69,15 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Begins with what the daemon before left: nothing is changed before [`Networks::begin`].
+    /// Begins with what the daemon before left: nothing is changed before [`Networks::begin`]. From then on the kernel is
+    /// compared with what is wanted every `repair_every`.
     ///
     /// # Errors
     /// The kernel lets this process program neither links nor nf_tables.
-    pub fn open(exec_root: &Path) -> Result<Self> {
+    pub fn open(exec_root: &Path, repair_every: Duration) -> Result<Self> {
         let inbox = Inbox::default();
         let (tell, carried) = watch::channel(Carried::new());
-        let keeper = Keeper::open(exec_root, tell, tokio::runtime::Handle::current())?;
+        let keeper = Keeper::open(exec_root, repair_every, tell, tokio::runtime::Handle::current())?;
         let host = watch::Sender::new(keeper.place.map(|place| place.host));
         let mail = inbox.clone();
         std::thread::Builder::new()

@@ -29,6 +29,8 @@ pub mod kind {
     /// A node asks about networks, and about places of its plain containers in them: [`crate::joining::Wish`], then
     /// what that says, or a [`crate::joining::Denial`].
     pub const NETWORKS: u8 = 7;
+    /// A member examines the networks: a [`crate::network::inquiry::Inquiry`], [`super::Answer`] of what it asks for.
+    pub const EXAMINE: u8 = 8;
 }
 
 /// Bytes of a request or reply between members, unless said otherwise.

@@ -88,7 +88,7 @@ async fn serve(config: Config) -> Result<()> {
     let pidfile = config.pidfile.as_deref().map(write_pid).transpose()?;
 
     let images = ImageStore::open(&config.data_root, config.insecure_registries.iter().cloned().collect())?;
-    let network = Networks::open(&config.exec_root)?;
+    let network = Networks::open(&config.exec_root, config.repair_interval)?;
     let runtime = Runtime::open(covey_runtime::Config {
         data_root: config.data_root.clone(),
         exec_root: config.exec_root.clone(),

@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use crate::{
     admission, clock, joining,
     member::{Log, Member},
+    network::inquiry::{self, Inquiry},
     protocol::{Answer, Assign, Assigned, JOIN_MAX, LogFrame, LogsRequest, MESSAGE_MAX, Roster, Taken, kind},
     session,
 };
@@ -176,6 +177,10 @@ async fn stream(
             let log = member.log().context(NO_MANAGER)?;
             let wish = covey_wire::decode::<_, SMALL_MAX>(&read_frame(&mut recv, SMALL_MAX).await?)?;
             write_frame(&mut send, &joining::answer(&log, from.id, wish).await?).await?;
+        }
+        kind::EXAMINE => {
+            let inquiry = covey_wire::decode::<Inquiry, SMALL_MAX>(&read_frame(&mut recv, SMALL_MAX).await?)?;
+            write_frame(&mut send, &inquiry::answer(&member.network, inquiry).await?).await?;
         }
         _ => bail!("it is of a kind that this version does not know"),
     }

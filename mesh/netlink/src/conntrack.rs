@@ -1,5 +1,7 @@
 //! Connections that the kernel tracks: those to a backend that is gone are cut.
 
+mod flow;
+
 use std::{net::IpAddr, path::Path};
 
 use covey_mesh::Protocol;

@@ -14,7 +14,7 @@ use covey_state::{
 };
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
-pub use self::network::{Carried, CarriedNetwork, Finding, Hop, NetworkPeer, PathRequest, Severity};
+pub use self::network::{Carried, CarriedNetwork, DataPlane, Finding, Hop, NetworkPeer, PathRequest, Severity};
 use crate::{
     failure::Failure,
     log::{LogLine, LogQuery},
@@ -77,6 +77,9 @@ pub trait Control: Send + Sync + 'static {
     /// Follows the way of a packet from a container of this node, step by step, and sends one to prove it.
     /// `NotFound`: there is no such container. A name that means nothing, or a way that ends, is the last hop.
     fn path(&self, request: PathRequest) -> BoxFuture<'_, Result<Vec<Hop>, Failure>>;
+
+    /// What this node counts of its networks. Resolves in bounded time.
+    fn data_plane(&self) -> BoxFuture<'_, DataPlane>;
 }
 
 /// Where this node stands.

@@ -8,6 +8,7 @@ mod exec;
 mod image;
 mod later;
 mod logs;
+mod metrics;
 mod network;
 mod node;
 mod service;
@@ -35,6 +36,7 @@ pub fn all(app: App) -> Router {
         exec::routes(),
         image::routes(),
         later::routes(),
+        metrics::routes(),
         network::routes(),
         node::routes(),
         service::routes(),

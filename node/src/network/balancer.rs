@@ -1,13 +1,20 @@
 //! The endpoints of one scope, and the kernel's tables that balance connections over them.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use anyhow::Result;
-use covey_mesh::{Frontend, Place, Program, Virtual, object::Change, plan};
+use covey_mesh::{Frontend, Place, Program, Protocol, Virtual, object::Change, plan};
 use covey_mesh_netlink::{Conntrack, Nft};
 use covey_state::Id;
 
-use super::rows::{Key, Moved, Rows};
+use super::{
+    fault::{self, Fault},
+    rows::{Key, Moved, Rows},
+};
 use crate::endpoint::{Endpoint, Scope};
 
 /// What is balanced in one network namespace.
@@ -132,8 +139,9 @@ impl Balancer {
     ///
     /// # Errors
     /// It could not be read.
-    pub fn examine(&mut self) -> Result<Vec<Change>> {
-        Ok(plan(&self.program, &self.nft.observe()?))
+    pub fn examine(&mut self) -> Result<Vec<Fault>> {
+        let observed = self.nft.observe()?;
+        Ok(fault::of_tables(&plan(&self.program, &observed), &observed))
     }
 
     /// What the kernel has behind a frontend.
@@ -142,5 +150,18 @@ impl Balancer {
     /// It could not be asked.
     pub fn lookup(&mut self, frontend: &Frontend) -> Result<Option<Virtual>> {
         Ok(self.nft.lookup(frontend)?)
+    }
+
+    /// Who answers a connection.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn answered_by(
+        &mut self,
+        protocol: Protocol,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Result<Option<SocketAddr>> {
+        Ok(self.conntrack.answered_by(protocol, from, to)?)
     }
 }

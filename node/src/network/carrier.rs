@@ -15,7 +15,7 @@ use covey_mesh::{
 };
 use covey_overlay::{
     network::{Attachment, Desired, Subnet, plan, plan_attachment, plan_endpoint, plan_peer},
-    object::{Change, LinkName},
+    object::{Change, LinkName, Observed},
 };
 use covey_overlay_netlink::{Router, namespace};
 use covey_state::{
@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use super::{
     balancer::Balancer,
     edge::mtu,
+    fault::{self, Fault},
     place::Place,
     rows::Key,
 };
@@ -317,11 +318,24 @@ impl Carrier {
     ///
     /// # Errors
     /// It could not be read.
-    pub fn examine(&mut self) -> Result<Vec<String>> {
-        let ways = plan(&self.desired, &self.router.observe()?);
-        let tables = self.balancer.examine()?;
-        let ways = ways.iter().map(|change| format!("{change:?}"));
-        Ok(ways.chain(tables.iter().map(|change| format!("{change:?}"))).collect())
+    pub fn examine(&mut self) -> Result<Vec<Fault>> {
+        let observed = self.observe()?;
+        let mut faults = fault::of_links(&plan(&self.desired, &observed), &observed);
+        faults.extend(self.balancer.examine()?);
+        Ok(faults)
+    }
+
+    /// The links and ways that its router has.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn observe(&mut self) -> Result<Observed> {
+        Ok(self.router.observe()?)
+    }
+
+    /// The namespace of its router.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Removes the router and all that is in it.

@@ -11,7 +11,7 @@ use covey_mesh::{Backend, Balance, Edge as Door, Frontend, Host, Member, Place a
 use covey_overlay::{
     block::{Block, Pair},
     edge::{self, Desired, Device, Veth, plan, plan_new},
-    object::{Change, LINK_PREFIX, LinkName},
+    object::{Change, LINK_PREFIX, LinkName, Observed},
     underlay::{OVERHEAD_V4, overhead},
 };
 use covey_overlay_netlink::{self as netlink, underlay};
@@ -24,6 +24,7 @@ use ipnet::IpNet;
 
 use super::{
     balancer::Balancer,
+    fault::{self, Fault},
     place::{Neighbour, Place, peers},
     reserve::{ReserveError, Reservations},
     rows::{Moved, addresses_of},
@@ -384,11 +385,30 @@ impl Edge {
     ///
     /// # Errors
     /// It could not be read.
-    pub fn examine(&mut self) -> Result<Vec<String>> {
-        let links = plan(&self.desired, &self.kernel.observe()?);
-        let tables = self.balancer.examine()?;
-        let links = links.iter().map(|change| format!("{change:?}"));
-        Ok(links.chain(tables.iter().map(|change| format!("{change:?}"))).collect())
+    pub fn examine(&mut self) -> Result<Vec<Fault>> {
+        let observed = self.observe()?;
+        let mut faults = fault::of_links(&plan(&self.desired, &observed), &observed);
+        faults.extend(self.balancer.examine()?);
+        Ok(faults)
+    }
+
+    /// The links and ways that the kernel has.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn observe(&mut self) -> Result<Observed> {
+        Ok(self.kernel.observe()?)
+    }
+
+    /// What joins this host to the others.
+    pub const fn device(&self) -> Option<&Device> {
+        self.desired.device.as_ref()
+    }
+
+    /// The veth of the container that has this address.
+    pub fn veth_of(&self, address: IpAddr) -> Option<&Veth> {
+        let has = |veth: &&Veth| [IpAddr::V4(veth.addresses.v4), IpAddr::V6(veth.addresses.v6)].contains(&address);
+        self.desired.veths.values().find(has)
     }
 }
 

@@ -36,8 +36,6 @@ use crate::{
     endpoint::{Endpoint, Scope},
 };
 
-/// The kernel is compared with what is wanted this often.
-pub const REPAIR_EVERY: Duration = Duration::from_secs(10);
 /// What was told before this daemon began counts for so long, unless it is told anew.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 /// What is told is written down this long after it has changed, for the next daemon.
@@ -81,8 +79,12 @@ pub struct Keeper {
     confirm_until: Instant,
     /// Kind of object → how many were not as they should be when looked at.
     pub drift: BTreeMap<&'static str, u64>,
+    /// How often something was mended.
+    pub repairs: u64,
     /// When what is told is to be written down.
     remember_at: Option<Instant>,
+    /// The kernel is compared with what is wanted this often.
+    repair_every: Duration,
     repair_at: Instant,
     /// Nothing is changed before all containers of before have been named.
     begun: bool,
@@ -93,7 +95,12 @@ impl Keeper {
     ///
     /// # Errors
     /// The kernel lets this process program neither links nor nf_tables.
-    pub fn open(exec_root: &Path, carried: watch::Sender<Carried>, runtime: Handle) -> Result<Self> {
+    pub fn open(
+        exec_root: &Path,
+        repair_every: Duration,
+        carried: watch::Sender<Carried>,
+        runtime: Handle,
+    ) -> Result<Self> {
         let folder = exec_root.join("netns");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let file = remembered::file(exec_root);
@@ -114,8 +121,10 @@ impl Keeper {
             unconfirmed: rows.into_iter().map(row).collect(),
             confirm_until: now + CONFIRM_WITHIN,
             drift: BTreeMap::new(),
+            repairs: 0,
             remember_at: None,
-            repair_at: now + REPAIR_EVERY,
+            repair_every,
+            repair_at: now + repair_every,
             begun: false,
         })
     }
@@ -177,6 +186,7 @@ impl Keeper {
                 self.join();
                 self.repair();
                 self.drift.clear();
+                self.repairs = 0;
             }
             Request::Settle(place, neighbours) => self.settle(place, neighbours),
             Request::Leave => self.leave(),
@@ -185,8 +195,14 @@ impl Keeper {
         }
     }
 
-    fn path(&self, container: &str) -> PathBuf {
+    /// The namespace of a container.
+    pub fn path(&self, container: &str) -> PathBuf {
         self.folder.join(container)
+    }
+
+    /// What a container of this host has of the networks.
+    pub fn wiring(&self, container: &str) -> Option<&Wiring> {
+        self.containers.get(container).map(|wired| &wired.wiring)
     }
 
     /// What gossip says.
@@ -562,7 +578,7 @@ impl Keeper {
             self.remember();
         }
         if self.repair_at <= now {
-            self.repair_at = now + REPAIR_EVERY;
+            self.repair_at = now + self.repair_every;
             if self.begun {
                 self.forget_unconfirmed(now);
                 self.repair();
@@ -601,10 +617,12 @@ impl Keeper {
     pub fn repair(&mut self) {
         let edge = self.edge.repair();
         let networks: Vec<_> = self.carriers.values_mut().map(Carrier::repair).collect();
+        let mut is_mended = false;
         for mended in std::iter::once(edge).chain(networks) {
             match mended {
                 Ok(objects) => {
                     if !objects.is_empty() {
+                        is_mended = true;
                         tracing::info!(?objects, "the kernel was not as it should be, and is again");
                     }
                     objects.into_iter().for_each(|object| *self.drift.entry(object).or_default() += 1);
@@ -612,6 +630,7 @@ impl Keeper {
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "a network could not be mended"),
             }
         }
+        self.repairs += u64::from(is_mended);
     }
 
     /// The daemon ends. Containers that run on keep what they have; without any, nothing is left in the kernel.

@@ -1,6 +1,6 @@
 //! What a node knows of the cluster's networks by itself, and what it finds when it examines them.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use covey_state::{
     Id,
@@ -101,4 +101,19 @@ pub struct Hop {
     pub decision: String,
     /// Packets that were counted there before a marked one passed, and after; `None`: nobody counts there.
     pub packets: Option<(u64, u64)>,
+}
+
+/// What a node counts of its networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataPlane {
+    /// Kind of kernel object → how many were found otherwise than wanted, since the daemon began.
+    pub drift: BTreeMap<&'static str, u64>,
+    /// How often something was mended, since the daemon began.
+    pub repairs: u64,
+    /// Networks that it carries now, those of this host alone included.
+    pub networks: usize,
+    /// Endpoints that it knows in them now.
+    pub endpoints: usize,
+    /// Published ports that do not answer on it now, because somebody else has them.
+    pub refused_ports: usize,
 }

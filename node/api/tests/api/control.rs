@@ -13,7 +13,7 @@ use bytes::Bytes;
 use covey_api::{
     Control, Failure,
     control::{
-        Carried, CarriedNetwork, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens, Liveness,
+        Carried, CarriedNetwork, DataPlane, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens, Liveness,
         LocalState, LogsOf, Membership, NetworkPeer, NodeState, PathRequest, Rotate, Severity, StoreChange,
         TaskLine, View,
     },
@@ -320,6 +320,10 @@ impl Control for FakeControl {
             })
             .collect();
         now(Ok(stream::iter(lines).boxed()))
+    }
+
+    fn data_plane(&self) -> BoxFuture<'_, DataPlane> {
+        now(DataPlane { drift: [("route", 1)].into(), repairs: 1, ..DataPlane::default() })
     }
 
     fn changes(&self) -> BoxStream<'static, StoreChange> {

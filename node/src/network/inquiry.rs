@@ -1,0 +1,123 @@
+//! What hosts ask each other about their networks, when somebody examines them: any member may.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use covey_gossip_quic::{read_frame, write_frame};
+use covey_overlay_netlink::underlay;
+use covey_state::Id;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
+
+use super::{
+    Networks,
+    keeper::Keeper,
+    path,
+    report::{self, Report, Row},
+};
+use crate::{
+    endpoint::Scope,
+    member::Member,
+    protocol::{Answer, MESSAGE_MAX, Peer, kind},
+};
+
+/// How long a host may take to answer: it probes all others meanwhile.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// One question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Inquiry {
+    /// How its networks are: answered by a [`Report`].
+    Report,
+    /// What it takes to be the endpoints of this host: answered by its [`Row`]s.
+    Rows(Scope, Id),
+    /// What has gone to the container with this address: answered by [`Passed`], or by nothing where it has none.
+    Passed(Scope, IpAddr),
+}
+
+/// Packets that went to a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// Its id.
+    pub container: String,
+    /// The host's end of its link.
+    pub link: String,
+    /// So many, since the link was made.
+    pub packets: u64,
+}
+
+/// Answers another host.
+///
+/// # Errors
+/// This node's networks have ended.
+pub async fn answer(networks: &Networks, inquiry: Inquiry) -> Result<Vec<u8>> {
+    Ok(match inquiry {
+        Inquiry::Report => encode(report(networks).await)?,
+        Inquiry::Rows(scope, owner) => encode(rows(networks, scope, owner).await)?,
+        Inquiry::Passed(scope, address) => encode(passed(networks, scope, address).await)?,
+    })
+}
+
+fn encode<T: Serialize>(answer: Result<T>) -> Result<Vec<u8>> {
+    let answer: Answer<T> = answer.map_err(|error| format!("{error:#}"));
+    Ok(covey_wire::encode(&answer)?)
+}
+
+/// How this host's networks are.
+///
+/// # Errors
+/// This node's networks have ended.
+pub async fn report(networks: &Networks) -> Result<Report> {
+    let (report, probes) = look(networks, report::examine).await?;
+    Ok(tokio::task::spawn_blocking(move || report.with_surroundings(probes)).await?)
+}
+
+/// What this host takes to be the endpoints of another.
+///
+/// # Errors
+/// This node's networks have ended.
+pub async fn rows(networks: &Networks, scope: Scope, owner: Id) -> Result<Vec<Row>> {
+    look(networks, move |keeper| report::rows(keeper, scope, owner)).await
+}
+
+/// What has gone to a container of this host.
+///
+/// # Errors
+/// The kernel could not be asked, or this node's networks have ended.
+pub async fn passed(networks: &Networks, scope: Scope, address: IpAddr) -> Result<Option<Passed>> {
+    look(networks, move |keeper| {
+        let Some((container, namespace, link)) = path::link_to(keeper, scope, address) else {
+            return Ok(None);
+        };
+        let counters = underlay::link_counters(namespace.as_deref(), link.as_str())?;
+        Ok(Some(Passed { container, link: link.to_string(), packets: counters.tx_packets }))
+    })
+    .await?
+}
+
+/// Asks this node's keeper.
+///
+/// # Errors
+/// It has ended.
+pub async fn look<T: Send + 'static>(
+    networks: &Networks,
+    question: impl FnOnce(&mut Keeper) -> T + Send + 'static,
+) -> Result<T> {
+    networks.look(question).await.context(super::ENDED)
+}
+
+/// Asks another host.
+///
+/// # Errors
+/// It does not answer in time, or says why it has no answer.
+pub async fn ask<T: DeserializeOwned>(member: &Arc<Member>, peer: &Peer, inquiry: &Inquiry) -> Result<T> {
+    let exchange = async {
+        let (mut send, mut recv) = member.endpoint.open(peer.id, peer.address, kind::EXAMINE).await?;
+        write_frame(&mut send, &covey_wire::encode(inquiry)?).await?;
+        send.finish()?;
+        let answer = read_frame(&mut recv, MESSAGE_MAX).await?;
+        let answer: Answer<T> = covey_wire::decode::<_, MESSAGE_MAX>(&answer)?;
+        answer.map_err(anyhow::Error::msg)
+    };
+    timeout(ANSWER_MAX, exchange).await.map_err(|_| anyhow::anyhow!("no answer within {ANSWER_MAX:?}"))?
+}

@@ -9,11 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use covey_gossip::{Liveness, MemberEvent, Topic};
+use covey_gossip::{Liveness, MemberEvent, Rights, Topic};
 use world::{MS, SECOND, World, id, with_seeds};
 
 /// Nodes of the cluster where it is cheap enough to wait for, and where it is not.
-const SOME: usize = 120;
+const SOME: usize = 80;
 const MANY: usize = 1000;
 /// Nodes that have endpoints of the topic that all subscribe to.
 const OWNERS: usize = 20;
@@ -44,6 +44,7 @@ fn networks(count: usize) -> Vec<Network> {
 /// A cluster in which everybody knows who subscribes to what.
 fn subscribed(test: &'static str, seed: u64, count: usize, networks: &[Network]) -> World {
     let mut world = World::grown(test, seed, count);
+    world.rights = Rights::All;
     (0..count).for_each(|node| world.introduce(node));
     for network in networks {
         for node in &network.nodes {
@@ -227,6 +228,7 @@ fn rows_are_suspended_with_their_owner_and_come_back_with_it() {
 fn one_host_may_have_hundreds_of_networks_and_a_thousand_endpoints() {
     with_seeds("one_host_may_have_hundreds_of_networks_and_a_thousand_endpoints", 0..1, |seed, test| {
         let mut world = World::grown(test, seed, 6);
+        world.rights = Rights::All;
         (0..6).for_each(|node| world.introduce(node));
         let many: Vec<Topic> =
             (0..500).map(|at| topic(&format!("net.0000000000000000000000{at:03}"))).collect();

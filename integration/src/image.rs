@@ -1,7 +1,7 @@
-//! The image that test containers are made of: Debian's static busybox, which stands for `alpine`.
+//! The image that test containers are made of: Debian's static busybox, which stands for `alpine`, with `witness` in it.
 
 use std::{
-    fs,
+    env, fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
@@ -9,8 +9,10 @@ use std::{
 use crate::reply::{PATIENCE, run};
 
 /// Commands that containers of the tests use.
-const APPLETS: &[&str] =
-    &["sh", "ping", "sleep", "echo", "cat", "date", "hostname", "true", "false", "wget", "httpd"];
+const APPLETS: &[&str] = &[
+    "sh", "ping", "sleep", "echo", "cat", "date", "hostname", "true", "false", "wget", "httpd", "ip",
+    "nslookup", "nc",
+];
 
 /// The image in two forms, in a directory that somebody else owns.
 pub struct Image {
@@ -22,6 +24,18 @@ impl Image {
     /// As an OCI layout: what `skopeo` calls `oci:…`.
     pub fn layout(&self) -> String {
         format!("oci:{}:latest", self.layout.display())
+    }
+
+    /// The same with this command, as an OCI layout.
+    ///
+    /// # Panics
+    /// When umoci is missing.
+    pub fn with_command(&self, tag: &str, command: &[&str]) -> String {
+        let latest = format!("{}:latest", self.layout.display());
+        let mut args = vec!["config", "--image", &latest, "--tag", tag];
+        args.extend(command.iter().flat_map(|word| ["--config.cmd", word]));
+        run("umoci", &args, &[], PATIENCE).ok();
+        format!("oci:{}:{tag}", self.layout.display())
     }
 
     /// As `docker save` writes it, named `alpine:latest`.
@@ -41,6 +55,9 @@ impl Image {
         for applet in APPLETS {
             symlink("busybox", root.join("bin").join(applet)).expect("a link");
         }
+        add_witness(&root);
+        // The last in order: umoci forgets to fill up the block of a file that ends its archive.
+        fs::create_dir_all(root.join("tmp")).expect("a directory");
         let tagged = format!("{}:latest", layout.display());
         let (layout_text, root_text) = (text(&layout), text(&root));
         for (program, args) in [
@@ -76,6 +93,21 @@ impl Image {
             run(program, args, &[], PATIENCE).ok();
         }
         Self { layout, archive }
+    }
+}
+
+/// The program `witness`, which cargo has built beside this one, and the libraries that it asks for.
+fn add_witness(root: &Path) {
+    let own = env::current_exe().expect("this program has a path");
+    let program = own.ancestors().nth(2).expect("it lies in cargo's directory").join("witness");
+    let target = root.join("bin/witness");
+    run("strip", &["-o", text(&target), text(&program)], &[], PATIENCE).ok();
+    for word in run("ldd", &[text(&program)], &[], PATIENCE).ok().split_whitespace() {
+        if let Some(below) = word.strip_prefix('/') {
+            let target = root.join(below);
+            fs::create_dir_all(target.parent().unwrap_or(root)).expect("a directory");
+            fs::copy(word, target).expect("the library is there");
+        }
     }
 }
 

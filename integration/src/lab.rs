@@ -154,6 +154,17 @@ impl Lab {
         self.covey(host, &["load", "-q", "-i", archive]).ok();
     }
 
+    /// Puts an image that runs `command` into the lab's registry.
+    ///
+    /// # Panics
+    /// When the registry does not take it.
+    pub fn push(&self, name: &str, command: &[&str]) {
+        let layout = self.image.with_command(&name.replace('/', "-"), command);
+        let target = format!("docker://{REGISTRY}/{name}:latest");
+        let copy = ["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", &layout];
+        self.script(&[&["exec", "hub"], &copy[..], &[&target]].concat()).ok();
+    }
+
     /// Starts a registry at [`REGISTRY`] that has the image as `alpine:latest`.
     ///
     /// # Panics

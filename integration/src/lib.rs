@@ -5,10 +5,12 @@
 )]
 #![allow(clippy::disallowed_types, reason = "door: labs are counted across the threads of a test program")]
 
+pub mod dns;
 pub mod image;
 pub mod lab;
 pub mod reply;
 pub mod residue;
+pub mod space;
 pub mod wait;
 
 use std::{

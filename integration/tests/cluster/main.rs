@@ -3,6 +3,7 @@
 mod bad_input;
 mod clock;
 mod first_service;
+mod ingress;
 mod loss;
 mod members;
 mod residue;

@@ -98,7 +98,9 @@ impl Flow {
 
     fn wait(&self, time: Duration) -> Outcome {
         let wanted = match (self.protocol, &self.outcome) {
-            (Protocol::Udp, _) | (_, Outcome::Answered) => PollFlags::POLLIN,
+            (Protocol::Udp, _) => PollFlags::POLLIN,
+            // Until the other end has said all it had to say.
+            (_, Outcome::Answered) => PollFlags::POLLHUP,
             _ => PollFlags::POLLOUT,
         };
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);

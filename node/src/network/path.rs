@@ -85,11 +85,10 @@ pub async fn follow(
     let there = There { scope, backend: backend.unwrap_or(to), nodes, member };
     let before = there.count(&mut steps).await;
     let answer = Step::new("answer", answer(&flow.outcome));
-    let moved = backend.is_some_and(|_| flow.send_more());
-    if let Some(backend) = backend.filter(|_| !moved) {
+    if backend.is_none() || !flow.send_more() {
         // A connection that nobody took says nothing more: another one goes straight to where it was led.
-        let inside = start.namespace;
-        spawn_blocking(move || Flow::open(&inside, protocol, backend)).await??;
+        let (inside, to) = (start.namespace, there.backend);
+        spawn_blocking(move || Flow::open(&inside, protocol, to)).await??;
     }
     let after = there.count(&mut steps).await;
     let packets = before.into_iter().zip(after).map(|(before, after)| before.zip(after));

@@ -112,7 +112,7 @@ pub fn examine(keeper: &mut Keeper) -> (Report, Option<Probes>) {
     let mut seen = kernel(before, after);
     let drift = keeper.drift.iter();
     seen.extend(drift.map(|(kind, count)| {
-        let text = format!("not as wanted {count} times since the daemon began, and mended");
+        let text = format!("{count} mended since the daemon began");
         Seen::of_host(format!("drift of {kind}"), State::Repaired, text)
     }));
     let refused = keeper.edge.refused.iter();

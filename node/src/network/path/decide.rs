@@ -232,22 +232,27 @@ fn balance(
     if behind.backends.is_empty() {
         return Ok(None);
     }
-    let chosen = balancer.answered_by(protocol, from, to)?;
-    match chosen {
-        Some(backend) if backend != to => {
-            let name = balancer.rows.iter().find(|(_, row)| row.addresses.contains(&backend.ip()));
-            let name = name.and_then(|(_, row)| row.names.first().cloned()).unwrap_or_default();
-            steps.push(Step::new(
-                "backend",
-                format!("{backend} {name} has the connection from {from}").replace("  ", " "),
-            ));
-        }
-        _ => steps.push(Step::new(
+    let chosen = balancer.answered_by(protocol, from, to)?.filter(|backend| *backend != to);
+    let first =
+        behind.backends.first().map(|first| SocketAddr::new(first.address, first.port.unwrap_or(to.port())));
+    let backend = chosen.or(first);
+    let name = |address: IpAddr| {
+        let row = balancer.rows.iter().find(|(_, row)| row.addresses.contains(&address));
+        row.and_then(|(_, row)| row.names.first()).map_or_else(String::new, |name| format!(", {name},"))
+    };
+    steps.extend(backend.map(|backend| {
+        let name = name(backend.ip());
+        Step::new(
             "backend",
-            format!("the way ends: the kernel led the connection from {from} nowhere"),
-        )),
-    }
-    Ok(chosen.filter(|backend| *backend != to))
+            match chosen {
+                Some(_) => format!("{backend}{name} has the connection from {from}"),
+                None => format!(
+                    "the kernel keeps no trace of a refused connection: {backend}{name} is tried alone"
+                ),
+            },
+        )
+    }));
+    Ok(backend)
 }
 
 fn balancer(keeper: &mut Keeper, scope: Scope) -> Option<&mut Balancer> {

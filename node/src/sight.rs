@@ -17,7 +17,7 @@ pub struct News {
     pub tasks: BTreeSet<Id>,
     /// Nodes that came or went.
     pub nodes: BTreeSet<Id>,
-    /// Nodes to which a kept connection was lost.
+    /// Nodes to which a kept connection was lost, or whose daemon is another one than before.
     pub lost: BTreeSet<Id>,
 }
 
@@ -32,6 +32,8 @@ struct Heard {
     /// Rows by task, then by who wrote them: only the task's own node is believed.
     tasks: BTreeMap<Id, BTreeMap<Id, TaskStatus>>,
     nodes: BTreeMap<Id, (Liveness, Stamp)>,
+    /// Under which incarnation each node is alive.
+    incarnations: BTreeMap<Id, u64>,
     news: News,
 }
 
@@ -53,8 +55,16 @@ impl Sight {
             MemberEvent::Left { id, .. } => (id, Liveness::Left),
         };
         let mut heard = self.heard();
+        if let MemberEvent::Up { incarnation, .. } = event
+            && heard.incarnations.insert(id, incarnation).is_some_and(|before| before != incarnation)
+        {
+            // It may have come back so quickly that nothing else shows it: it knows nothing of what it was told.
+            heard.news.lost.insert(id);
+        }
         if heard.nodes.insert(id, (liveness, now)).is_none_or(|(before, _)| before != liveness) {
             heard.news.nodes.insert(id);
+        }
+        if !heard.news.is_empty() {
             drop(heard);
             self.0.1.notify_one();
         }
@@ -120,5 +130,27 @@ impl Sight {
     /// All nodes ever heard of.
     pub fn nodes(&self) -> BTreeMap<Id, (Liveness, Stamp)> {
         self.heard().nodes.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_that_is_back_before_anybody_misses_it_is_news() {
+        let sight = Sight::default();
+        let up = |incarnation| MemberEvent::Up {
+            id: Id::new(1),
+            address: ([127, 0, 0, 1], 1).into(),
+            incarnation,
+        };
+        sight.handle_member(Stamp(1), up(4));
+        let news = sight.news().await;
+        assert_eq!((news.nodes, news.lost), ([Id::new(1)].into(), [].into()));
+        sight.handle_member(Stamp(2), up(4));
+        sight.handle_member(Stamp(3), up(5));
+        let news = sight.news().await;
+        assert_eq!((news.nodes, news.lost), ([].into(), [Id::new(1)].into()));
     }
 }

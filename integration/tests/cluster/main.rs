@@ -6,5 +6,6 @@ mod first_service;
 mod ingress;
 mod loss;
 mod members;
+mod networks_plain;
 mod residue;
 mod timing;

@@ -53,7 +53,10 @@ fn chains_of_others_that_drop_what_is_forwarded_are_found() {
     let Some(lab) = Lab::new().filter(Lab::has_nft) else { return };
     let found = || {
         let drops = lab.inside("host", || forward_drops().map_err(io::Error::other)).unwrap();
-        drops.into_iter().map(|drop| format!("{} {} {}", drop.family, drop.table, drop.chain)).collect::<Vec<_>>()
+        drops
+            .into_iter()
+            .map(|drop| format!("{} {} {}", drop.family, drop.table, drop.chain))
+            .collect::<Vec<_>>()
     };
     assert_eq!(found(), [""; 0]);
     let chain = |family: &str, table: &str, hook: &str, policy: &str| {

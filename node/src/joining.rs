@@ -36,6 +36,8 @@ use crate::{
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long all of them may take together.
 const ALL_MAX: Duration = Duration::from_secs(12);
+/// Nobody who removes a container waits longer for its places to be given back.
+const GIVE_BACK_WAIT: Duration = Duration::from_secs(3);
 /// Places that are given back with one request.
 const GIVE_BACK_MAX: usize = 256;
 
@@ -202,7 +204,7 @@ impl Places {
         self.pending().insert(id);
         let mut taken = Taken { places: self.clone(), id, place: None, kept: false };
         let wish = Wish::Take { id, network, container: container.to_owned(), address };
-        taken.place = Some(ask(&*member, wish).await??);
+        taken.place = Some(ask(&member, wish).await??);
         Ok(taken)
     }
 
@@ -216,8 +218,12 @@ impl Places {
         if places.is_empty() {
             return;
         }
-        let given = async { Ok::<(), Failure>(give_back_all(&*self.member()?, &places).await?) };
-        if let Err(failure) = given.await {
+        let given = async {
+            let member = self.member()?;
+            give_back_all(&member, &places).await
+        };
+        let late = |_| Err(Failure::unavailable("no manager of the swarm answered in time"));
+        if let Err(failure) = timeout(GIVE_BACK_WAIT, given).await.unwrap_or_else(late) {
             tracing::warn!(%failure, "a container's place in a network is given back later");
             self.doubt.notify_one();
         }
@@ -319,4 +325,31 @@ async fn ask_one<T: DeserializeOwned>(
     send.finish()?;
     let bytes = read_frame(&mut recv, MESSAGE_MAX).await.context("no answer")?;
     Ok(covey_wire::decode::<_, MESSAGE_MAX>(&bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use covey_api::FailureKind;
+
+    use super::*;
+
+    /// Whoever asks by way of a manager is told the same as on one.
+    #[test]
+    fn what_the_store_refuses_keeps_its_kind_on_the_way() {
+        let not_attachable =
+            Denial::Refused(Refusal::Denied("network n is not manually attachable".to_owned()));
+        let taken = Denial::Refused(Refusal::Invalid("address 10.0.0.2 is already in use".to_owned()));
+        let missing = Denial::Refused(Refusal::NotFound { kind: "network".to_owned(), id: Id::new(1) });
+        for (denial, kind) in [
+            (not_attachable, FailureKind::Forbidden),
+            (taken, FailureKind::Forbidden),
+            (missing, FailureKind::NotFound),
+            (Denial::Unavailable("no leader".to_owned()), FailureKind::Unavailable),
+            (ProposeError::NoLeader.into(), FailureKind::Unavailable),
+        ] {
+            let bytes = covey_wire::encode(&Err::<Place, _>(denial)).unwrap();
+            let read: Result<Place, Denial> = covey_wire::decode::<_, MESSAGE_MAX>(&bytes).unwrap();
+            assert_eq!(Failure::from(read.unwrap_err()).kind, kind);
+        }
+    }
 }

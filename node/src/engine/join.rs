@@ -327,3 +327,55 @@ fn check_apart(networks: &[Attached], network: &NetworkConfig) -> Result<(), Fai
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use covey_state::network::Subnet;
+
+    use super::*;
+
+    fn attached(id: u128, net: &str, internal: bool) -> Attached {
+        let net: IpNet = net.parse().unwrap();
+        let subnets = vec![Subnet { net, gateway: net.network(), range: None, vni: None }];
+        let name = format!("n{id}");
+        let network = NetworkConfig { id: Id::new(id), name, internal, mtu: None, subnets };
+        Attached { network: Arc::new(network), addresses: Vec::new(), aliases: Vec::new(), attachment: None }
+    }
+
+    /// NET-24
+    #[test]
+    fn a_way_out_is_there_where_something_asks_for_one() {
+        for (bridge, internal, edge) in [
+            (false, vec![], false),
+            (true, vec![true], true),
+            (false, vec![true, false], true),
+            (false, vec![true], false),
+        ] {
+            let networks = internal.iter().map(|internal| attached(1, "10.0.0.0/24", *internal)).collect();
+            let mut wiring = Wiring { bridge, networks, ..Wiring::default() };
+            settle(&mut wiring);
+            assert_eq!(wiring.edge, edge, "{bridge} {internal:?}");
+        }
+    }
+
+    #[test]
+    fn a_container_is_in_the_networks_that_it_has_a_place_in() {
+        let wiring = Wiring { networks: vec![attached(7, "10.0.0.0/24", false)], ..Wiring::default() };
+        assert!(is_in(&wiring, &NetworkRef::Local(local::to_text(Id::new(7)))));
+        assert!(is_in(&wiring, &NetworkRef::Cluster(Id::new(7))));
+        assert!(!is_in(&wiring, &NetworkRef::Local(Id::new(7).to_string())));
+        assert!(!is_in(&wiring, &NetworkRef::Bridge));
+    }
+
+    /// NET-14
+    #[test]
+    fn networks_with_addresses_in_common_do_not_meet_in_a_container() {
+        let has = [attached(1, "10.0.0.0/24", false), attached(2, "10.1.0.0/16", false)];
+        assert_eq!(check_apart(&has, &attached(3, "10.0.1.0/24", false).network), Ok(()));
+        let failure = check_apart(&has, &attached(3, "10.1.9.0/24", false).network).unwrap_err();
+        let said = "networks n2 and n3 have addresses in common: a container can be in one of them only";
+        assert_eq!(failure, Failure::forbidden(said));
+    }
+}

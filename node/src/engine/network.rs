@@ -37,7 +37,8 @@ pub(super) fn endpoints(container: &Container) -> Vec<Endpoint> {
     }
     let running = container.state == ContainerState::Running;
     let networks = &container.wiring.networks;
-    let mut endpoints: Vec<Endpoint> = networks.iter().map(|attached| of_network(attached, running)).collect();
+    let mut endpoints: Vec<Endpoint> =
+        networks.iter().map(|attached| of_network(attached, running)).collect();
     if container.wiring.edge {
         let taken = |address: &&IpAddr| networks.iter().any(|attached| attached.addresses.contains(address));
         let own = container.addresses.iter().filter(|address| !taken(address));
@@ -60,7 +61,11 @@ fn of_network(attached: &Attached, running: bool) -> Endpoint {
     let overlay = network.subnets.iter().any(|subnet| subnet.vni.is_some());
     let with_prefix = |address: &IpAddr| IpNet::new(*address, subnet(address)?.net.prefix_len()).ok();
     Endpoint {
-        network: if overlay { NetworkRef::Cluster(network.id) } else { NetworkRef::Local(local::to_text(network.id)) },
+        network: if overlay {
+            NetworkRef::Cluster(network.id)
+        } else {
+            NetworkRef::Local(local::to_text(network.id))
+        },
         name: network.name.clone(),
         addresses: addresses.iter().filter(|_| running).filter_map(with_prefix).collect(),
         gateway: addresses.first().and_then(subnet).map(|subnet| subnet.gateway),
@@ -87,4 +92,20 @@ pub(super) fn exposed(container: &Container) -> Vec<ExposedPort> {
 fn of_text(text: &str) -> Option<ExposedPort> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     Some(ExposedPort { port: port.parse().ok().filter(|port| *port != 0)?, protocol: protocol.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use covey_state::network::Protocol;
+
+    use super::*;
+
+    #[test]
+    fn ports_of_images_are_read_as_they_are_written() {
+        assert_eq!(of_text("80"), Some(ExposedPort { port: 80, protocol: Protocol::Tcp }));
+        assert_eq!(of_text("53/udp"), Some(ExposedPort { port: 53, protocol: Protocol::Udp }));
+        for text in ["", "0", "65536", "80/icmp", "80-90/tcp"] {
+            assert_eq!(of_text(text), None, "{text}");
+        }
+    }
 }

@@ -59,7 +59,7 @@ fn subnets_are_the_next_that_nobody_has() {
     assert_eq!(overlap(&mut networks, &["10.0.0.0/8"]), said);
     assert!(overlap(&mut networks, &["172.19.7.128/25"]).ends_with("of this host"));
     assert!(overlap(&mut networks, &["10.6.0.0/24", "10.6.0.0/25"]).ends_with("of the same network"));
-    assert_eq!(overlap(&mut networks, &["10.5.0.0/25"]).contains("network d"), true);
+    assert!(overlap(&mut networks, &["10.5.0.0/25"]).contains("network d"));
     assert_eq!(made(&mut networks, 9, spec("a", &[])).unwrap_err(), "network with name a already exists");
     // What was refused took nothing.
     assert_eq!(networks.iter().count(), 4);

@@ -1,5 +1,5 @@
 //! What a client of a network sees, of `echo` at its other end:
-//! `probe rtt|connect|bulk ADDRESS[:PORT] SECONDS | retry ADDRESS[:PORT] | name NAME`.
+//! `probe rtt|connect|bulk|retry ADDRESS[:PORT] | name NAME`.
 #![allow(clippy::disallowed_methods, reason = "door: a program of its own, one thread a connection")]
 
 use std::{
@@ -18,6 +18,8 @@ const SINK: u16 = 7002;
 /// Who names are asked of in a container.
 const RESOLVER: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 0, 0, 11), 53);
 
+/// How long it measures.
+const LIMIT: Duration = Duration::from_secs(1);
 /// Connections at a time of `connect`.
 const AT_ONCE: usize = 16;
 /// Between two attempts of `retry` and `name`.
@@ -36,20 +38,14 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 fn main() -> Outcome<()> {
     let words: Vec<String> = env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["rtt", to, seconds] => println!("{:.2}", rtt(&address(to, ECHO)?, limit(seconds)?)?),
-        ["connect", to, seconds] => println!("{:.0}", connect(&address(to, ONCE)?, limit(seconds)?)?),
-        ["bulk", to, seconds] => println!("{:.3}", bulk(&address(to, SINK)?, limit(seconds)?)?),
+        ["rtt", to] => println!("{:.2}", rtt(&address(to, ECHO)?)?),
+        ["connect", to] => println!("{:.0}", connect(&address(to, ONCE)?)?),
+        ["bulk", to] => println!("{:.3}", bulk(&address(to, SINK)?)?),
         ["retry", to] => retry(&address(to, ONCE)?)?,
         ["name", name] => println!("{:.6}", named(name)?),
-        _ => {
-            return Err("usage: probe rtt|connect|bulk ADDRESS SECONDS | retry ADDRESS | name NAME".into());
-        }
+        _ => return Err("usage: probe rtt|connect|bulk|retry ADDRESS[:PORT] | name NAME".into()),
     }
     Ok(())
-}
-
-fn limit(seconds: &str) -> Outcome<Duration> {
-    Ok(Duration::try_from_secs_f64(seconds.parse()?)?)
 }
 
 /// ADDRESS, or ADDRESS:PORT where another port leads there.
@@ -69,11 +65,11 @@ fn ask(to: &SocketAddr, patience: Duration) -> io::Result<String> {
 }
 
 /// The median of round trips of 64 bytes on one connection, in microseconds.
-fn rtt(to: &SocketAddr, limit: Duration) -> io::Result<f64> {
+fn rtt(to: &SocketAddr) -> io::Result<f64> {
     let mut stream = TcpStream::connect(to)?;
     stream.set_nodelay(true)?;
     let (mut took, begun, mut buffer) = (Vec::new(), Instant::now(), [0; 64]);
-    while begun.elapsed() < limit {
+    while begun.elapsed() < LIMIT {
         let sent = Instant::now();
         stream.write_all(&buffer)?;
         stream.read_exact(&mut buffer)?;
@@ -84,11 +80,11 @@ fn rtt(to: &SocketAddr, limit: Duration) -> io::Result<f64> {
 }
 
 /// New connections a second, each with a request and its answer.
-fn connect(to: &SocketAddr, limit: Duration) -> io::Result<f64> {
+fn connect(to: &SocketAddr) -> io::Result<f64> {
     let begun = Instant::now();
     let count = || {
         let mut count = 0_u32;
-        while begun.elapsed() < limit {
+        while begun.elapsed() < LIMIT {
             ask(to, PATIENCE)?;
             count += 1;
         }
@@ -96,19 +92,17 @@ fn connect(to: &SocketAddr, limit: Duration) -> io::Result<f64> {
     };
     thread::scope(|scope| {
         let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(count)).collect();
-        let mut sum = 0;
-        for thread in threads {
-            sum += thread.join().map_err(|_| io::Error::other("a thread panicked"))??;
-        }
-        Ok(f64::from(sum) / begun.elapsed().as_secs_f64())
+        let counts =
+            threads.into_iter().map(|thread| thread.join().map_err(|_| io::Error::other("a panic"))?);
+        Ok(f64::from(counts.sum::<io::Result<u32>>()?) / begun.elapsed().as_secs_f64())
     })
 }
 
 /// Gigabits a second that arrive over one connection.
-fn bulk(to: &SocketAddr, limit: Duration) -> io::Result<f64> {
+fn bulk(to: &SocketAddr) -> io::Result<f64> {
     let mut stream = TcpStream::connect(to)?;
     let (chunk, begun, mut sum) = (vec![0; CHUNK_BYTES], Instant::now(), [0; 8]);
-    while begun.elapsed() < limit {
+    while begun.elapsed() < LIMIT {
         stream.write_all(&chunk)?;
     }
     stream.shutdown(Shutdown::Write)?;
@@ -121,8 +115,7 @@ fn clock() -> Outcome<f64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
 }
 
-/// Asks again and again, for ever; says of each failure when it was noticed, and what it was. The first answer says who it is
-/// taken for.
+/// Asks for ever: whom it is taken for, then of each failure when it was noticed, and what it was.
 fn retry(to: &SocketAddr) -> Outcome<()> {
     println!("{}", ask(to, PATIENCE)?);
     loop {

@@ -2,7 +2,6 @@
 import ctypes, os, re, select, signal, socket, statistics, subprocess, time
 from cluster import IMAGE, PAYLOAD, POLL, ROOT, Cluster, image, wait
 
-SECONDS = "1"           # of one measurement of a path
 OUTSIDE = "10.77.0.100" # who bench.d/bare puts outside
 PLAIN, PLAIN_VXLAN = "10.77.0.102", "10.99.0.2"
 PORTS = (7000, 7001, 7002)  # of examples/src/echo.rs
@@ -43,7 +42,7 @@ class Net:
     def up(self, compared):
         """With `compared` also what there is to compare with."""
         cluster = self.cluster
-        data = image(self.probe, self.echo)
+        data = image(self.echo)
         for host in cluster.hosts.values():
             host["api"].ask("POST", "/images/create?fromSrc=-&repo=busybox&tag=latest", data, "application/x-tar")
         self.network = cluster.api.post("/networks/create", {
@@ -99,7 +98,8 @@ class Net:
 
     def asking(self, place, *words):
         """The same, still running."""
-        return subprocess.Popen(["nsenter", "--net=" + place, self.probe, *words], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(["nsenter", "--net=" + place, self.probe, *words], stdout=subprocess.PIPE,
+                                stderr=subprocess.DEVNULL, text=True)
 
     def first_line(self, place, target):
         with self.asking(place, "retry", target) as process:
@@ -176,7 +176,7 @@ class Net:
         results = [None] * len(measured)
         for n in range(len(measured)):
             n = (n + self.turn) % len(measured)
-            results[n] = self.ask(measured[n][0], *measured[n][1:], SECONDS)
+            results[n] = self.ask(measured[n][0], *measured[n][1:])
         return results
 
 

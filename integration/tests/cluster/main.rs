@@ -6,6 +6,7 @@ mod first_service;
 mod ingress;
 mod loss;
 mod members;
+mod net_doctor;
 mod networks_plain;
 mod residue;
 mod timing;

@@ -63,7 +63,7 @@ covey service rm web >/dev/null || fail "service rm"
 soon "no groups are left" sh -c "! ls -d $groups/*/"
 soon "no mounts are left" sh -c "! grep overlay /proc/mounts"
 soon "no processes are left" sh -c '[ "$(pidof covey | wc -w)" = 1 ]'
-is "links" "lo eth0" "$(ls /sys/class/net | sort -r | tr '\n' ' ' | sed 's/ $//')"
+is "links" "lo eth0 cvx4096" "$(ls /sys/class/net | sort -r | tr '\n' ' ' | sed 's/ $//')"
 
 # In a container the topmost group is not the kernel's own, and holds processes.
 kill "$(cat /run/pid)"

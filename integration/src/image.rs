@@ -96,10 +96,18 @@ impl Image {
     }
 }
 
-/// The program `witness`, which cargo has built beside this one, and the libraries that it asks for.
-fn add_witness(root: &Path) {
+/// The program `witness`, which cargo has built beside this one.
+///
+/// # Panics
+/// When this program does not lie in cargo's directory.
+pub fn witness() -> PathBuf {
     let own = env::current_exe().expect("this program has a path");
-    let program = own.ancestors().nth(2).expect("it lies in cargo's directory").join("witness");
+    own.ancestors().nth(2).expect("it lies in cargo's directory").join("witness")
+}
+
+/// Adds it with the libraries that it asks for.
+fn add_witness(root: &Path) {
+    let program = witness();
     let target = root.join("bin/witness");
     run("strip", &["-o", text(&target), text(&program)], &[], PATIENCE).ok();
     for word in run("ldd", &[text(&program)], &[], PATIENCE).ok().split_whitespace() {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    image::Image,
+    image::{self, Image},
     reply::{PATIENCE, Reply, run},
     wait, workspace,
 };
@@ -46,7 +46,7 @@ pub struct Lab {
     hosts: Vec<String>,
     image: Image,
     home: TempDir,
-    registry: Option<Child>,
+    servers: Vec<Child>,
     _places: Places,
 }
 
@@ -76,7 +76,7 @@ impl Lab {
         let home = tempfile::tempdir().expect("a temporary directory");
         let image = Image::make(home.path());
         let mut lab =
-            Self { name: fresh_name(), hosts: Vec::new(), image, home, registry: None, _places: places };
+            Self { name: fresh_name(), hosts: Vec::new(), image, home, servers: Vec::new(), _places: places };
         let (managers, workers) = (wanted.managers.to_string(), wanted.workers.to_string());
         let mut args = vec!["up", "--managers", &managers, "--workers", &workers];
         if !wanted.swarm {
@@ -184,12 +184,30 @@ impl Lab {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        self.registry = Some(registry.expect("docker-registry is installed"));
+        self.servers.push(registry.expect("docker-registry is installed"));
         let target = format!("docker://{REGISTRY}/alpine:latest");
         let layout = self.image.layout();
         let copy = ["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", &layout, &target];
         let push = || self.script(&[&["exec", "hub", "skopeo"], &copy[..]].concat());
         wait::until(20, "the registry", || push().code == 0);
+    }
+
+    /// Starts a name server outside of the cluster, which all hosts ask: every name is 192.0.2.53, and answers pings.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_name_server(&mut self) {
+        self.script(&["exec", "hub", "ip", "addr", "add", "192.0.2.53/32", "dev", "lo"]).ok();
+        let hub = format!("cl-{}-hub", self.name);
+        let mut server = Command::new("ip");
+        server.args(["netns", "exec", &hub]).arg(image::witness()).arg("53").stdin(Stdio::null());
+        self.servers.push(server.spawn().expect("the witness is there"));
+        let file = self.home.path().join("resolv.conf");
+        fs::write(&file, "nameserver 10.77.0.1\n").expect("a file is written");
+        for host in &self.hosts {
+            self.script(&["exec", host, "mount", "--bind", &file.display().to_string(), "/etc/resolv.conf"])
+                .ok();
+        }
     }
 
     /// One request to the API of a host: the status (0 where there is no answer) and the body.
@@ -276,10 +294,10 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if let Some(registry) = &mut self.registry {
+        for server in &mut self.servers {
             // It may have ended by itself.
-            let _ = registry.kill();
-            let _ = registry.wait();
+            let _ = server.kill();
+            let _ = server.wait();
         }
         if std::thread::panicking() {
             for host in &self.hosts {

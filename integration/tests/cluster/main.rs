@@ -8,5 +8,7 @@ mod loss;
 mod members;
 mod net_doctor;
 mod networks_plain;
+mod names;
+mod overlay;
 mod residue;
 mod timing;

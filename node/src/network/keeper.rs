@@ -1,5 +1,8 @@
 //! The keeper: owns what this host's networks are to be, and the kernel's sockets to have them so.
 
+mod parting;
+mod rewire;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
@@ -18,7 +21,6 @@ use covey_state::{
     Id,
     network::{Attached, NetworkConfig, PublishedPort, Wiring},
 };
-use nix::net::if_::if_nameindex;
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
@@ -42,9 +44,6 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 const REMEMBER_AFTER: Duration = Duration::from_millis(500);
 /// Where a container finds its resolver.
 const RESOLVER: [u8; 4] = [127, 0, 0, 11];
-
-/// The container's end of its link to the edge.
-const EDGE_LINK: &str = "eth0";
 
 /// A container of this host.
 struct Wired {
@@ -81,6 +80,8 @@ pub struct Keeper {
     pub drift: BTreeMap<&'static str, u64>,
     /// How often something was mended.
     pub repairs: u64,
+    /// Networks that are carried though nobody here is in them, and until when.
+    parting: BTreeMap<Id, Instant>,
     /// When what is told is to be written down.
     remember_at: Option<Instant>,
     /// The kernel is compared with what is wanted this often.
@@ -105,7 +106,8 @@ impl Keeper {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let file = remembered::file(exec_root);
         let Remembered { place, neighbours, rows } = Remembered::read(&file);
-        let row = |(scope, owner, key, row): (Scope, Id, String, Endpoint)| ((scope, (owner, key.into())), row);
+        let row =
+            |(scope, owner, key, row): (Scope, Id, String, Endpoint)| ((scope, (owner, key.into())), row);
         let now = clock::monotonic();
         Ok(Self {
             folder,
@@ -122,6 +124,7 @@ impl Keeper {
             confirm_until: now + CONFIRM_WITHIN,
             drift: BTreeMap::new(),
             repairs: 0,
+            parting: BTreeMap::new(),
             remember_at: None,
             repair_every,
             repair_at: now + repair_every,
@@ -132,7 +135,11 @@ impl Keeper {
     /// Works until it is told to end.
     pub fn run(mut self, inbox: &Inbox) {
         loop {
-            let due = self.remember_at.map_or(self.repair_at, |at| at.min(self.repair_at));
+            let due = self
+                .remember_at
+                .into_iter()
+                .chain(self.parting.values().copied())
+                .fold(self.repair_at, Instant::min);
             let Mail { requests, rows, down } = inbox.take(clock::monotonic, due);
             self.hear(rows, down);
             for request in requests {
@@ -169,7 +176,11 @@ impl Keeper {
             }
             Request::Adopt { container, wiring, addresses, ports, kept } => {
                 if let Err(error) = self.adopt(&container, &wiring, &addresses, &ports, kept) {
-                    tracing::error!(container, error = format!("{error:#}"), "a container's networks were lost");
+                    tracing::error!(
+                        container,
+                        error = format!("{error:#}"),
+                        "a container's networks were lost"
+                    );
                 }
             }
             Request::Open(block) => {
@@ -211,7 +222,11 @@ impl Keeper {
             return;
         }
         for (host, down) in down {
-            if down { self.down.insert(host) } else { self.down.remove(&host) };
+            if down {
+                self.down.insert(host)
+            } else {
+                self.down.remove(&host)
+            };
             self.edge.balancer.suspend(host, down);
             self.carriers.values_mut().for_each(|carrier| carrier.suspend(host, down));
         }
@@ -246,7 +261,10 @@ impl Keeper {
         let edge = self.edge.settle();
         let networks = self.carriers.values_mut().map(Carrier::settle);
         for error in std::iter::once(edge).chain(networks).filter_map(Result::err) {
-            tracing::warn!(error = format!("{error:#}"), "the kernel did not take a change; it is mended soon");
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the kernel did not take a change; it is mended soon"
+            );
             self.repair_at = clock::monotonic();
         }
     }
@@ -254,8 +272,10 @@ impl Keeper {
     /// A network is carried from now on.
     fn carry(&mut self, config: &Arc<NetworkConfig>) -> Result<()> {
         if self.carriers.contains_key(&config.id) {
+            self.parting.remove(&config.id);
             return Ok(());
         }
+        self.make_way_for(config);
         let overlay = config.subnets.iter().any(|subnet| subnet.vni.is_some());
         if overlay && self.place.is_none() {
             bail!("network {} is the swarm's, and this node is in none", config.name);
@@ -287,21 +307,6 @@ impl Keeper {
             carrier.settle()?;
         }
         Ok(())
-    }
-
-    /// Lets a network go that nobody here is in.
-    fn drop_if_empty(&mut self, network: Id) -> Result<()> {
-        if !self.carriers.get(&network).is_some_and(Carrier::is_empty) {
-            return Ok(());
-        }
-        let Some(carrier) = self.carriers.remove(&network) else { return Ok(()) };
-        self.tell_carried();
-        let overlay = carrier.vnis().next().is_some();
-        let removed = carrier.remove();
-        if overlay {
-            self.join();
-        }
-        removed
     }
 
     fn tell_carried(&self) {
@@ -356,91 +361,15 @@ impl Keeper {
         Ok(attachment)
     }
 
-    /// Wires a container that runs anew; where that fails, as it was.
-    fn rewire(&mut self, container: &str, hostname: &str, wiring: &Wiring) -> Result<Attachment> {
-        let wired = self.containers.get(container).context("its networks are not known here")?;
-        let before = wired.wiring.clone();
-        let changed = self.change(container, hostname, wiring);
-        if changed.is_err()
-            && let Err(error) = self.change(container, hostname, &before)
-        {
-            tracing::warn!(container, error = format!("{error:#}"), "a change of its networks is not all undone");
-        }
-        changed
-    }
-
-    /// Brings a container that runs from what it has to what it is to have.
-    fn change(&mut self, container: &str, hostname: &str, wiring: &Wiring) -> Result<Attachment> {
-        let path = self.path(container);
-        let wanted = |id: &Id| wiring.networks.iter().any(|attached| attached.network.id == *id);
-        let held = self.carriers.iter().filter(|(_, carrier)| carrier.holds(container)).map(|(id, _)| *id);
-        for left in held.filter(|id| !wanted(id)).collect::<Vec<_>>() {
-            if let Some(carrier) = self.carriers.get_mut(&left) {
-                carrier.detach(container)?;
-            }
-            self.drop_if_empty(left)?;
-        }
-        self.change_edge(container, &path, wiring)?;
-        let mut attachment = Attachment { namespace: path.clone(), ..Attachment::default() };
-        for attached in &wiring.networks {
-            self.carry(&attached.network)?;
-            if let Some(carrier) = self.carriers.get_mut(&attached.network.id)
-                && !carrier.holds(container)
-            {
-                carrier.attach(container, &path, free_link(&path)?, attached, &wiring.names)?;
-            }
-            attachment.addresses.extend(&attached.addresses);
-        }
-        if let Some(Pair { v4, v6 }) = self.edge.addresses(container) {
-            attachment.addresses.extend([IpAddr::V4(v4), IpAddr::V6(v6)]);
-        }
-        let view = self.view(hostname, wiring);
-        let wired = self.containers.get_mut(container).context("its networks are not known here")?;
-        match &wired.resolver {
-            Some(served) => served.show(view),
-            None if wiring.networks.is_empty() => attachment.nameservers.clone_from(&wiring.nameservers),
-            // Its shim holds no sockets for it: the next daemon opens new ones.
-            None => wired.resolver = Some(self.resolvers.open(&path, view)?.0),
-        }
-        if wired.resolver.is_some() {
-            name_resolver(&mut attachment);
-        }
-        attachment.ports.clone_from(&wired.ports);
-        wired.wiring = wiring.clone();
-        Ok(attachment)
-    }
-
-    /// Gives a container that runs its way out with its ports, or takes both.
-    fn change_edge(&mut self, container: &str, path: &Path, wiring: &Wiring) -> Result<()> {
-        let has = self.edge.addresses(container).is_some();
-        if wiring.edge == has {
-            return Ok(());
-        }
-        let mut ports = Vec::new();
-        if wiring.edge {
-            if free_link(path)? != EDGE_LINK {
-                bail!("it has only networks without a way out, and one with a way out comes first: stop it before");
-            }
-            ports = self.edge.hold(container, &wiring.ports)?;
-            let opened = self.edge.attach(container, path).and_then(|_| self.edge.publish(container, &ports));
-            if opened.is_err() {
-                self.edge.detach(container)?;
-            }
-            opened?;
-        } else {
-            self.edge.detach(container)?;
-        }
-        if let Some(wired) = self.containers.get_mut(container) {
-            wired.ports = ports;
-        }
-        Ok(())
-    }
-
     fn view(&self, hostname: &str, wiring: &Wiring) -> View {
         let carriers = wiring.networks.iter().filter_map(|attached| self.carriers.get(&attached.network.id));
         View {
             host: hostname.to_owned(),
-            addresses: wiring.networks.iter().flat_map(|attached| attached.addresses.iter().copied()).collect(),
+            addresses: wiring
+                .networks
+                .iter()
+                .flat_map(|attached| attached.addresses.iter().copied())
+                .collect(),
             zones: carriers.map(|carrier| carrier.zone.subscribe()).collect(),
             servers: wiring.nameservers.clone(),
             way_out: wiring.edge,
@@ -456,7 +385,8 @@ impl Keeper {
         kept: Vec<OwnedFd>,
     ) -> Result<()> {
         let path = self.path(container);
-        let of_cluster = |attached: &Attached| attached.network.subnets.iter().any(|subnet| subnet.vni.is_some());
+        let of_cluster =
+            |attached: &Attached| attached.network.subnets.iter().any(|subnet| subnet.vni.is_some());
         if wiring.networks.iter().any(of_cluster) && self.place.is_none() {
             tracing::warn!(container, "where this node is in its swarm was forgotten");
         }
@@ -502,7 +432,7 @@ impl Keeper {
                 if let Some(carrier) = self.carriers.get_mut(&network.id) {
                     results.push(carrier.detach(container));
                 }
-                results.push(self.drop_if_empty(network.id));
+                results.push(self.part_soon(network.id));
             }
         }
         results.push(namespace::remove(&self.path(container)).map_err(Into::into));
@@ -535,6 +465,8 @@ impl Keeper {
             tracing::info!(number = place.host.number, vtep = %place.host.vtep, "this node's place in the networks");
             self.carriers.values_mut().for_each(|carrier| carrier.settle_at(&place));
             self.repair_at = clock::monotonic();
+            // Without it the next daemon could not take over a single network.
+            self.remember();
         }
         self.join();
     }
@@ -550,11 +482,15 @@ impl Keeper {
             None => self.edge.open_tables(None),
         };
         if let Err(error) = joined {
-            tracing::warn!(error = format!("{error:#}"), "the edge is not as it should be; it is mended soon");
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the edge is not as it should be; it is mended soon"
+            );
         }
     }
 
     fn leave(&mut self) {
+        self.part(|_, _| true);
         self.place = None;
         self.neighbours.clear();
         self.down.clear();
@@ -563,7 +499,10 @@ impl Keeper {
         keys.iter().for_each(|key| self.put(Scope::Ingress, key, None));
         self.settle_all();
         if let Err(error) = self.edge.part() {
-            tracing::warn!(error = format!("{error:#}"), "the edge is not as it should be; it is mended soon");
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the edge is not as it should be; it is mended soon"
+            );
         }
         self.remember_soon();
     }
@@ -577,6 +516,7 @@ impl Keeper {
         if self.remember_at.is_some_and(|at| at <= now) {
             self.remember();
         }
+        self.part(|_, at| at <= now);
         if self.repair_at <= now {
             self.repair_at = now + self.repair_every;
             if self.begun {
@@ -598,7 +538,10 @@ impl Keeper {
         }
         let remembered = Remembered { place: self.place, neighbours: self.neighbours.clone(), rows: all };
         if let Err(error) = remembered.write(&self.file) {
-            tracing::warn!(error = format!("{error:#}"), "the next daemon begins without what this one was told");
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the next daemon begins without what this one was told"
+            );
         }
     }
 
@@ -635,6 +578,7 @@ impl Keeper {
 
     /// The daemon ends. Containers that run on keep what they have; without any, nothing is left in the kernel.
     fn end(&mut self) {
+        self.part(|_, _| true);
         self.remember();
         if !self.containers.is_empty() {
             return;
@@ -656,20 +600,10 @@ fn inside(wiring: &Wiring, place: usize) -> String {
     format!("eth{}", place + usize::from(wiring.edge))
 }
 
-/// A name that no link of the container has.
-fn free_link(namespace: &Path) -> Result<String> {
-    let taken: BTreeSet<String> = namespace::inside(namespace, || {
-        let links = if_nameindex().map_err(io::Error::from)?;
-        Ok::<_, io::Error>(links.iter().map(|link| link.name().to_string_lossy().into_owned()).collect())
-    })
-    .with_context(|| format!("links in {}", namespace.display()))?;
-    let mut names = (0_u32..).map(|number| format!("eth{number}"));
-    names.find(|name| !taken.contains(name)).context("there is no name left for a link")
-}
-
 /// Those of a container's addresses that are no network's.
 fn edge_pair(wiring: &Wiring, addresses: &[IpAddr]) -> Option<Pair> {
-    let of_network = |address: &&IpAddr| wiring.networks.iter().any(|attached| attached.addresses.contains(address));
+    let of_network =
+        |address: &&IpAddr| wiring.networks.iter().any(|attached| attached.addresses.contains(address));
     let own: Vec<&IpAddr> = addresses.iter().filter(|address| !of_network(address)).collect();
     let v4 = own.iter().find_map(|address| match address {
         IpAddr::V4(address) => Some(*address),

@@ -177,9 +177,12 @@ impl Carrier {
     /// The kernel refused; it is tried again with the next repair.
     pub fn detach(&mut self, container: &str) -> Result<()> {
         let name = LinkName::of_container(container);
-        if self.desired.attachments.remove(&name).is_some() {
+        if let Some(attachment) = self.desired.attachments.remove(&name) {
             self.zone.send_modify(|zone| zone.set(container, None));
-            self.router.apply(&Change::DeleteLink(name))?;
+            // The ways first: what is sent to a link while it is taken down vanishes.
+            let ways = attachment.addresses.iter().map(|address| plan_endpoint(&self.desired, *address));
+            let steps: Vec<_> = ways.chain([Change::DeleteLink(name)]).collect();
+            self.router.apply_all(&steps)?;
             self.balancer.set_place(self.tables());
         }
         self.balancer.commit()

@@ -43,6 +43,7 @@ pub struct Wanted {
 /// Hosts with a daemon each, in namespaces of their own.
 pub struct Lab {
     name: String,
+    options: &'static str,
     hosts: Vec<String>,
     image: Image,
     home: TempDir,
@@ -56,7 +57,15 @@ impl Lab {
     /// # Panics
     /// When it does not come up.
     pub fn cluster(managers: usize, workers: usize) -> Option<Self> {
-        let lab = Self::up(Wanted { managers, workers, swarm: true })?;
+        Self::cluster_with("", managers, workers)
+    }
+
+    /// The same, with more options for its daemons.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn cluster_with(options: &'static str, managers: usize, workers: usize) -> Option<Self> {
+        let lab = Self::up_with(options, Wanted { managers, workers, swarm: true })?;
         for host in &lab.hosts {
             lab.load_image(host);
         }
@@ -68,6 +77,10 @@ impl Lab {
     /// # Panics
     /// When it does not come up.
     pub fn up(wanted: Wanted) -> Option<Self> {
+        Self::up_with("", wanted)
+    }
+
+    fn up_with(options: &'static str, wanted: Wanted) -> Option<Self> {
         if let Some(reason) = obstacle() {
             eprintln!("SKIPPED: {reason}: scripts/test brings it all");
             return None;
@@ -75,8 +88,15 @@ impl Lab {
         let places = Places::take(wanted.managers + wanted.workers);
         let home = tempfile::tempdir().expect("a temporary directory");
         let image = Image::make(home.path());
-        let mut lab =
-            Self { name: fresh_name(), hosts: Vec::new(), image, home, servers: Vec::new(), _places: places };
+        let mut lab = Self {
+            name: fresh_name(),
+            options,
+            hosts: Vec::new(),
+            image,
+            home,
+            servers: Vec::new(),
+            _places: places,
+        };
         let (managers, workers) = (wanted.managers.to_string(), wanted.workers.to_string());
         let mut args = vec!["up", "--managers", &managers, "--workers", &workers];
         if !wanted.swarm {
@@ -116,7 +136,8 @@ impl Lab {
     /// Runs `scripts/lab`.
     pub fn script(&self, args: &[&str]) -> Reply {
         let script = workspace().join("scripts/lab");
-        let env = [("LAB", self.name.as_str()), ("COVEY_ARGS", "--insecure-registry 10.77.0.0/24")];
+        let options = format!("--insecure-registry 10.77.0.0/24 {}", self.options);
+        let env = [("LAB", self.name.as_str()), ("COVEY_ARGS", &options)];
         run(script.to_str().expect("a plain path"), args, &env, PATIENCE)
     }
 

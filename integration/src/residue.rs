@@ -7,15 +7,22 @@ use crate::{
     reply::{PATIENCE, run},
 };
 
-/// Everything of these kinds in one host: links, routes, mounts, processes, control groups.
+/// Everything of these kinds in one host: links, routes, rules, tables of nf_tables, network namespaces, mounts, processes,
+/// control groups.
 ///
 /// # Panics
 /// When the host is down.
 pub fn of_host(lab: &Lab, host: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let commands: [(&str, &[&str]); 3] = [
+    let commands: [(&str, &[&str]); 9] = [
         ("link", &["ip", "-br", "link"]),
-        ("route", &["ip", "route"]),
+        ("route", &["ip", "route", "show", "table", "all", "type", "unicast"]),
+        ("route", &["ip", "route", "show", "table", "all", "type", "unreachable"]),
+        ("route", &["ip", "-6", "route", "show", "table", "all", "type", "unicast"]),
+        ("rule", &["ip", "rule"]),
+        ("rule", &["ip", "-6", "rule"]),
+        ("nf_tables", &["nft", "list", "tables"]),
+        ("namespace", &["ls", "/run/covey/netns"]),
         ("mount", &["cut", "-d ", "-f2,3", "/proc/self/mounts"]),
     ];
     for (kind, command) in commands {

@@ -11,4 +11,5 @@ mod networks_plain;
 mod names;
 mod overlay;
 mod residue;
+mod self_repair;
 mod timing;

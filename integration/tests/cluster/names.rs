@@ -1,4 +1,8 @@
 //! Names and virtual addresses inside a network, and what becomes of them when tasks end.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "door: clients that ask now and then, and moments that are measured"
+)]
 
 use std::{
     collections::BTreeSet,

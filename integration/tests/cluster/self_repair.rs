@@ -1,0 +1,259 @@
+//! Kernel objects of ours that somebody takes away or alters are put back, and nothing of others is touched.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use covey_integration::{lab::Lab, reply::Reply, residue, wait};
+
+/// Seconds for a repair: daemons look every second here.
+const REPAIR: u64 = 20;
+/// Blows that fall at a time, and how often some fall.
+const BLOWS: usize = 6;
+const ROUNDS: usize = 5;
+/// The blows of every run, unless `COVEY_SEED` names others (`scripts/soak drift`).
+const SEED: u64 = 7;
+/// What somebody else has in each host.
+const FOREIGN: &str = "ip link add other type bridge && ip link set other up && ip addr add 198.51.100.1/24 dev other && \
+    ip route add 203.0.113.0/24 dev other && ip rule add pref 5000 fwmark 7 lookup 77 && \
+    ip route add default dev other table 77 && ip neigh add 198.51.100.9 lladdr 02:00:00:00:00:09 dev other && \
+    nft add table inet foreign && nft add map inet foreign ports '{ type inet_service : ipv4_addr; }' && \
+    nft add element inet foreign ports '{ 80 : 198.51.100.7 }' && \
+    nft add chain inet foreign forward '{ type filter hook forward priority 0; }' && \
+    nft add rule inet foreign forward tcp dport 81 counter accept";
+const SHOW_FOREIGN: &str = "nft -s list table inet foreign; ip -4 addr show dev other; ip route show dev other; \
+    ip route show table 77; ip rule show pref 5000; ip neigh show dev other nud permanent";
+/// What ours is, in a host and in a router. Where an object is in an order of its own, lines are compared as a set.
+const SHOW: &str = "ip -br link; ip route show table all proto 67; ip -6 route show table all proto 67; \
+    ip -4 neigh show nud permanent; ip rule; ip -6 rule; bridge fdb show | grep dst; ip -o addr show scope global; \
+    for t in 'inet covey' 'netdev covey'; do nft -s list table $t 2>/dev/null; done";
+
+/// A choice out of so many, which is the same in every run (Knuth's multiplier).
+fn choose(state: &mut u64, of: usize) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) as usize % of.max(1)
+}
+
+/// A place where objects of ours are: a host, or a router in it.
+struct Place {
+    host: String,
+    router: Option<String>,
+}
+
+impl Place {
+    fn run(&self, lab: &Lab, command: &str) -> Reply {
+        let enter = self.router.as_ref().map(|name| format!("--net=/run/covey/netns/{name}"));
+        let words = match &enter {
+            Some(enter) => vec!["exec", &self.host, "nsenter", enter, "sh", "-c", command],
+            None => vec!["exec", &self.host, "sh", "-c", command],
+        };
+        lab.script(&words)
+    }
+
+    /// What is there, without what is anew in a new object: numbers of links, and the order of slots.
+    fn objects(&self, lab: &Lab) -> BTreeSet<String> {
+        let shown = self.run(lab, SHOW).out;
+        let parts = shown.split(['\n', ',']).map(|part| {
+            let words = part.split_whitespace().map(|word| word.split("@if").next().unwrap_or(word));
+            // `tcp . 8080 . 0x00000001 : …` is a slot, `0x03…` a service's number of them.
+            words
+                .filter(|word| {
+                    !word.starts_with("0x")
+                        && !word.ends_with(':')
+                        && *word != "elements"
+                        && *word != "="
+                        && *word != "{"
+                        && *word != "}"
+                })
+                .collect::<Vec<_>>()
+                .join(" ")
+        });
+        parts.filter(|part| !part.is_empty()).collect()
+    }
+
+    /// Every way to do harm here that is known: one command each.
+    fn blows(&self, lab: &Lab) -> Vec<String> {
+        let lines = |command: &str| -> Vec<String> {
+            self.run(lab, command).out.lines().map(str::to_owned).collect()
+        };
+        let mut blows = Vec::new();
+        for link in lines("ip -br link | grep -o '^cv[^ @]*'") {
+            blows.push(format!("ip link set {link} down"));
+            blows.push(format!("ip link set {link} mtu 1300"));
+            blows.push(format!("ip link set {link} address 02:00:00:00:00:77"));
+            if link.starts_with("cvx") {
+                blows.push(format!("ip link del {link}"));
+                blows.push(format!(
+                    "bridge fdb add 02:fd:c0:00:00:99 dev {link} dst 10.77.0.99 self permanent"
+                ));
+            }
+        }
+        for family in ["-4", "-6"] {
+            for route in lines(&format!("ip {family} route show table all proto 67")) {
+                let route = route.replace(" onlink", "").replace(" pref medium", "");
+                blows.push(format!("ip {family} route del {route}"));
+            }
+        }
+        for neighbour in lines("ip -4 neigh show nud permanent | grep 'dev cv'") {
+            let words: Vec<&str> = neighbour.split(' ').collect();
+            if let [address, _, link, ..] = words[..] {
+                blows.push(format!("ip neigh del {address} dev {link}"));
+                blows.push(format!(
+                    "ip neigh replace {address} dev {link} lladdr 02:00:00:00:00:66 nud permanent"
+                ));
+            }
+        }
+        for entry in lines("bridge fdb show | grep dst") {
+            let words: Vec<&str> = entry.split(' ').collect();
+            if let [mac, _, link, _, host, ..] = words[..] {
+                blows.push(format!("bridge fdb del {mac} dev {link} dst {host} self"));
+                blows.push(format!("bridge fdb replace {mac} dev {link} dst 10.77.0.99 self permanent"));
+            }
+        }
+        if self.router.is_none() {
+            blows.extend(
+                ["ip rule del pref 4096", "ip -6 rule del pref 4096", "nft delete table netdev covey"]
+                    .map(str::to_owned),
+            );
+        } else {
+            blows.push("sysctl -q -w net.ipv4.ip_forward=0".to_owned());
+        }
+        for line in lines("nft -s list table inet covey") {
+            let line = line.trim();
+            if let Some(chain) = line.strip_prefix("chain ").and_then(|rest| rest.split(' ').next()) {
+                blows.push(format!("nft flush chain inet covey {chain}"));
+                blows.push(format!("nft insert rule inet covey {chain} counter drop"));
+            }
+            for kind in ["map", "set"] {
+                if let Some(name) = line.strip_prefix(kind).and_then(|rest| rest.trim().split(' ').next()) {
+                    blows.push(format!("nft flush {kind} inet covey {name}"));
+                }
+            }
+        }
+        blows.push("nft delete table inet covey".to_owned());
+        blows
+    }
+}
+
+/// NET, PRT, LB-01: whatever of ours is taken away or altered while requests go on is soon as it was, without any help; what
+/// others have in the same hosts stays; and when all is removed, the hosts are as they were at first.
+#[test]
+#[ignore = "needs root and the release binary: scripts/test runs it"]
+fn any_damage_heals_by_itself_and_nothing_foreign_is_touched() {
+    let Some(lab) = Lab::cluster_with("--repair-interval 1s", 1, 1) else { return };
+    for host in lab.hosts() {
+        lab.script(&["exec", host, "sh", "-ec", FOREIGN]).ok();
+        // The first container makes what all of them share.
+        lab.covey(host, &["run", "--rm", "alpine", "true"]).ok();
+    }
+    let foreign = || -> Vec<String> {
+        lab.hosts().map(|host| lab.script(&["exec", host, "sh", "-c", SHOW_FOREIGN]).out).collect()
+    };
+    let before = (foreign(), lab.hosts().map(|host| residue::of_host(&lab, host)).collect::<Vec<_>>());
+
+    lab.docker("m1", &["network", "create", "-d", "overlay", "net"]).ok();
+    let create = ["service", "create", "-d", "--no-resolve-image", "--network", "net", "--replicas"];
+    lab.docker("m1", &[&create[..], &["2", "--name", "web", "-p", "8080:80", "alpine", "witness"]].concat())
+        .ok();
+    lab.docker("m1", &[&create[..], &["2", "--name", "client", "alpine", "witness"]].concat()).ok();
+    wait::until(REPAIR, "4 tasks", || lab.running(lab.hosts()).len() == 4);
+    let containers = lab.running(lab.hosts());
+    let inside: Vec<_> = containers
+        .iter()
+        .filter(|(_, name)| name.starts_with("client."))
+        .map(|(host, name)| lab.space_of(host, name))
+        .collect();
+    let service = lab.get("m1", "/services/web").expect("it is there");
+    let vip = service["Endpoint"]["VirtualIPs"][0]["Addr"].as_str().unwrap_or_default().replace("/24", ":80");
+    let hub = lab.space("hub");
+    let all_is_well = || {
+        let outside =
+            lab.hosts().all(|host| (0..6).all(|_| hub.ask(&format!("{}:8080", lab.address(host))).is_ok()));
+        outside
+            && inside.iter().all(|client| {
+                (0..6).all(|_| client.ask(&vip).is_ok()) && client.addresses("tasks.web").len() == 2
+            })
+    };
+    wait::until(REPAIR, "answers", all_is_well);
+
+    let mut places = Vec::new();
+    for host in lab.hosts().map(str::to_owned) {
+        let names = lab.script(&["exec", &host, "ls", "/run/covey/netns"]);
+        let routers = names.ok().lines().filter(|name| name.starts_with("net-")).map(str::to_owned);
+        places.extend(routers.map(|name| Place { host: host.clone(), router: Some(name) }));
+        places.push(Place { host, router: None });
+    }
+    assert_eq!(places.len(), 4);
+    let healthy: Vec<_> = places.iter().map(|place| place.objects(&lab)).collect();
+    let mut state = std::env::var("COVEY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
+    let mut missed = 0;
+    let over = AtomicBool::new(false);
+    let mut struck = BTreeMap::<String, usize>::new();
+    thread::scope(|scope| {
+        // Requests go on all the while: they may fail, and hold nothing up.
+        let traffic = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for client in inside.iter().chain([&hub]) {
+                    let _ = client.ask(&vip);
+                }
+            }
+        });
+        for round in 0..ROUNDS {
+            let mut fallen = Vec::new();
+            for _ in 0..BLOWS {
+                let place = &places[choose(&mut state, places.len())];
+                let mut blows = place.blows(&lab);
+                let blow = blows.swap_remove(choose(&mut state, blows.len()));
+                // Somebody may have mended, or another blow taken away, what this one is about.
+                let reply = place.run(&lab, &blow);
+                missed += usize::from(reply.code != 0);
+                *struck.entry(blow.split(' ').take(3).collect::<Vec<_>>().join(" ")).or_default() += 1;
+                fallen.push(format!("{} {:?}: {blow}", place.host, place.router));
+            }
+            for (place, healthy) in places.iter().zip(&healthy) {
+                let what = format!("{} {:?} in round {round} after {fallen:#?}", place.host, place.router);
+                wait::until_equal(REPAIR, &what, &Vec::<String>::new(), || {
+                    place.objects(&lab).symmetric_difference(healthy).cloned().collect()
+                });
+            }
+            wait::until(REPAIR, &format!("answers in round {round} after {fallen:#?}"), all_is_well);
+        }
+        over.store(true, Ordering::Relaxed);
+        traffic.join().expect("the client ends");
+    });
+    assert!(missed < BLOWS, "{missed} blows of {} fell on nothing", BLOWS * ROUNDS);
+    assert!(struck.len() > ROUNDS, "the blows were of few kinds: {struck:?}");
+    assert_eq!(lab.running(lab.hosts()), containers, "the same containers run");
+    for host in lab.hosts() {
+        let (status, text) = lab.request(host, "GET", "/metrics", None);
+        let drift = text.lines().find(|line| line.starts_with("covey_dataplane_drift_total{"));
+        assert!(status == 200 && drift.is_some(), "no drift is counted: {text}");
+    }
+
+    lab.docker("m1", &["service", "rm", "web", "client"]).ok();
+    wait::until(REPAIR, "their end", || lab.running(lab.hosts()).is_empty());
+    lab.docker("m1", &["network", "rm", "net"]).ok();
+    for (host, before) in lab.hosts().zip(&before.1) {
+        wait::until_equal(REPAIR, host, &Vec::<String>::new(), || {
+            residue::of_host(&lab, host).symmetric_difference(before).cloned().collect()
+        });
+    }
+    assert_eq!(foreign(), before.0, "what others have has changed");
+
+    for host in ["w1", "m1"] {
+        lab.docker(host, &["swarm", "leave", "--force"]).ok();
+        wait::until_equal(REPAIR, "what is left of the cluster", &Vec::<String>::new(), || {
+            let ours = |item: &String| {
+                item.contains("cvx")
+                    || item.contains("proto 67")
+                    || item.contains("0xc0")
+                    || item.contains("netdev covey")
+                    || item.starts_with("namespace")
+            };
+            residue::of_host(&lab, host).into_iter().filter(ours).collect()
+        });
+    }
+    assert_eq!(foreign(), before.0, "what others have has changed");
+}

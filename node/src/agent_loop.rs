@@ -110,7 +110,8 @@ impl<E: Executor> AgentLoop<E> {
         let over = CancellationToken::new();
         let _over = over.clone().drop_guard();
         let shown = BTreeMap::new();
-        let agent = Self { worker, executor, gossip, host, shown, remember, tasks, inputs, back, over, _over };
+        let agent =
+            Self { worker, executor, gossip, host, shown, remember, tasks, inputs, back, over, _over };
         Ok((agent, AgentHandle(sender)))
     }
 

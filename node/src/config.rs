@@ -160,7 +160,8 @@ fn absolute(path: Option<PathBuf>, default: &str, option: &str) -> Result<PathBu
 }
 
 fn repair_interval(text: &str) -> Result<Duration> {
-    let interval = humantime::parse_duration(text).ok().filter(|interval| REPAIR_INTERVALS.contains(interval));
+    let interval =
+        humantime::parse_duration(text).ok().filter(|interval| REPAIR_INTERVALS.contains(interval));
     interval.with_context(|| format!("--repair-interval {text}: it has to be from 1s to 1h, such as 30s"))
 }
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use covey_api::{
     Control, Failure,
     control::{
-        Carried, DataPlane, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens, Liveness, LogsOf, Membership,
-        NodeState, PathRequest, Rotate, StoreChange, TaskLine, View,
+        Carried, DataPlane, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens, Liveness, LogsOf,
+        Membership, NodeState, PathRequest, Rotate, StoreChange, TaskLine, View,
     },
     log::LogQuery,
 };
@@ -29,8 +29,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::{
     clock,
     daemon::Daemon,
-    engine,
-    logs,
+    engine, logs,
     manager_loop::REACHABLE_WITHIN,
     member::{Log, Member},
     network::{doctor, metrics, path},

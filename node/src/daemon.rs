@@ -11,9 +11,7 @@ use anyhow::{Context, Result, bail};
 use covey_agent::{executor::Executor, template::NodeNames};
 use covey_api::{
     Failure, Host,
-    control::{
-        Carried, CarriedNetwork, InitRequest, JoinRequest, LocalState, NetworkPeer, StoreChange,
-    },
+    control::{Carried, CarriedNetwork, InitRequest, JoinRequest, LocalState, NetworkPeer, StoreChange},
 };
 use covey_crypto::{
     authority::Authority, identity::NodeKey, identity::Role as CertifiedRole, token::JoinToken,
@@ -191,7 +189,11 @@ impl Daemon {
         };
         let networks = self.network.carried().into_values().map(|(network, hosts)| CarriedNetwork {
             network,
-            peers: nodes.all().filter(|node| node.id == member.id() || hosts.contains(&node.id)).map(peer).collect(),
+            peers: nodes
+                .all()
+                .filter(|node| node.id == member.id() || hosts.contains(&node.id))
+                .map(peer)
+                .collect(),
         });
         Carried {
             block: nodes.get(member.id()).map(|me| me.edge),
@@ -255,11 +257,7 @@ impl Daemon {
         made.map_err(internal)
     }
 
-    async fn found(
-        self: &Arc<Self>,
-        request: &InitRequest,
-        at: Addresses,
-    ) -> Result<Id> {
+    async fn found(self: &Arc<Self>, request: &InitRequest, at: Addresses) -> Result<Id> {
         let Addresses { listen, advertise, data_path } = at;
         let (cluster, id) = (clock::new_id(), clock::new_id());
         let authority = Authority::create(&clock::random(), cluster, clock::wall())?;

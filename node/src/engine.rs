@@ -18,7 +18,8 @@ use covey_api::{
     Engine, Failure,
     engine::{
         Attached, Container, CreateContainer, EngineEvent, ExecRequest, Image, ImageRemoved, Import, Join,
-        LocalNetwork, NetworkRef, ProgressStream, Pull, RegistryAuth, Resolved, Running, Stats, Upload, WaitCondition,
+        LocalNetwork, NetworkRef, ProgressStream, Pull, RegistryAuth, Resolved, Running, Stats, Upload,
+        WaitCondition,
     },
     log::{LogLine, LogQuery},
 };
@@ -176,7 +177,11 @@ impl Engine for LocalEngine {
         Box::pin(self.connect(container.to_owned(), join))
     }
 
-    fn network_disconnect(&self, container: &str, network: &NetworkRef) -> BoxFuture<'_, Result<(), Failure>> {
+    fn network_disconnect(
+        &self,
+        container: &str,
+        network: &NetworkRef,
+    ) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(self.disconnect(container.to_owned(), network.clone()))
     }
 

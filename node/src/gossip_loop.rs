@@ -158,14 +158,13 @@ pub struct GossipLoop {
 }
 
 impl GossipLoop {
-    /// A loop for this node; it asks `seeds` for everything they know.
+    /// A loop for this node; it asks `seeds` for everything they know, and tells what it hears to those two.
     pub fn new(
         myself: Myself,
         config: covey_gossip::Config,
         seeds: Vec<(Id, SocketAddr)>,
         endpoint: Endpoint,
-        sight: Sight,
-        network: Networks,
+        (sight, network): (Sight, Networks),
         persist: Persist,
         tasks: TaskTracker,
     ) -> (Self, GossipHandle, tokio::sync::watch::Receiver<Vec<Id>>) {

@@ -17,12 +17,7 @@ use covey_crypto::identity::Role;
 use covey_gossip::Myself;
 use covey_gossip_quic::{self as quic, BindError, Endpoint, Event, read_frame, write_frame};
 use covey_raft::{Raft, Settings, Timing, Transport, TransportError};
-use covey_state::{
-    Id,
-    cluster::RaftSpec,
-    node::NodeDescription,
-    time::Stamp,
-};
+use covey_state::{Id, cluster::RaftSpec, node::NodeDescription, time::Stamp};
 use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -181,13 +176,13 @@ impl Member {
             config,
             seeds,
             endpoint.clone(),
-            sight.clone(),
-            network.clone(),
+            (sight.clone(), network.clone()),
             Arc::new(persist),
             tasks.clone(),
         );
         let (agent_loop, agent) =
-            AgentLoop::new(folder.assignments(), executor, gossip.clone(), network.host(), tasks.clone()).await?;
+            AgentLoop::new(folder.assignments(), executor, gossip.clone(), network.host(), tasks.clone())
+                .await?;
         let manager = identity.peer.role == Role::Manager;
         let member = Arc::new(Self {
             folder,

@@ -102,10 +102,9 @@ pub fn full(store: &Store) -> Roster {
 }
 
 fn empty(store: &Store) -> Roster {
-    let ground = store.cluster().map(|cluster| Ground {
-        data_path_port: cluster.spec.data_path_port,
-        edge: cluster.spec.edge,
-    });
+    let ground = store
+        .cluster()
+        .map(|cluster| Ground { data_path_port: cluster.spec.data_path_port, edge: cluster.spec.edge });
     Roster { version: store.last_changed(), ground, ..Roster::default() }
 }
 

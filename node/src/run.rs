@@ -25,8 +25,12 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    config::Config, control::ClusterControl, daemon::Daemon, engine::LocalEngine, identity::Folder, machine,
-    names,
+    config::Config,
+    control::ClusterControl,
+    daemon::Daemon,
+    engine::LocalEngine,
+    identity::Folder,
+    machine, names,
     network::{Networks, local::LocalNetworks},
 };
 

@@ -8,11 +8,7 @@ use covey_api::{
     log::{LogLine, LogQuery, Output},
 };
 use covey_runtime::{self as runtime, ExitStatus, LookupError, OperationError};
-use covey_state::{
-    container::ContainerSpec,
-    network::PublishMode,
-    time::Stamp,
-};
+use covey_state::{container::ContainerSpec, network::PublishMode, time::Stamp};
 use futures_util::{StreamExt as _, stream::BoxStream};
 
 use super::{LocalEngine, failure, network};
@@ -86,7 +82,13 @@ pub(super) fn to_api(container: runtime::Container) -> Container {
         network: kind,
         endpoints,
         exposed,
-        published: container.wiring.ports.iter().filter(|port| port.mode == PublishMode::Host).cloned().collect(),
+        published: container
+            .wiring
+            .ports
+            .iter()
+            .filter(|port| port.mode == PublishMode::Host)
+            .cloned()
+            .collect(),
         ports: container.ports,
         nameservers: container.wiring.nameservers,
         id: container.id.to_string(),

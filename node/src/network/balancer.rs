@@ -64,7 +64,8 @@ impl Balancer {
         let stays: BTreeSet<IpAddr> = row.iter().flat_map(|row| &row.addresses).copied().collect();
         let before = self.rows.put(key, row);
         self.touched.extend(before.as_ref().and_then(service));
-        let gone = before.iter().flat_map(|before| &before.addresses).filter(|address| !stays.contains(address));
+        let gone =
+            before.iter().flat_map(|before| &before.addresses).filter(|address| !stays.contains(address));
         self.gone.extend(gone);
         before
     }

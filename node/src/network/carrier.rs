@@ -81,7 +81,8 @@ impl Carrier {
     pub fn open(folder: &Path, config: Arc<NetworkConfig>, place: Option<&Place>) -> Result<Self> {
         let path = path(folder, config.id);
         match namespace::create(&path) {
-            Err(namespace::NamespaceError::System(error)) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(namespace::NamespaceError::System(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+            }
             made => made?,
         }
         let subnet = |subnet: &covey_state::network::Subnet| Subnet {
@@ -105,7 +106,11 @@ impl Carrier {
         };
         Ok(Self {
             router: Router::open(&path).with_context(|| format!("router of network {}", config.name))?,
-            balancer: Balancer::open(Scope::Network(config.id), Some(&path), Tables::Network(Network::default()))?,
+            balancer: Balancer::open(
+                Scope::Network(config.id),
+                Some(&path),
+                Tables::Network(Network::default()),
+            )?,
             zone: watch::Sender::new(Zone::new(&config.name)),
             desired,
             config,
@@ -130,7 +135,14 @@ impl Carrier {
     }
 
     /// A container of before is in it.
-    pub fn claim(&mut self, container: &str, namespace: &Path, inside: String, attached: &Attached, names: &[String]) {
+    pub fn claim(
+        &mut self,
+        container: &str,
+        namespace: &Path,
+        inside: String,
+        attached: &Attached,
+        names: &[String],
+    ) {
         let attachment = Attachment {
             namespace: namespace.to_string_lossy().into_owned(),
             inside,
@@ -142,7 +154,8 @@ impl Carrier {
         // Gossip tells nothing of a network that is this host's alone.
         if self.vnis().next().is_none() {
             let own = [&own_names(names, container)[..], &attached.aliases].concat();
-            let member = Member { own, addresses: attached.addresses.clone(), active: true, ..Member::default() };
+            let member =
+                Member { own, addresses: attached.addresses.clone(), active: true, ..Member::default() };
             self.zone.send_modify(|zone| zone.set(container, Some(member)));
         }
     }
@@ -199,7 +212,8 @@ impl Carrier {
     }
 
     fn tables(&self) -> Tables {
-        let own = self.desired.attachments.values().flat_map(|attachment| attachment.addresses.iter().copied());
+        let own =
+            self.desired.attachments.values().flat_map(|attachment| attachment.addresses.iter().copied());
         Tables::Network(Network { own: own.collect() })
     }
 
@@ -259,8 +273,7 @@ impl Carrier {
 
     fn member(&self, row: &Endpoint, active: bool) -> Member {
         let mut own = own_names(&row.names, &row.container);
-        let mut member =
-            Member { addresses: row.addresses.clone(), active, ..Member::default() };
+        let mut member = Member { addresses: row.addresses.clone(), active, ..Member::default() };
         match &row.service {
             None => own.extend(row.aliases.iter().cloned()),
             Some(service) => {
@@ -357,5 +370,4 @@ impl Carrier {
         let others = self.balancer.rows.iter().map(|((owner, _), _)| *owner);
         others.filter(|owner| Some(*owner) != self.me).collect()
     }
-
 }

@@ -26,7 +26,7 @@ use super::{
     balancer::Balancer,
     fault::{self, Fault},
     place::{Neighbour, Place, peers},
-    reserve::{ReserveError, Reservations},
+    reserve::{Reservations, ReserveError},
     rows::{Moved, addresses_of},
 };
 use crate::{endpoint::Scope, translate};
@@ -152,7 +152,11 @@ impl Edge {
     ///
     /// # Errors
     /// Somebody has one; none of its own is held then.
-    pub fn hold(&mut self, container: &str, ports: &[PublishedPort]) -> Result<Vec<PublishedPort>, ReserveError> {
+    pub fn hold(
+        &mut self,
+        container: &str,
+        ports: &[PublishedPort],
+    ) -> Result<Vec<PublishedPort>, ReserveError> {
         let mut held = Vec::new();
         for port in ports {
             match port.mode {
@@ -268,7 +272,10 @@ impl Edge {
             self.reserved.release(&frontend);
         } else if let Err(error) = self.reserved.hold(frontend) {
             if !matches!(error, ReserveError::NoAddress(_)) {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a published port does not answer on this host");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a published port does not answer on this host"
+                );
                 self.refused.insert(frontend, error.to_string());
             }
             return self.balancer.set(frontend, None);
@@ -407,7 +414,8 @@ impl Edge {
 
     /// The veth of the container that has this address.
     pub fn veth_of(&self, address: IpAddr) -> Option<&Veth> {
-        let has = |veth: &&Veth| [IpAddr::V4(veth.addresses.v4), IpAddr::V6(veth.addresses.v6)].contains(&address);
+        let has =
+            |veth: &&Veth| [IpAddr::V4(veth.addresses.v4), IpAddr::V6(veth.addresses.v6)].contains(&address);
         self.desired.veths.values().find(has)
     }
 }

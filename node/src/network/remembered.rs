@@ -35,15 +35,19 @@ pub fn file(exec_root: &Path) -> PathBuf {
 impl Remembered {
     /// Reads the file; nothing is remembered where there is none, or where it is of another version.
     pub fn read(file: &Path) -> Self {
-        let read = fs::read(file).map_err(anyhow::Error::from).and_then(|bytes| {
-            Ok(covey_wire::decode::<Self, BYTES_MAX>(&bytes)?)
-        });
+        let read = fs::read(file)
+            .map_err(anyhow::Error::from)
+            .and_then(|bytes| Ok(covey_wire::decode::<Self, BYTES_MAX>(&bytes)?));
         match read {
             Ok(remembered) => remembered,
             Err(error) => {
-                let missing = error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::NotFound);
+                let missing =
+                    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::NotFound);
                 if !missing {
-                    tracing::warn!(error = format!("{error:#}"), "what was told of the network before is not known");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "what was told of the network before is not known"
+                    );
                 }
                 Self::default()
             }
@@ -56,7 +60,8 @@ impl Remembered {
     /// The old one is still there.
     pub fn write(&self, file: &Path) -> Result<()> {
         let new = file.with_extension("new");
-        fs::write(&new, covey_wire::encode(self)?).with_context(|| format!("cannot write {}", new.display()))?;
+        fs::write(&new, covey_wire::encode(self)?)
+            .with_context(|| format!("cannot write {}", new.display()))?;
         fs::rename(&new, file).with_context(|| format!("cannot write {}", file.display()))
     }
 }

@@ -119,7 +119,8 @@ mod tests {
     /// LB-01
     #[test]
     fn the_hosts_servers_are_read_as_the_c_library_does() {
-        let text = "# no\nsearch example.org\nnameserver 127.0.0.53\nnameserver\t2001:db8::1 # x\nnameserver x\n";
+        let text =
+            "# no\nsearch example.org\nnameserver 127.0.0.53\nnameserver\t2001:db8::1 # x\nnameserver x\n";
         let expected: [IpAddr; 2] = ["127.0.0.53".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         assert_eq!(servers_in(text), expected);
     }

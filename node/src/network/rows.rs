@@ -99,11 +99,6 @@ impl Rows {
         !self.down.contains(&key.0) && self.rows.get(key).is_some_and(|row| !row.draining)
     }
 
-    /// The host that told this row is down.
-    pub fn is_suspended(&self, key: &Key) -> bool {
-        self.down.contains(&key.0)
-    }
-
     /// Settles anew what is behind the frontends of a service.
     pub fn settle(&mut self, service: Id) -> Vec<Moved> {
         let (version, wanted) = self.frontends(service);
@@ -134,11 +129,6 @@ impl Rows {
     /// What is behind a frontend.
     pub fn behind(&self, frontend: &Frontend) -> Option<Virtual> {
         self.claims.get(frontend)?.values().next_back().cloned()
-    }
-
-    /// Everything that is behind anything.
-    pub fn virtuals(&self) -> BTreeMap<Frontend, Virtual> {
-        self.claims.keys().filter_map(|frontend| Some((*frontend, self.behind(frontend)?))).collect()
     }
 
     /// How a service is reached: where its hosts differ, the highest version is true.
@@ -278,7 +268,7 @@ mod tests {
         assert_eq!((backends(&rows, vip(9)), backends(&rows, vip(2))), (None, Some(vec![4])));
         rows.put(&key(2, "b"), None);
         rows.settle(Id::new(7));
-        assert!(rows.virtuals().is_empty());
+        assert!(rows.claims.is_empty());
     }
 
     /// PRT-05, PRT-11

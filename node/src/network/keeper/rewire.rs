@@ -9,7 +9,7 @@ use covey_runtime::Attachment;
 use covey_state::{Id, network::Wiring};
 use nix::net::if_::if_nameindex;
 
-use super::{Keeper, name_resolver};
+use super::{Keeper, containers::name_resolver};
 
 /// The container's end of its link to the edge.
 const EDGE_LINK: &str = "eth0";

@@ -14,7 +14,9 @@ use covey_state::{
 };
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
-pub use self::network::{Carried, CarriedNetwork, DataPlane, Finding, Hop, NetworkPeer, PathRequest, Severity};
+pub use self::network::{
+    Carried, CarriedNetwork, DataPlane, Finding, Hop, NetworkPeer, PathRequest, Severity,
+};
 use crate::{
     failure::Failure,
     log::{LogLine, LogQuery},

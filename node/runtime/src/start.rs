@@ -121,11 +121,7 @@ async fn launch(inner: &Arc<Inner>, slot: &Arc<Slot>) -> Result<(), StartError> 
     Ok(())
 }
 
-async fn attach_network(
-    inner: &Inner,
-    record: &Record,
-    wiring: &Wiring,
-) -> Result<Attachment, StartError> {
+async fn attach_network(inner: &Inner, record: &Record, wiring: &Wiring) -> Result<Attachment, StartError> {
     if record.network != NetworkMode::Edge {
         return Ok(Attachment::default());
     }

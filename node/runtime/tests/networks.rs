@@ -210,7 +210,8 @@ async fn a_container_gets_other_networks_while_it_runs_and_keeps_them() {
     let network = Notes::of(&lane, vec![]);
     let Some(bench) = bench_with(Some(network.clone())).await else { return };
     let id = bench.runtime.create(request("box", &["sleep", "1000"])).await.unwrap().to_string();
-    let named = |name: &'static str| move |old: &Wiring| Ok(Wiring { names: vec![name.into()], ..old.clone() });
+    let named =
+        |name: &'static str| move |old: &Wiring| Ok(Wiring { names: vec![name.into()], ..old.clone() });
     bench.runtime.rewire(&id, named("db")).await.unwrap();
     assert!(network.calls().is_empty(), "it does not run");
     bench.runtime.start(&id).await.unwrap();

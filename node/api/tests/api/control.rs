@@ -13,9 +13,9 @@ use bytes::Bytes;
 use covey_api::{
     Control, Failure,
     control::{
-        Carried, CarriedNetwork, DataPlane, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens, Liveness,
-        LocalState, LogsOf, Membership, NetworkPeer, NodeState, PathRequest, Rotate, Severity, StoreChange,
-        TaskLine, View,
+        Carried, CarriedNetwork, DataPlane, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens,
+        Liveness, LocalState, LogsOf, Membership, NetworkPeer, NodeState, PathRequest, Rotate, Severity,
+        StoreChange, TaskLine, View,
     },
     log::{LogLine, LogQuery, Output},
 };

@@ -37,8 +37,8 @@ use crate::{
     translate,
 };
 
-/// Connections that are kept, at most: a few of the endpoint's are left for those that come and go.
-const KEPT_MAX: usize = 56;
+/// Connections that are kept, at most: enough of the endpoint's are left for those that come and go.
+const KEPT_MAX: usize = 40;
 /// How long what still runs may take to end.
 const STOP_MAX: Duration = Duration::from_secs(5);
 /// How long an address that is in use is waited for.
@@ -401,7 +401,7 @@ impl Member {
         });
     }
 
-    /// Consensus timing of the cluster: the log opens with it the next time.
+    /// Consensus timing of the cluster, for the next start: the log that runs is told by the manager loop.
     pub fn note_raft(&self, spec: RaftSpec) {
         self.note(move |notes| notes.raft = Some(spec));
     }

@@ -3,7 +3,7 @@ import ctypes, os, re, select, signal, socket, statistics, subprocess, time
 from cluster import IMAGE, PAYLOAD, POLL, ROOT, Cluster, image, wait
 
 OUTSIDE = "10.77.0.100" # who bench.d/bare puts outside
-PLAIN, PLAIN_VXLAN = "10.77.0.102", "10.99.0.2"
+ROUTED, PLAIN_VXLAN = "10.98.2.2", "10.99.0.2"  # of containers that it makes
 PORTS = (7000, 7001, 7002)  # of examples/src/echo.rs
 REMOTE, LOCAL, PROXY, TOLD = 11000, 12000, 3000, 19000  # added to these for what is published, and for haproxy
 AFTER = 2.5             # seconds that a client goes on after a backend's end
@@ -52,8 +52,8 @@ class Net:
             return
         self.compared = True
         subprocess.run([ROOT + "/scripts/bench.d/bare", "up", cluster.lab_name], check=True)
-        self.out, self.plain, self.plain_vxlan, self.w1 = map(self.named, ("out", "b1", "b1c", "w1"))
-        for place in (self.named("b2"), self.named("b2c"), self.w1):
+        self.out, self.routed, self.plain_vxlan, self.w1 = map(self.named, ("out", "b1r", "b1c", "w1"))
+        for place in (self.named("b2r"), self.named("b2c"), self.w1):
             self.start(place, self.echo)
         far = self.serve("far", "w2")[0]
         self.far, self.far_vip = self.address(far, "10."), self.vip("far")
@@ -183,7 +183,7 @@ class Net:
 # Each figure: one run, giving rows, their values and what these are compared with.
 
 def figure_overlay(net):
-    yield "overlay", *net.turns((net.client, "bulk", net.far), (net.plain, "bulk", PLAIN))
+    yield "overlay", *net.turns((net.client, "bulk", net.far), (net.routed, "bulk", ROUTED))
 
 
 def figure_vip(net):

@@ -5,6 +5,7 @@
 )]
 #![allow(clippy::disallowed_types, reason = "door: labs are counted across the threads of a test program")]
 
+pub mod capture;
 pub mod dns;
 pub mod image;
 pub mod lab;

@@ -1,12 +1,23 @@
 //! Waiting for a condition, with a deadline and a reason.
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 /// How often a condition is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Raises a flag when it goes, be it by a panic: whoever works until then ends, and is waited for in vain by nobody.
+#[derive(Debug)]
+pub struct Raise<'a>(pub &'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Waits until `condition` gives something, and gives it.
 ///

@@ -172,6 +172,7 @@ fn a_removed_container_is_replaced(lab: &Lab) {
     let hub = lab.space("hub");
     let over = AtomicBool::new(false);
     let failures = thread::scope(|scope| {
+        let ended = wait::Raise(&over);
         let client = scope.spawn(|| {
             hub.run(|| {
                 let mut failures = Vec::new();
@@ -191,7 +192,7 @@ fn a_removed_container_is_replaced(lab: &Lab) {
             let now = answering(lab, &to, MANY);
             now.len() == 2 && now != before
         });
-        over.store(true, Ordering::Relaxed);
+        drop(ended);
         client.join().expect("the client ends")
     });
     // Those in the moment between its end and the news of it; a client that asks again is served.

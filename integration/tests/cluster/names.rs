@@ -172,6 +172,7 @@ fn queries_wait_for_the_daemon(lab: &Lab, client: &Space, vip: &str) {
     let (host, _) = container(lab, "client");
     let over = AtomicBool::new(false);
     let asked = thread::scope(|scope| {
+        let ended = wait::Raise(&over);
         let questions = scope.spawn(|| {
             let mut asked = 0;
             while !over.load(Ordering::Relaxed) {
@@ -182,7 +183,7 @@ fn queries_wait_for_the_daemon(lab: &Lab, client: &Space, vip: &str) {
         });
         lab.script(&["restart", &host]).ok();
         thread::sleep(Duration::from_millis(500));
-        over.store(true, Ordering::Relaxed);
+        drop(ended);
         questions.join().expect("every question is answered")
     });
     assert!(asked > 1, "{asked} questions");
@@ -258,6 +259,7 @@ fn flows_to_the_dead_are_cut_and_those_to_the_draining_last() {
         lab.get(&victim_host, &format!("/containers/{victim}/json")).expect("it is there")["State"]["Pid"]
             .to_string();
     let last_failure = thread::scope(|scope| {
+        let ended = wait::Raise(&over);
         let clients: Vec<_> = [false, true]
             .into_iter()
             .cycle()
@@ -303,7 +305,7 @@ fn flows_to_the_dead_are_cut_and_those_to_the_draining_last() {
             !names.iter().any(|(_, name)| *name == victim) && lab.slots("web", lab.hosts()).len() == 4
         });
         thread::sleep(Duration::from_millis(300));
-        over.store(true, Ordering::Relaxed);
+        drop(ended);
         let last = clients.into_iter().filter_map(|client| client.join().expect("a client ends")).max();
         last.map_or(Duration::ZERO, |last| last.duration_since(killed))
     });

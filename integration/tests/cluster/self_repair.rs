@@ -83,8 +83,8 @@ impl Place {
             blows.push(format!("ip link set {link} down"));
             blows.push(format!("ip link set {link} mtu 1300"));
             blows.push(format!("ip link set {link} address 02:00:00:00:00:77"));
+            blows.push(format!("ip link del {link}"));
             if link.starts_with("cvx") {
-                blows.push(format!("ip link del {link}"));
                 blows.push(format!(
                     "bridge fdb add 02:fd:c0:00:00:99 dev {link} dst 10.77.0.99 self permanent"
                 ));
@@ -192,6 +192,7 @@ fn any_damage_heals_by_itself_and_nothing_foreign_is_touched() {
     let over = AtomicBool::new(false);
     let mut struck = BTreeMap::<String, usize>::new();
     thread::scope(|scope| {
+        let ended = wait::Raise(&over);
         // Requests go on all the while: they may fail, and hold nothing up.
         let traffic = scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
@@ -220,7 +221,7 @@ fn any_damage_heals_by_itself_and_nothing_foreign_is_touched() {
             }
             wait::until(REPAIR, &format!("answers in round {round} after {fallen:#?}"), all_is_well);
         }
-        over.store(true, Ordering::Relaxed);
+        drop(ended);
         traffic.join().expect("the client ends");
     });
     assert!(missed < BLOWS, "{missed} blows of {} fell on nothing", BLOWS * ROUNDS);

@@ -9,6 +9,7 @@ REMOTE, LOCAL, PROXY, TOLD = 11000, 12000, 3000, 19000  # added to these for wha
 AFTER = 2.5             # seconds that a client goes on after a backend's end
 KILLS = 10              # endpoints killed in one run
 QUIET = 0.5             # seconds after a kill in which nothing but its own consequences happens
+SETTLED = 1.5           # seconds after all run again until the next one is killed
 DELAY = 0.8             # seconds until a killed task starts again
 
 # key: (figure, unit, wanted, of what: a ratio to this, or None for what is wanted of the figure itself, higher is better)
@@ -284,7 +285,7 @@ def figure_told(net):
     try:
         for n in range(KILLS):
             cluster.wait_running(service, len(cluster.hosts))
-            time.sleep(QUIET)
+            time.sleep(SETTLED)
             kernels = Kernels(net)
             tasks = sorted(net.tasks(service))
             begin = net.kill(tasks[n % len(tasks)])

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod dns;
 pub mod image;
 pub mod lab;
+pub mod relay;
 pub mod reply;
 pub mod residue;
 pub mod space;

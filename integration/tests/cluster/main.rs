@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod clock;
+mod convergence;
 mod first_service;
 mod ingress;
 mod loss;

@@ -24,7 +24,7 @@ use crate::{
     image::ImageStore,
     layout::{self, ExitRecord, Layout},
     name::{LookupError, Table},
-    network::Network,
+    network::{BoxFuture, Network},
     sys,
 };
 
@@ -437,7 +437,9 @@ impl Inner {
         {
             tracing::warn!(%error, path = %exec.display(), "cannot remove a container's directory");
         }
-        self.detach(slot).await;
+        // Asked for before anybody hears of the end, so that whoever comes next finds its ports free; whoever waits for the
+        // end need not wait for it.
+        let leaving = self.leave_network(slot);
         let (code, oom) = (exit.code, exit.oom_killed);
         let stopping = slot.life.borrow().stopping;
         slot.life.send_modify(|life| {
@@ -455,6 +457,7 @@ impl Inner {
         if stopping {
             self.tell(&slot.record, Action::Stop);
         }
+        left(slot, leaving).await;
         if slot.record.auto_remove
             && let Err(error) = self.forget(slot).await
         {
@@ -462,13 +465,11 @@ impl Inner {
         }
     }
 
-    /// Gives the container's network back.
-    pub(crate) async fn detach(&self, slot: &Slot) {
-        if let (crate::NetworkMode::Edge, Some(network)) = (slot.record.network, &self.config.network)
-            && let Err(error) = network.detach(slot.record.id.as_str()).await
-        {
-            tracing::warn!(error, container = %slot.record.id, "cannot remove a container's network");
-        }
+    /// Asks for the end of the container's network, if it has one.
+    fn leave_network<'a>(&'a self, slot: &'a Slot) -> Option<BoxFuture<'a, Result<(), String>>> {
+        let network =
+            self.config.network.as_ref().filter(|_| slot.record.network == crate::NetworkMode::Edge)?;
+        Some(network.detach(slot.record.id.as_str()))
     }
 
     /// Removes a container that does not run. The caller holds the gate.
@@ -535,6 +536,15 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 /// Runs work that must come to its end even if the caller gives up waiting; a panic in it goes on in the caller.
 pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     done(tokio::spawn(work)).await
+}
+
+/// Waits for the end of a container's network.
+async fn left(slot: &Slot, leaving: Option<BoxFuture<'_, Result<(), String>>>) {
+    if let Some(leaving) = leaving
+        && let Err(error) = leaving.await
+    {
+        tracing::warn!(error, container = %slot.record.id, "cannot remove a container's network");
+    }
 }
 
 async fn done<T>(work: JoinHandle<T>) -> T {

@@ -53,8 +53,8 @@ pub struct Carrier {
     pub balancer: Balancer,
     /// What names mean in it.
     pub zone: watch::Sender<Zone>,
-    /// Address → whose row told it last.
-    owners: BTreeMap<IpAddr, Key>,
+    /// Address → whose rows tell it: while a task's place goes to another, two may.
+    owners: BTreeMap<IpAddr, BTreeSet<Key>>,
     /// This node, whose endpoints need no way.
     me: Option<Id>,
     /// Ways that the kernel has not taken yet.
@@ -240,7 +240,7 @@ impl Carrier {
             let old = self.desired.peers.insert(number, row.host.peer());
             self.ways.extend(plan_peer(&self.desired, number, old.as_ref()));
             for address in &row.addresses {
-                self.owners.insert(*address, key.clone());
+                self.owners.entry(*address).or_default().insert(key.clone());
                 if self.desired.endpoints.insert(*address, number) != Some(number) {
                     self.ways.push(plan_endpoint(&self.desired, *address));
                 }
@@ -249,17 +249,36 @@ impl Carrier {
         let Some(before) = before else { return };
         let kept: &[IpAddr] = row.map_or(&[], |row| &row.addresses);
         for address in before.addresses.iter().filter(|address| !kept.contains(address)) {
-            // Another task may have the address by now.
-            if self.owners.get(address) == Some(key) {
-                self.owners.remove(address);
-                self.desired.endpoints.remove(address);
-                self.ways.push(plan_endpoint(&self.desired, *address));
-            }
+            self.unlead(key, *address);
         }
         let number = before.host.number;
         let used = self.desired.endpoints.values().any(|other| *other == number);
         if !used && let Some(old) = self.desired.peers.remove(&number) {
             self.ways.extend(plan_peer(&self.desired, number, Some(&old)));
+        }
+    }
+
+    /// The row of this key tells an address no longer; another may, as when a late row of its old owner is withdrawn.
+    fn unlead(&mut self, key: &Key, address: IpAddr) {
+        let Some(owners) = self.owners.get_mut(&address) else { return };
+        if !owners.remove(key) {
+            return;
+        }
+        let left = owners.iter().find_map(|owner| self.balancer.rows.get(owner));
+        let number = left.map(|row| (row.host.number, row.host.peer()));
+        if owners.is_empty() {
+            self.owners.remove(&address);
+        }
+        let before = match number {
+            Some((number, peer)) => {
+                let old = self.desired.peers.insert(number, peer);
+                self.ways.extend(plan_peer(&self.desired, number, old.as_ref()));
+                self.desired.endpoints.insert(address, number)
+            }
+            None => self.desired.endpoints.remove(&address),
+        };
+        if before != number.map(|(number, _)| number) {
+            self.ways.push(plan_endpoint(&self.desired, address));
         }
     }
 
@@ -369,5 +388,66 @@ impl Carrier {
     pub fn hosts(&self) -> BTreeSet<Id> {
         let others = self.balancer.rows.iter().map(|((owner, _), _)| *owner);
         others.filter(|owner| Some(*owner) != self.me).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use covey_state::{network, node::EdgeBlock};
+
+    use super::*;
+    use crate::endpoint::Host;
+
+    fn row(number: u32, last: u8) -> Endpoint {
+        let third = u8::try_from(number).unwrap();
+        let edge = EdgeBlock {
+            v4: format!("100.64.{number}.0/24").parse().unwrap(),
+            v6: format!("fd00:{number}::/64").parse().unwrap(),
+        };
+        Endpoint {
+            service: None,
+            names: Vec::new(),
+            container: "c".into(),
+            aliases: Vec::new(),
+            addresses: vec![[10, 0, 1, last].into()],
+            host: Host { number, vtep: [10, 9, 0, third].into(), edge },
+            draining: false,
+        }
+    }
+
+    #[test]
+    fn a_late_row_of_an_addresss_old_owner_takes_no_way_with_it_when_it_goes() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: a router needs root");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let subnet = network::Subnet {
+            net: "10.0.1.0/24".parse().unwrap(),
+            gateway: [10, 0, 1, 1].into(),
+            range: None,
+            vni: Some(4097),
+        };
+        let config = NetworkConfig {
+            id: Id::new(9),
+            name: "front".into(),
+            internal: false,
+            mtu: Some(1400),
+            subnets: vec![subnet],
+        };
+        let mut carrier = Carrier::open(folder.path(), Arc::new(config), None).unwrap();
+        let (old, new): (Key, Key) = ((Id::new(1), "t/a".into()), (Id::new(2), "t/b".into()));
+        let address = IpAddr::from([10, 0, 1, 3]);
+        carrier.put(&old, Some(row(1, 3)));
+        carrier.put(&new, Some(row(2, 3)));
+        assert_eq!(carrier.desired.endpoints.get(&address), Some(&2));
+        carrier.put(&old, Some(row(1, 3)));
+        carrier.put(&old, None);
+        assert_eq!(carrier.desired.endpoints.get(&address), Some(&2));
+        assert_eq!(carrier.desired.peers.keys().copied().collect::<Vec<_>>(), [2]);
+        carrier.put(&new, None);
+        assert!(carrier.desired.endpoints.is_empty() && carrier.desired.peers.is_empty());
+        assert!(carrier.owners.is_empty());
+        carrier.remove().unwrap();
     }
 }

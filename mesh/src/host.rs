@@ -65,6 +65,8 @@ const MAC: u32 = 6;
 const VXLAN_NETWORK: u32 = 12;
 /// Where the source is in an IPv4 header (RFC 791).
 const SOURCE_V4: u32 = 12;
+/// Where the destination is, likewise.
+const DESTINATION_V4: u32 = 16;
 /// `NF_NETDEV_EGRESS` of linux/netfilter.h.
 const EGRESS: u32 = 1;
 
@@ -78,8 +80,10 @@ impl Host {
         add("prerouting", hooked("nat", At::PreRouting, priority::NAT_DESTINATION, own()));
         add("output", hooked("nat", At::Output, priority::NAT_DESTINATION, own()));
         add("postrouting", hooked("nat", At::PostRouting, priority::NAT_SOURCE, self.sources()));
+        let mut raw = self.loopback();
+        raw.extend(self.edge.iter().map(Edge::zone));
+        add("raw", hooked("filter", At::PreRouting, priority::RAW, raw));
         let Some(edge) = &self.edge else { return Tables::from([(Family::Inet, table)]) };
-        add("raw", hooked("filter", At::PreRouting, priority::RAW, vec![edge.zone()]));
         let marks = vec![edge.remember(), edge.answer(&self.inside)];
         add("mangle", hooked("filter", At::PreRouting, priority::MANGLE, marks));
         let strangers = Ip::BOTH.map(|ip| edge.strangers(ip)).to_vec();
@@ -88,12 +92,18 @@ impl Host {
         Tables::from([(Family::Inet, table), (Family::Netdev, edge.egress())])
     }
 
+    /// Containers reach nobody who listens on the host's loopback, and nobody takes them for the host itself:
+    /// `iifname INSIDE* ip daddr 127.0.0.0/8 drop`, and `ip saddr`. Linux would let them, because their links have
+    /// `route_localnet` for our own sake. Answers to what the host asked by its loopback come to another address.
+    fn loopback(&self) -> Vec<Rule> {
+        let inside = [e::meta(Meta::InputName, VALUE), e::is(VALUE, self.inside.as_bytes())];
+        let rule = |offset| inside.iter().cloned().chain(is_loopback(offset)).chain([e::drop()]).collect();
+        [DESTINATION_V4, SOURCE_V4].map(rule).to_vec()
+    }
+
     /// Whose source is translated on the way out.
     fn sources(&self) -> Vec<Rule> {
-        let loopback = Ip::V4
-            .only()
-            .into_iter()
-            .chain([e::payload(Base::Network, SOURCE_V4, 1, VALUE), e::is(VALUE, &[127])]);
+        let loopback = is_loopback(SOURCE_V4);
         let mut rules = vec![dnat_of(loopback)];
         rules.extend(self.blocks.iter().map(|block| dnat_of(from(block))));
         rules.extend(self.edge.iter().flat_map(Edge::self_blocks));
@@ -105,6 +115,12 @@ impl Host {
         }));
         rules
     }
+}
+
+/// `ip saddr 127.0.0.0/8`, or `ip daddr`.
+fn is_loopback(offset: u32) -> impl Iterator<Item = e::Expression> {
+    let first = [e::payload(Base::Network, offset, 1, VALUE), e::is(VALUE, &[127])];
+    Ip::V4.only().into_iter().chain(first)
 }
 
 /// `ip saddr BLOCK`.

@@ -7,7 +7,7 @@ mod lab;
 use std::{
     collections::BTreeSet,
     io::{self, Write},
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -156,6 +156,38 @@ fn a_port_of_one_address_is_found_before_that_of_any() {
     assert!(from_outside.starts_with("bbbb"), "{from_outside}");
     let elsewhere = world.ask(Protocol::Tcp, "cccc", at("100.64.3.1", PUBLISHED)).unwrap();
     assert!(elsewhere.starts_with("aaaa"), "{elsewhere}");
+}
+
+/// PRT-05
+#[test]
+fn a_container_reaches_no_loopback_service_of_the_host() {
+    let Some(mut world) = World::host() else { return };
+    let kernel = "for of in all default eth0; do echo 1 >$of/route_localnet; echo 0 >$of/rp_filter; done";
+    world.lab.run("aaaa", &format!("cd /proc/sys/net/ipv4/conf; {kernel}"));
+    // What a raw packet does on any container's behalf: its own loopback is out of the way.
+    let own = "ip addr flush dev lo scope host; ip link set lo down; ip addr add 127.0.0.9/32 dev eth0
+        ip route add 127.0.0.1/32 via 100.64.1.1 dev eth0 src 100.64.1.2";
+    world.lab.run("aaaa", own);
+    let guarded = world.lab.udp("host", "127.0.0.1", 0);
+    let open = world.lab.udp("host", "100.64.1.1", 0);
+    let (client, pretender) = (world.lab.udp("aaaa", "100.64.1.2", 0), world.lab.udp("aaaa", "127.0.0.9", 0));
+    let attack = || {
+        client.send_to(b"?", guarded.local_addr().unwrap()).unwrap();
+        pretender.send_to(b"!", open.local_addr().unwrap()).unwrap();
+        // It takes the same way behind the others.
+        client.send_to(b".", open.local_addr().unwrap()).unwrap();
+    };
+    let heard = |socket: &UdpSocket| {
+        let mut word = [0];
+        let next = || socket.recv(&mut word).ok().map(|_| word[0]);
+        std::iter::from_fn(next).collect::<Vec<_>>()
+    };
+    repair(&mut world.nft, &Program::default());
+    attack();
+    assert_eq!((heard(&guarded), heard(&open)), (b"?".to_vec(), b"!.".to_vec()), "the kernel lets them");
+    repair(&mut world.nft, &world.program);
+    attack();
+    assert_eq!((heard(&open), heard(&guarded)), (b".".to_vec(), Vec::new()));
 }
 
 /// LB-05

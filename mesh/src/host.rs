@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
@@ -74,8 +74,7 @@ impl Host {
     pub(crate) fn tables(&self) -> Tables {
         let mut table = Table::default();
         let services = add_services(&mut table, &[Shape::Port, Shape::AnyPort]);
-        let local = [e::destination_type(VALUE), e::is(VALUE, &e::LOCAL.to_ne_bytes()), e::jump(services)];
-        let own = || vec![local.to_vec()];
+        let own = || Ip::BOTH.map(|ip| to_own(ip, services)).to_vec();
         let mut add = |name: &str, chain: Chain| _ = table.chains.insert(name.to_owned(), chain);
         add("prerouting", hooked("nat", At::PreRouting, priority::NAT_DESTINATION, own()));
         add("output", hooked("nat", At::Output, priority::NAT_DESTINATION, own()));
@@ -115,6 +114,17 @@ impl Host {
         }));
         rules
     }
+}
+
+/// `fib daddr type local jump CHAIN`, but not for `::1`: nothing leaves a host under that address, and who asks there
+/// is to learn at once that nobody answers.
+fn to_own(ip: Ip, chain: &str) -> Rule {
+    let mut rule = ip.only().to_vec();
+    if ip == Ip::V6 {
+        rule.extend([ip.destination(VALUE), e::is_not(VALUE, &Ipv6Addr::LOCALHOST.octets())]);
+    }
+    rule.extend([e::destination_type(VALUE), e::is(VALUE, &e::LOCAL.to_ne_bytes()), e::jump(chain)]);
+    rule
 }
 
 /// `ip saddr 127.0.0.0/8`, or `ip daddr`.

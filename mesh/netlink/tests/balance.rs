@@ -142,6 +142,10 @@ fn a_published_port_reaches_every_backend_and_each_sees_the_client() {
     }
     let local = world.asked(Protocol::Tcp, "host", at("127.0.0.1", PUBLISHED), MANY);
     assert!(all_of(&local).len() == 3, "{local:?}");
+    let begun = Instant::now();
+    let refused = world.ask(Protocol::Tcp, "host", at("::1", PUBLISHED)).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "clients go on to 127.0.0.1");
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     assert!(world.ask(Protocol::Tcp, "outside", at(HOST[0], PORT)).is_err(), "only what is published");
     assert_eq!(repair(&mut world.nft, &world.program), [], "and the kernel has what was said");
 }

@@ -129,8 +129,10 @@ impl Edge {
     /// The kernel refused; it is tried again with the next repair.
     pub fn detach(&mut self, container: &str) -> Result<()> {
         for frontend in self.own_ports.remove(container).unwrap_or_default() {
-            self.balancer.set(frontend, None);
+            // A service may have waited for it.
+            let behind = self.balancer.rows.behind(&frontend);
             self.reserved.release(&frontend);
+            self.open_or_close((frontend, None, behind));
         }
         if let Some(pair) = self.taken.remove(container) {
             self.block.free(pair);
@@ -176,6 +178,9 @@ impl Edge {
     /// A service's port is held from when the first host tells of it: here it is only seen whether that can be.
     fn try_published(&mut self, port: &PublishedPort) -> Result<(), ReserveError> {
         for frontend in frontends(port) {
+            if self.owner(&frontend).is_some() {
+                return Err(ReserveError::Taken { port: port.published, protocol: port.protocol.as_str() });
+            }
             if self.reserved.holds(&frontend) {
                 continue;
             }
@@ -218,6 +223,12 @@ impl Edge {
             }
         }
         Err(last)
+    }
+
+    /// The container that this port is the own one of.
+    fn owner(&self, frontend: &Frontend) -> Option<&str> {
+        let owned = self.own_ports.iter().find(|(_, ports)| ports.contains(frontend));
+        owned.map(|(container, _)| container.as_str())
     }
 
     fn let_go(&mut self, container: &str) {
@@ -268,6 +279,17 @@ impl Edge {
 
     fn open_or_close(&mut self, (frontend, _, behind): Moved) {
         self.refused.remove(&frontend);
+        if let Some(container) = self.owner(&frontend) {
+            // It answers for the container, whatever services want of it.
+            if behind.is_some() {
+                let why = format!(
+                    "this port of this host is container {container}'s: its service is not behind it"
+                );
+                tracing::warn!(container, ?frontend, "a published port does not answer on this host");
+                self.refused.insert(frontend, why);
+            }
+            return;
+        }
         if behind.is_none() {
             self.reserved.release(&frontend);
         } else if let Err(error) = self.reserved.hold(frontend) {
@@ -431,3 +453,6 @@ fn frontends(port: &PublishedPort) -> Vec<Frontend> {
     let of = |address| Frontend::Port { address, protocol, port: port.published };
     addresses_of(port.host_ip).into_iter().map(of).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! The edge in a network namespace of its own.
+
+use std::path::PathBuf;
+
+use covey_overlay_netlink::namespace;
+use covey_state::{Id, network::Exposure};
+
+use super::*;
+use crate::endpoint::{Endpoint, Host, Service};
+
+/// Runs this where there is no network yet.
+fn alone(work: impl FnOnce(Edge) + Send) {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: a network namespace needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("host");
+    namespace::create(&path).unwrap();
+    let done = namespace::inside(&path, || {
+        work(Edge::open()?);
+        anyhow::Ok(())
+    });
+    namespace::remove(&path).unwrap();
+    done.unwrap();
+}
+
+fn block(number: u8) -> EdgeBlock {
+    EdgeBlock {
+        v4: format!("100.64.{number}.0/24").parse().unwrap(),
+        v6: format!("fd00:0:0:{number}::/64").parse().unwrap(),
+    }
+}
+
+fn pair() -> Pair {
+    Pair { v4: [100, 64, 0, 9].into(), v6: "fd00::9".parse().unwrap() }
+}
+
+fn port(mode: PublishMode) -> PublishedPort {
+    PublishedPort { target: 80, published: 8080, mode, ..PublishedPort::default() }
+}
+
+/// A task of a service that publishes port 8080.
+fn task() -> Endpoint {
+    let exposure = Exposure { version: 1, ports: vec![port(PublishMode::Ingress)], ..Exposure::default() };
+    Endpoint {
+        service: Some(Service { id: Id::new(1), name: "web".into(), exposure }),
+        names: Vec::new(),
+        container: "task".into(),
+        aliases: Vec::new(),
+        addresses: vec![[100, 64, 2, 7].into()],
+        host: Host { number: 2, vtep: [192, 0, 2, 2].into(), edge: block(2) },
+        draining: false,
+    }
+}
+
+fn behind(edge: &mut Edge, frontend: &Frontend) -> Option<IpAddr> {
+    let found = edge.balancer.lookup(frontend).unwrap()?;
+    found.backends.first().map(|backend| backend.address)
+}
+
+/// PRT-11
+#[test]
+fn a_port_of_a_container_stays_its_own_when_a_service_publishes_it() {
+    alone(|mut edge| {
+        let [own, published] = [PublishMode::Host, PublishMode::Ingress].map(port);
+        let frontend = frontends(&own)[0];
+        let held = edge.hold("box", &[own]).unwrap();
+        edge.claim("box", &PathBuf::from("/nowhere"), pair());
+        edge.publish("box", &held).unwrap();
+        let container = Some(IpAddr::from(pair().v4));
+        assert_eq!(behind(&mut edge, &frontend), container);
+
+        let key = (Id::new(2), "task".into());
+        edge.balancer.put(&key, Some(task()));
+        edge.settle().unwrap();
+        assert_eq!(behind(&mut edge, &frontend), container);
+        assert!(edge.refused[&frontend].contains("container box"), "{:?}", edge.refused);
+        let taken = edge.hold("task", &[published]);
+        assert!(matches!(taken, Err(ReserveError::Taken { port: 8080, .. })), "{taken:?}");
+
+        edge.balancer.put(&key, None);
+        edge.settle().unwrap();
+        assert_eq!(behind(&mut edge, &frontend), container);
+        assert!(edge.reserved.holds(&frontend));
+        assert_eq!(edge.refused, BTreeMap::new());
+
+        // The service has it as soon as the container is gone.
+        edge.balancer.put(&key, Some(task()));
+        edge.settle().unwrap();
+        edge.detach("box").unwrap();
+        assert_eq!(behind(&mut edge, &frontend), Some([100, 64, 2, 7].into()));
+        assert_eq!(edge.refused, BTreeMap::new());
+    });
+}

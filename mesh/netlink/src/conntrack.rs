@@ -2,7 +2,11 @@
 
 mod flow;
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
 use covey_mesh::Protocol;
 
@@ -16,6 +20,7 @@ const GET: i32 = 1;
 const DELETE: i32 = 2;
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
+const STATUS: u16 = 3;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const FILTER: u16 = 25;
@@ -25,6 +30,9 @@ const IP_V4_SOURCE: u16 = 1;
 const IP_V6_SOURCE: u16 = 3;
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_SOURCE_PORT: u16 = 2;
+const PROTOCOL_DESTINATION_PORT: u16 = 3;
+/// `IPS_SRC_NAT | IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h.
+const TRANSLATED: u32 = 1 << 4 | 1 << 5;
 const FILTER_ORIGINAL: u16 = 1;
 const FILTER_REPLY: u16 = 2;
 /// What of a tuple counts.
@@ -81,6 +89,25 @@ impl Conntrack {
         let answered =
             |connection: &Found| is_answered_by(find(connection, REPLY).unwrap_or_default(), backend, only);
         let gone: Vec<_> = self.list(backend)?.into_iter().filter(answered).collect();
+        self.forget(backend, &gone)
+    }
+
+    /// Forgets connections to these published ports that are not translated, of both families: what a client sent
+    /// while nobody was behind the port. As long as it goes on sending, the kernel would take all of it for the host's
+    /// own, also when there are backends again.
+    ///
+    /// # Errors
+    /// Some of them may be left.
+    pub fn forget_unserved(&mut self, ports: &BTreeSet<(Protocol, u16)>) -> Result<(), NetfilterError> {
+        for family in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+            let gone: Vec<_> = self.list(family)?.into_iter().filter(|one| is_unserved(one, ports)).collect();
+            self.forget(family, &gone)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets these, all of the backend's family, one after the other.
+    fn forget(&mut self, backend: IpAddr, gone: &[Found]) -> Result<(), NetfilterError> {
         for some in gone.chunks(TOGETHER_MAX) {
             let forget = |connection: &Found| {
                 let mut body = Attributes::default();
@@ -154,4 +181,15 @@ fn is_answered_by(reply: &[u8], backend: IpAddr, only: Option<(Protocol, u16)>) 
             find(protocol, PROTOCOL_NUMBER) == Some(&[wanted.number()])
                 && find(protocol, PROTOCOL_SOURCE_PORT) == Some(&port.to_be_bytes())
         })
+}
+
+fn is_unserved(connection: &Found, ports: &BTreeSet<(Protocol, u16)>) -> bool {
+    let original = find(connection, ORIGINAL).unwrap_or_default();
+    let protocol = find(original, TUPLE_PROTOCOL).unwrap_or_default();
+    let to = |(wanted, port): &(Protocol, u16)| {
+        find(protocol, PROTOCOL_NUMBER) == Some(&[wanted.number()])
+            && find(protocol, PROTOCOL_DESTINATION_PORT) == Some(&port.to_be_bytes())
+    };
+    let status = find(connection, STATUS).and_then(|status| status.try_into().ok());
+    status.is_some_and(|status| u32::from_be_bytes(status) & TRANSLATED == 0) && ports.iter().any(to)
 }

@@ -348,3 +348,26 @@ fn flows_to_a_removed_backend_are_cut_and_others_stay() {
         conntrack.flush(gone, None).unwrap();
     }
 }
+
+/// LB-07
+#[test]
+fn datagrams_sent_while_nobody_was_there_do_not_keep_a_client_from_the_next_backend() {
+    let Some(mut world) = World::host() else { return };
+    for (family, any) in ["0.0.0.0", "::"].into_iter().enumerate() {
+        let to = at(HOST[family], PUBLISHED);
+        let mut conntrack = world.lab.conntrack();
+        let client = world.lab.udp("outside", any, 0);
+        let refused = ask_udp(&client, to).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        world.put(port(any, Protocol::Udp), Balance::Random, &[0]);
+        conntrack
+            .forget_unserved(&[(Protocol::Udp, PUBLISHED + 1), (Protocol::Tcp, PUBLISHED)].into())
+            .unwrap();
+        assert!(ask_udp(&client, to).is_err(), "others were meant");
+        conntrack.forget_unserved(&[(Protocol::Udp, PUBLISHED)].into()).unwrap();
+        assert!(ask_udp(&client, to).unwrap().starts_with("aaaa"));
+        world.put(port(any, Protocol::Udp), Balance::Random, &[1]);
+        conntrack.forget_unserved(&[(Protocol::Udp, PUBLISHED)].into()).unwrap();
+        assert!(ask_udp(&client, to).unwrap().starts_with("aaaa"), "who is served stays");
+    }
+}

@@ -5,18 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use covey_mesh::Protocol;
 
 use super::{
-    Conntrack, GET, IP_V4_SOURCE, IP_V6_SOURCE, ORIGINAL, PROTOCOL_NUMBER, PROTOCOL_SOURCE_PORT, REPLY,
-    TUPLE_IP, TUPLE_PROTOCOL, request,
+    Conntrack, GET, IP_V4_SOURCE, IP_V6_SOURCE, ORIGINAL, PROTOCOL_DESTINATION_PORT, PROTOCOL_NUMBER,
+    PROTOCOL_SOURCE_PORT, REPLY, TUPLE_IP, TUPLE_PROTOCOL, request,
 };
 use crate::{
     attribute::{Attributes, find},
     socket::NetfilterError,
 };
 
-/// `CTA_IP_V4_DST`, `CTA_IP_V6_DST`, `CTA_PROTO_DST_PORT` of linux/netfilter/nfnetlink_conntrack.h.
+/// `CTA_IP_V4_DST`, `CTA_IP_V6_DST` of linux/netfilter/nfnetlink_conntrack.h.
 const IP_V4_DESTINATION: u16 = 2;
 const IP_V6_DESTINATION: u16 = 4;
-const PROTOCOL_DESTINATION_PORT: u16 = 3;
 
 impl Conntrack {
     /// The address that answers a connection from `from` to `to`, as this namespace tracks it; `None` where it does not.

@@ -56,8 +56,9 @@ use crate::{
 /// What a request is answered when the keeper has ended.
 const ENDED: &str = "this node's networks have ended";
 
-/// The networks that this node carries, and which other hosts have endpoints in them.
-pub type Carried = BTreeMap<Id, (Arc<NetworkConfig>, BTreeSet<Id>)>;
+/// The networks that this node carries, and which other hosts have endpoints in them. With each network's id goes how
+/// many were carried before it: one that is carried anew has forgotten what it was told.
+pub type Carried = BTreeMap<(Id, u64), (Arc<NetworkConfig>, BTreeSet<Id>)>;
 
 /// The way to the networks of this node.
 #[derive(Clone)]
@@ -129,11 +130,13 @@ impl Networks {
     pub async fn hear(mut self, gossip: GossipHandle) {
         let mut heard = BTreeSet::new();
         loop {
-            let networks: Vec<Id> = self.carried.borrow_and_update().keys().copied().collect();
-            let networks = networks.into_iter().map(Scope::Network);
-            let wanted: BTreeSet<Scope> = networks.chain([Scope::Ingress]).collect();
-            for scope in wanted.symmetric_difference(&heard) {
-                gossip.hear(scope.topic(), wanted.contains(scope)).await;
+            let wanted = to_hear(&self.carried.borrow_and_update());
+            // Those first: gossip tells only what is news, so that a network which is carried anew is heard anew.
+            for (scope, _) in heard.difference(&wanted) {
+                gossip.hear(scope.topic(), false).await;
+            }
+            for (scope, _) in wanted.difference(&heard) {
+                gossip.hear(scope.topic(), true).await;
             }
             heard = wanted;
             if self.carried.changed().await.is_err() {
@@ -167,6 +170,12 @@ impl Networks {
         // An error says that it has ended already.
         let _ = ended.await;
     }
+}
+
+/// What is to be heard, and since which time it is carried.
+fn to_hear(carried: &Carried) -> BTreeSet<(Scope, u64)> {
+    let networks = carried.keys().map(|(id, time)| (Scope::Network(*id), *time));
+    networks.chain([(Scope::Ingress, 0)]).collect()
 }
 
 impl Network for Networks {
@@ -223,5 +232,26 @@ impl Network for Networks {
         let (reply, answer) = oneshot::channel();
         self.inbox.ask(Request::Detach { container: container.to_owned(), reply });
         Box::pin(async { answer.await.unwrap_or_else(|_| Err(ENDED.to_owned())) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_was_dropped_and_is_carried_again_is_heard_anew() {
+        let config = Arc::new(NetworkConfig {
+            id: Id::new(9),
+            name: "front".into(),
+            internal: false,
+            mtu: None,
+            subnets: Vec::new(),
+        });
+        let at = |time| Carried::from([((Id::new(9), time), (config.clone(), BTreeSet::new()))]);
+        let (before, after) = (to_hear(&at(0)), to_hear(&at(1)));
+        let scope = Scope::Network(Id::new(9));
+        assert_eq!(before.difference(&after).collect::<Vec<_>>(), [&(scope, 0)]);
+        assert_eq!(after.difference(&before).collect::<Vec<_>>(), [&(scope, 1)]);
     }
 }

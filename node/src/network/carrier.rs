@@ -45,6 +45,8 @@ const SHORT_ID: usize = 12;
 pub struct Carrier {
     /// What it is.
     pub config: Arc<NetworkConfig>,
+    /// How many networks this daemon had carried before it.
+    pub time: u64,
     path: PathBuf,
     router: Router,
     /// What is wanted of links and ways.
@@ -114,6 +116,7 @@ impl Carrier {
             zone: watch::Sender::new(Zone::new(&config.name)),
             desired,
             config,
+            time: 0,
             path,
             owners: BTreeMap::new(),
             me: place.map(|place| place.id),

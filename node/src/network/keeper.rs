@@ -57,6 +57,8 @@ pub struct Keeper {
     pub edge: Edge,
     /// The networks that this host carries.
     pub carriers: BTreeMap<Id, Carrier>,
+    /// How many networks were carried so far.
+    times_carried: u64,
     containers: BTreeMap<String, Wired>,
     resolvers: Resolvers,
     /// Where this node is; nowhere while it is in no cluster.
@@ -108,6 +110,7 @@ impl Keeper {
             file,
             edge: Edge::open()?,
             carriers: BTreeMap::new(),
+            times_carried: 0,
             containers: BTreeMap::new(),
             resolvers: Resolvers::new(runtime),
             place,
@@ -275,6 +278,8 @@ impl Keeper {
             bail!("network {} is the swarm's, and this node is in none", config.name);
         }
         let mut carrier = Carrier::open(&self.folder, config.clone(), self.place.as_ref())?;
+        carrier.time = self.times_carried;
+        self.times_carried += 1;
         let scope = Scope::Network(config.id);
         self.down.iter().for_each(|host| carrier.suspend(*host, true));
         self.carriers.insert(config.id, carrier);
@@ -305,7 +310,9 @@ impl Keeper {
 
     fn tell_carried(&self) {
         let carried = self.carriers.iter().filter(|(_, carrier)| carrier.vnis().next().is_some());
-        let carried = carried.map(|(id, carrier)| (*id, (carrier.config.clone(), carrier.hosts()))).collect();
+        let carried = carried
+            .map(|(id, carrier)| ((*id, carrier.time), (carrier.config.clone(), carrier.hosts())))
+            .collect();
         self.carried.send_if_modified(|told| {
             let changed = *told != carried;
             *told = carried;

@@ -1,12 +1,12 @@
 //! This node's plain containers in networks of the cluster, as gossip tells of them: while they run, others find them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use covey_runtime::{Container, ContainerState};
 use covey_state::network::Attached;
 use tokio::{
     sync::{broadcast::error::RecvError, watch},
-    time::{Instant, sleep_until},
+    time::sleep,
 };
 
 use super::{Places, held};
@@ -37,32 +37,42 @@ impl Places {
         let (gossip, told) = (member.gossip.clone(), BTreeMap::new());
         let mut teller = Teller { places: self.clone(), gossip, host: host.clone(), told };
         teller.show_all().await;
-        let mut look_at = Some(Instant::now());
-        loop {
-            tokio::select! {
-                event = events.recv() => match event {
-                    Ok(event) => {
-                        if teller.look_at(event.container.as_str()).await {
-                            look_at = Some(Instant::now());
+        let telling = async {
+            loop {
+                tokio::select! {
+                    event = events.recv() => match event {
+                        Ok(event) => {
+                            if teller.look_at(event.container.as_str()).await {
+                                self.doubt.notify_one();
+                            }
                         }
-                    }
-                    Err(RecvError::Lagged(_)) => {
-                        teller.show_all().await;
-                        look_at = Some(Instant::now());
-                    }
-                    Err(RecvError::Closed) => return,
-                },
-                // The sender lives as long as the daemon.
-                _ = host.changed() => teller.show_all().await,
-                () = self.doubt.notified() => look_at = Some(Instant::now()),
-                () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
-                    let looked = self.look_over(&member).await;
-                    if let Err(failure) = &looked {
-                        tracing::debug!(%failure, "places of this node's containers are looked over later");
-                    }
-                    look_at = looked.err().map(|_| Instant::now() + LOOK_AGAIN);
+                        Err(RecvError::Lagged(_)) => {
+                            teller.show_all().await;
+                            self.doubt.notify_one();
+                        }
+                        Err(RecvError::Closed) => return,
+                    },
+                    // The sender lives as long as the daemon.
+                    _ = host.changed() => teller.show_all().await,
                 }
             }
+        };
+        // Names come and go in time, whether or not a manager answers.
+        tokio::select! {
+            () = telling => {}
+            never = self.look_over_often(&member) => match never {},
+        }
+    }
+
+    /// Gives back what is nobody's: now, and whenever some place may be.
+    async fn look_over_often(&self, member: &Member) -> Infallible {
+        loop {
+            while let Err(failure) = self.look_over(member).await {
+                tracing::debug!(%failure, "places of this node's containers are looked over later");
+                // What is in doubt meanwhile is looked at then too.
+                sleep(LOOK_AGAIN).await;
+            }
+            self.doubt.notified().await;
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Edge {
     /// Published ports.
     pub balancer: Balancer,
     block: Block,
+    /// What `block` gives addresses of.
+    block_of: EdgeBlock,
     /// Blocks that containers have addresses of: the node's, and those that it had before.
     blocks: BTreeSet<IpNet>,
     /// Container → its addresses.
@@ -70,13 +72,14 @@ impl Edge {
     /// # Errors
     /// The kernel lets this process program neither links nor nf_tables.
     pub fn open() -> Result<Self> {
-        let EdgeBlock { v4, v6 } = standalone()?;
+        let block_of @ EdgeBlock { v4, v6 } = standalone()?;
         let blocks: BTreeSet<IpNet> = [v4.into(), v6.into()].into();
         Ok(Self {
             kernel: netlink::Edge::open()?,
             desired: Desired::default(),
             balancer: Balancer::open(Scope::Ingress, None, tables(&blocks, None))?,
             block: Block::new(v4, v6),
+            block_of,
             blocks,
             taken: BTreeMap::new(),
             reserved: Reservations::default(),
@@ -314,12 +317,18 @@ impl Edge {
     }
 
     /// New containers get their addresses from this block; those that run keep theirs.
-    pub fn use_block(&mut self, EdgeBlock { v4, v6 }: EdgeBlock) {
+    pub fn use_block(&mut self, of: EdgeBlock) {
+        if self.block_of == of {
+            // It knows which address was given last: other hosts may lead a service there for a while yet.
+            return;
+        }
+        let EdgeBlock { v4, v6 } = of;
         let mut block = Block::new(v4, v6);
         for pair in self.taken.values() {
             block.claim(*pair);
         }
         self.block = block;
+        self.block_of = of;
         self.blocks.extend([IpNet::V4(v4), IpNet::V6(v6)]);
     }
 

@@ -93,3 +93,17 @@ fn a_port_of_a_container_stays_its_own_when_a_service_publishes_it() {
         assert_eq!(edge.refused, BTreeMap::new());
     });
 }
+
+#[test]
+fn an_address_is_not_given_again_at_once_when_the_node_settles_anew() {
+    alone(|mut edge| {
+        edge.use_block(block(3));
+        let first = edge.block.take().unwrap();
+        edge.block.free(first);
+        edge.use_block(block(3));
+        assert_ne!(edge.block.take().unwrap(), first);
+        // Addresses of another block are others anyway.
+        edge.use_block(block(4));
+        assert_eq!(edge.block.take().unwrap().v4, std::net::Ipv4Addr::new(100, 64, 4, 1));
+    });
+}

@@ -29,6 +29,8 @@ pub struct Balancer {
     touched: BTreeSet<Id>,
     /// Addresses that nobody answers at any more.
     gone: BTreeSet<IpAddr>,
+    /// UDP ports that have had nobody behind them, and now have.
+    served: BTreeSet<(Protocol, u16)>,
     /// Steps that the kernel has not taken yet.
     steps: Vec<Change>,
     /// The kernel is not where it was thought to be.
@@ -52,6 +54,7 @@ impl Balancer {
             conntrack,
             touched: BTreeSet::new(),
             gone: BTreeSet::new(),
+            served: BTreeSet::new(),
             steps: Vec::new(),
             astray: true,
         })
@@ -90,6 +93,13 @@ impl Balancer {
 
     /// Puts this behind a frontend, with the next [`Balancer::commit`].
     pub fn set(&mut self, frontend: Frontend, behind: Option<Virtual>) {
+        let serves = |behind: Option<&Virtual>| behind.is_some_and(|behind| !behind.backends.is_empty());
+        if let Frontend::Port { protocol: Protocol::Udp, port, .. } = frontend
+            && serves(behind.as_ref())
+            && !serves(self.program.services().get(&frontend))
+        {
+            self.served.insert((Protocol::Udp, port));
+        }
         self.steps.extend(self.program.set(frontend, behind));
     }
 
@@ -98,7 +108,7 @@ impl Balancer {
         self.steps.extend(self.program.set_place(place));
     }
 
-    /// Has the kernel take what has changed, then cuts connections to whoever is gone.
+    /// Has the kernel take what has changed, then cuts connections to whoever is gone, and to nobody.
     ///
     /// # Errors
     /// The kernel did not take it, or not cut; the next [`Balancer::repair`] mends that.
@@ -113,8 +123,14 @@ impl Balancer {
             self.astray = true;
             self.repair()?;
         }
-        for address in std::mem::take(&mut self.gone) {
-            self.conntrack.flush(address, None)?;
+        // One that cannot be cut is tried again, and so are those after it.
+        while let Some(address) = self.gone.first() {
+            self.conntrack.flush(*address, None)?;
+            self.gone.pop_first();
+        }
+        if !self.served.is_empty() {
+            // Who has sent meanwhile would go on to send to nobody.
+            self.conntrack.forget_unserved(&std::mem::take(&mut self.served))?;
         }
         Ok(())
     }

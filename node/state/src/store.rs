@@ -22,6 +22,7 @@ use self::{address::FreeAddresses, exposure::Naming, snapshot::Snapshot};
 pub use self::{
     address::NoAddress,
     check::Broken,
+    exposure::TOLD_BYTES_MAX,
     network::NETWORK_NAME_MAX,
     node::{MANAGERS_MAX, NUMBER_REST, REMOVED_NODES_MAX},
 };

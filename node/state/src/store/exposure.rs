@@ -13,6 +13,10 @@ use crate::{
     service::{Service, ServiceSpec},
 };
 
+/// Bytes of what hosts tell each other of a service with each of its tasks. A row of gossip has 8 KiB; the rest is for
+/// what a task adds.
+pub const TOLD_BYTES_MAX: usize = 6 << 10;
+
 impl Entry {
     /// The exposure of a service that is to be as `spec` says. `before` is the service as it was; it is out of the
     /// indexes, and what it had and keeps stays as it is.
@@ -34,6 +38,7 @@ impl Entry {
             ports: self.publish(&spec.endpoint, before)?,
             vips: self.take_vips(spec, &old.vips)?,
         };
+        check_told(spec, &exposure)?;
         if before.is_some() && exposure == *old {
             return Ok(old);
         }
@@ -125,6 +130,22 @@ impl Entry {
         }
         Ok(())
     }
+}
+
+/// What every host is told of a service with each of its tasks, and in each network, fits in one message of gossip.
+fn check_told(spec: &ServiceSpec, exposure: &Exposure) -> Result<(), Refusal> {
+    let words = |spec: &AttachmentSpec| spec.aliases.iter().map(|alias| 1 + alias.len()).sum::<usize>();
+    let aliases = spec.task.networks.iter().map(words).max().unwrap_or_default();
+    let encoded = covey_wire::encode(exposure).map_err(|error| Refusal::Invalid(error.to_string()))?;
+    let told = encoded.len() + aliases + spec.task.container.hostname.len();
+    if told <= TOLD_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Refusal::Invalid(format!(
+        "what hosts tell each other of service '{}' (published ports with names and host addresses, aliases, stack, \
+         host name) has at most {TOLD_BYTES_MAX} bytes: not {told}; publish fewer ports or shorten the names",
+        spec.name
+    )))
 }
 
 /// The cluster chooses its number.

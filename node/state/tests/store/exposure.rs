@@ -7,7 +7,8 @@ use covey_state::{
         PublishMode, PublishedPort, STACK_LABEL,
     },
     node::Role,
-    service::{Service, ServiceSpec},
+    service::{ALIASES_MAX, Service, ServiceSpec},
+    store::TOLD_BYTES_MAX,
 };
 
 use crate::scene::*;
@@ -279,6 +280,33 @@ fn labels_say_how_it_is_balanced_and_which_stack_it_belongs_to() {
         refused(labelled(BALANCE_LABEL, "best")),
         "label covey.balance=best: must be random, round-robin or source-hash"
     );
+}
+
+/// LB-04: a task of which nobody can be told would run and not be reached.
+#[test]
+fn a_service_of_which_too_much_is_to_be_told_is_refused() {
+    let (long, count) = ("x".repeat(63), ALIASES_MAX as u16);
+    let named = |n: u16| PublishedPort { name: long.clone(), ..port(n, 80) };
+    let ports = |count: u16| (1..=count).map(named).collect::<Vec<_>>();
+    let mut scene = Scene::new();
+    scene.ok(create_network(9, "net", &[]));
+    let mut aliased = service_in("web", &[9]);
+    aliased.task.networks[0].aliases = (0..count).map(|n| format!("{n:02}{}", "a".repeat(61))).collect();
+    scene.ok(create(1, aliased.clone()));
+    aliased.endpoint.ports = ports(60);
+    aliased.name = "both".into();
+    let refusal = scene.refused(create(2, aliased.clone())).to_string();
+    assert!(refusal.starts_with("what hosts tell each other of service 'both' ("), "{refusal}");
+    assert!(refusal.contains(&format!("has at most {TOLD_BYTES_MAX} bytes: not 6")), "{refusal}");
+    aliased.task.networks[0].aliases.clear();
+    scene.ok(create(2, aliased.clone()));
+    aliased.endpoint.ports = ports(PORTS_MAX as u16);
+    assert!(scene.update_service(2, aliased).unwrap_err().to_string().contains("fewer ports"));
+    let stack = "s".repeat(TOLD_BYTES_MAX);
+    assert!(refused(labelled(STACK_LABEL, &stack)).contains("bytes: not"));
+    let mut hosted = service_spec("hosted");
+    hosted.task.container.hostname = stack;
+    assert!(refused(hosted).contains("bytes: not"));
 }
 
 /// PRT-10: hosts tell each other of a change by its version.

@@ -1,7 +1,7 @@
 //! What waits for the keeper: requests in their order, and what gossip says, of which only the latest counts.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
     net::IpAddr,
     os::fd::OwnedFd,
@@ -87,6 +87,8 @@ pub struct Mail {
     pub requests: VecDeque<Request>,
     /// What hosts tell of endpoints now.
     pub rows: BTreeMap<(Scope, Key), Option<Endpoint>>,
+    /// Those of them that were told and withdrawn in between.
+    pub withdrawn: BTreeSet<(Scope, Key)>,
     /// Hosts that went down, or came back.
     pub down: BTreeMap<Id, bool>,
 }
@@ -94,6 +96,16 @@ pub struct Mail {
 impl Mail {
     fn is_empty(&self) -> bool {
         self.requests.is_empty() && self.rows.is_empty() && self.down.is_empty()
+    }
+
+    fn put(&mut self, key: (Scope, Key), row: Option<Endpoint>) {
+        let is_told = row.is_some();
+        let before = self.rows.insert(key.clone(), row);
+        if is_told {
+            self.withdrawn.remove(&key);
+        } else if matches!(before, Some(Some(_))) {
+            self.withdrawn.insert(key);
+        }
     }
 }
 
@@ -116,7 +128,7 @@ impl Inbox {
 
     /// A host tells something of an endpoint, or no longer does.
     pub fn row(&self, scope: Scope, key: Key, row: Option<Endpoint>) {
-        self.mail().rows.insert((scope, key), row);
+        self.mail().put((scope, key), row);
         self.0.1.notify_one();
     }
 
@@ -138,5 +150,38 @@ impl Inbox {
             mail = waited;
         }
         mem::take(&mut *mail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use covey_state::node::EdgeBlock;
+
+    use super::*;
+    use crate::endpoint::Host;
+
+    #[test]
+    fn a_row_that_was_told_and_withdrawn_before_anybody_looked_is_known_to_be_withdrawn() {
+        let edge = EdgeBlock { v4: "100.64.1.0/24".parse().unwrap(), v6: "fd00::/64".parse().unwrap() };
+        let row = Endpoint {
+            service: None,
+            names: Vec::new(),
+            container: "c".into(),
+            aliases: Vec::new(),
+            addresses: Vec::new(),
+            host: Host { number: 1, vtep: [10, 9, 0, 1].into(), edge },
+            draining: false,
+        };
+        let key = |name: &str| (Scope::Ingress, (Id::new(1), Arc::from(name)));
+        let mut mail = Mail::default();
+        mail.put(key("never"), None);
+        for told in [Some(row.clone()), None] {
+            mail.put(key("gone"), told);
+        }
+        for told in [Some(row.clone()), None, Some(row)] {
+            mail.put(key("again"), told);
+        }
+        assert_eq!(mail.withdrawn, BTreeSet::from([key("gone")]));
+        assert_eq!(mail.rows.len(), 3);
     }
 }

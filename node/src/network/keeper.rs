@@ -7,6 +7,7 @@ mod rewire;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -101,21 +102,23 @@ impl Keeper {
         let folder = exec_root.join("netns");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let file = remembered::file(exec_root);
-        let Remembered { place, neighbours, rows } = Remembered::read(&file);
+        let Remembered { place, neighbours, down, rows } = Remembered::read(&file);
         let row =
             |(scope, owner, key, row): (Scope, Id, String, Endpoint)| ((scope, (owner, key.into())), row);
         let now = clock::monotonic();
+        let mut edge = Edge::open()?;
+        down.iter().for_each(|host| edge.balancer.suspend(*host, true));
         Ok(Self {
             folder,
             file,
-            edge: Edge::open()?,
+            edge,
             carriers: BTreeMap::new(),
             times_carried: 0,
             containers: BTreeMap::new(),
             resolvers: Resolvers::new(runtime),
             place,
             neighbours,
-            down: BTreeSet::new(),
+            down,
             carried,
             unconfirmed: rows.into_iter().map(row).collect(),
             confirm_until: now + CONFIRM_WITHIN,
@@ -132,13 +135,15 @@ impl Keeper {
     /// Works until it is told to end.
     pub fn run(mut self, inbox: &Inbox) {
         loop {
+            let forget_at = (self.begun && !self.unconfirmed.is_empty()).then_some(self.confirm_until);
             let due = self
                 .remember_at
                 .into_iter()
+                .chain(forget_at)
                 .chain(self.parting.values().copied())
                 .fold(self.repair_at, Instant::min);
-            let Mail { requests, rows, down } = inbox.take(clock::monotonic, due);
-            self.hear(rows, down);
+            let Mail { requests, rows, withdrawn, down } = inbox.take(clock::monotonic, due);
+            self.hear(rows, &withdrawn, down);
             for request in requests {
                 match request {
                     Request::End(done) => {
@@ -184,6 +189,7 @@ impl Keeper {
                 if let Some(block) = block {
                     self.edge.use_block(block);
                 }
+                self.forget_own();
                 self.recall(Scope::Ingress);
                 self.edge.take_moved();
                 self.carriers.values_mut().for_each(Carrier::take_moved);
@@ -214,7 +220,12 @@ impl Keeper {
     }
 
     /// What gossip says.
-    fn hear(&mut self, rows: BTreeMap<(Scope, Key), Option<Endpoint>>, down: BTreeMap<Id, bool>) {
+    fn hear(
+        &mut self,
+        rows: BTreeMap<(Scope, Key), Option<Endpoint>>,
+        withdrawn: &BTreeSet<(Scope, Key)>,
+        down: BTreeMap<Id, bool>,
+    ) {
         if rows.is_empty() && down.is_empty() {
             return;
         }
@@ -227,13 +238,14 @@ impl Keeper {
             self.edge.balancer.suspend(host, down);
             self.carriers.values_mut().for_each(|carrier| carrier.suspend(host, down));
         }
-        for ((scope, key), row) in rows {
+        for (place, row) in rows {
+            let (scope, key) = &place;
             tracing::debug!(?scope, owner = %key.0, key = &*key.1, told = row.is_some(), "endpoint");
             // One that is not there yet need not have been withdrawn.
-            if row.is_some() || clock::monotonic() >= self.confirm_until {
-                self.unconfirmed.remove(&(scope, key.clone()));
+            if row.is_some() || withdrawn.contains(&place) || clock::monotonic() >= self.confirm_until {
+                self.unconfirmed.remove(&place);
             }
-            self.put(scope, &key, row);
+            self.put(*scope, key, row);
         }
         self.settle_all();
         self.remember_soon();
@@ -296,6 +308,25 @@ impl Keeper {
         let rows = self.unconfirmed.iter().filter(|((of, _), _)| *of == scope);
         let rows: Vec<_> = rows.map(|((_, key), row)| (key.clone(), row.clone())).collect();
         rows.into_iter().for_each(|(key, row)| self.put(scope, &key, Some(row)));
+    }
+
+    /// Which containers this host has is known, whatever the daemon before told of them: those that ended while no
+    /// daemon was there are not found any more.
+    fn forget_own(&mut self) {
+        let Some(place) = self.place else { return };
+        let mut held: BTreeSet<IpAddr> = BTreeSet::new();
+        for (container, wired) in &self.containers {
+            held.extend(wired.wiring.networks.iter().flat_map(|attached| &attached.addresses));
+            let pair = self.edge.addresses(container);
+            held.extend(pair.into_iter().flat_map(|pair| [IpAddr::V4(pair.v4), IpAddr::V6(pair.v6)]));
+        }
+        let gone = |(_, key): &(Scope, Key), row: &Endpoint| {
+            key.0 == place.id && !row.addresses.iter().any(|address| held.contains(address))
+        };
+        let gone: Vec<_> = self.unconfirmed.extract_if(.., |place, row| gone(place, row)).collect();
+        for ((scope, key), _) in gone {
+            self.put(scope, &key, None);
+        }
     }
 
     fn mend_one(&mut self, network: Id) -> Result<()> {
@@ -367,6 +398,7 @@ impl Keeper {
                 error = format!("{error:#}"),
                 "the edge is not as it should be; it is mended soon"
             );
+            self.repair_at = clock::monotonic();
         }
     }
 
@@ -398,10 +430,12 @@ impl Keeper {
             self.remember();
         }
         self.part(|_, at| at <= now);
+        if self.begun {
+            self.forget_unconfirmed(now);
+        }
         if self.repair_at <= now {
             self.repair_at = now + self.repair_every;
             if self.begun {
-                self.forget_unconfirmed(now);
                 self.repair();
             }
         }
@@ -417,7 +451,9 @@ impl Keeper {
         for (id, carrier) in &self.carriers {
             all.extend(rows(Scope::Network(*id), &carrier.balancer.rows));
         }
-        let remembered = Remembered { place: self.place, neighbours: self.neighbours.clone(), rows: all };
+        let neighbours = self.neighbours.clone();
+        let down = neighbours.iter().map(|neighbour| neighbour.id).filter(|id| self.down.contains(id));
+        let remembered = Remembered { place: self.place, down: down.collect(), neighbours, rows: all };
         if let Err(error) = remembered.write(&self.file) {
             tracing::warn!(
                 error = format!("{error:#}"),

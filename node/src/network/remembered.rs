@@ -2,6 +2,7 @@
 //! ways stay as they were. It is gone after a reboot, as the kernel's tables are.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -23,6 +24,8 @@ pub struct Remembered {
     pub place: Option<Place>,
     /// The other nodes.
     pub neighbours: Vec<Neighbour>,
+    /// Those of them that are down.
+    pub down: BTreeSet<Id>,
     /// What they told of endpoints: scope, owner, key, row.
     pub rows: Vec<(Scope, Id, String, Endpoint)>,
 }

@@ -123,16 +123,21 @@ impl Balancer {
             self.astray = true;
             self.repair()?;
         }
-        // One that cannot be cut is tried again, and so are those after it.
-        while let Some(address) = self.gone.first() {
-            self.conntrack.flush(*address, None)?;
-            self.gone.pop_first();
-        }
+        // One that cannot be cut is tried again with the next commit, and keeps none of the others.
+        let mut cut = Ok(());
+        self.gone.retain(|address| match self.conntrack.flush(*address, None) {
+            Ok(_) => false,
+            Err(error) => {
+                cut = Err(error.into());
+                true
+            }
+        });
         if !self.served.is_empty() {
             // Who has sent meanwhile would go on to send to nobody.
-            self.conntrack.forget_unserved(&std::mem::take(&mut self.served))?;
+            self.conntrack.forget_unserved(&self.served)?;
+            self.served.clear();
         }
-        Ok(())
+        cut
     }
 
     /// Compares the kernel with what is wanted, and mends it; the kinds of objects that were not as wanted.

@@ -338,10 +338,6 @@ impl Edge {
     /// The kernel refused; it is tried again with the next repair.
     pub fn join(&mut self, place: &Place, neighbours: &[Neighbour], networks: BTreeSet<u32>) -> Result<()> {
         self.use_block(place.host.edge);
-        self.mtu = mtu(Some(place.host.vtep))?;
-        for veth in self.desired.veths.values_mut() {
-            veth.mtu = self.mtu;
-        }
         self.desired.device = Some(Device {
             mac: place.host.mac(),
             local: place.host.vtep,
@@ -362,8 +358,18 @@ impl Edge {
             networks: networks.into_iter().chain([edge::VNI]).collect(),
             members: neighbours.iter().map(member).collect(),
         };
-        self.mend_links()?;
-        self.open_tables(Some(door))
+        let measured = mtu(Some(place.host.vtep)).map(|mtu| self.resize(mtu));
+        self.balancer.set_place(tables(&self.blocks, Some(door)));
+        // The tables know the device: links come first. Whatever fails of them, the new members are no strangers.
+        let mended = self.mend_links();
+        mended.and(self.balancer.commit()).and(measured)
+    }
+
+    /// Packets are as large as the way to the others lets them be.
+    fn resize(&mut self, mtu: u32) {
+        self.mtu = mtu;
+        self.desired.veths.values_mut().for_each(|veth| veth.mtu = mtu);
+        self.desired.device.iter_mut().for_each(|device| device.mtu = mtu);
     }
 
     /// This host stands alone again.
@@ -374,9 +380,8 @@ impl Edge {
         self.desired.device = None;
         self.desired.peers.clear();
         self.use_block(standalone()?);
-        self.open_tables(None)?;
-        self.mend_links()?;
-        Ok(())
+        let opened = self.open_tables(None);
+        self.mend_links().and(opened)
     }
 
     /// The tables as they are to be while this host stands alone, or behind this door to others.
@@ -395,9 +400,8 @@ impl Edge {
     pub fn clear(&mut self) -> Result<()> {
         self.desired = Desired::default();
         self.balancer.set_place(Tables::Nothing);
-        self.balancer.commit()?;
-        self.mend_links()?;
-        Ok(())
+        let emptied = self.balancer.commit();
+        self.mend_links().and(emptied)
     }
 
     fn mend_links(&mut self) -> Result<Vec<&'static str>> {
@@ -412,11 +416,12 @@ impl Edge {
     /// Something could not be read or mended.
     pub fn repair(&mut self) -> Result<Vec<&'static str>> {
         self.retry_refused();
-        self.balancer.commit()?;
-        // The tables know the edge's device: links come first.
-        let mut mended = self.mend_links()?;
-        mended.extend(self.balancer.repair()?);
-        Ok(mended)
+        // The tables know the edge's device: links come first. What fails of one part keeps no other from being mended.
+        let links = self.mend_links();
+        let committed = self.balancer.commit();
+        let tables = self.balancer.repair();
+        committed?;
+        Ok([links?, tables?].concat())
     }
 
     /// What is not as wanted, without mending it.

@@ -4,7 +4,10 @@ mod show;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use covey_state::network::{EDGE_VNI, NetworkSpec, SUBNETS_MAX, SubnetSpec};
+use covey_state::{
+    network::{EDGE_VNI, NetworkSpec, SUBNETS_MAX, SubnetSpec},
+    service::ALIASES_MAX,
+};
 use ipnet::{IpNet, Ipv4Net};
 
 pub use self::show::{Detail, endpoint_id, fingerprint, options, subnet_to_wire, to_wire};
@@ -33,6 +36,9 @@ const MTU_MAX: u32 = 65_535;
 const PREFIX_MAX: [u8; 2] = [30, 126];
 /// Characters of a network's name: it is part of names inside it.
 const NAME_CHARS_MAX: usize = 63;
+/// Bytes of a name in DNS (RFC 1035), and of all aliases of a container in one network.
+const ALIAS_BYTES_MAX: usize = 253;
+const ALIASES_BYTES_MAX: usize = 4 << 10;
 /// Where addresses are nobody's own (RFC 1918, RFC 6598).
 const PRIVATE: [Ipv4Net; 4] = [
     Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -185,7 +191,7 @@ fn block(what: &str, text: &str) -> Result<IpNet, Failure> {
 }
 
 /// Reads what the driver is told; options that mean nothing here are refused by name.
-fn read_options(spec: &mut NetworkSpec, options: Texts, maker: Maker) -> Result<(), Failure> {
+fn read_options(spec: &mut NetworkSpec, mut options: Texts, maker: Maker) -> Result<(), Failure> {
     for (name, value) in &options {
         match (name.as_str(), maker) {
             (MTU, _) => spec.mtu = Some(mtu(value, spec.ipv6)?),
@@ -202,6 +208,8 @@ fn read_options(spec: &mut NetworkSpec, options: Texts, maker: Maker) -> Result<
             _ => return Err(Failure::invalid(format!("unknown network option {name:?}"))),
         }
     }
+    // It asks for what is so anyway; what asks for more is refused above.
+    options.remove(ENCRYPTED);
     spec.options = options;
     Ok(())
 }
@@ -242,6 +250,26 @@ pub fn warning(spec: &NetworkSpec) -> String {
     }
 }
 
+/// Hosts tell each other of all of them at once.
+fn check_aliases(aliases: &[String]) -> Result<(), Failure> {
+    if let Some(alias) = aliases.iter().find(|alias| alias.is_empty() || alias.len() > ALIAS_BYTES_MAX) {
+        return Err(Failure::invalid(format!("invalid alias {alias:?}")));
+    }
+    if aliases.len() > ALIASES_MAX {
+        return Err(Failure::invalid(format!(
+            "a container has at most {ALIASES_MAX} aliases in a network: not {}",
+            aliases.len()
+        )));
+    }
+    let bytes: usize = aliases.iter().map(String::len).sum();
+    if bytes > ALIASES_BYTES_MAX {
+        return Err(Failure::invalid(format!(
+            "the aliases of a container in a network have at most {ALIASES_BYTES_MAX} bytes together: not {bytes}"
+        )));
+    }
+    Ok(())
+}
+
 /// What a container wants in a network.
 pub fn join(network: NetworkRef, config: EndpointConfig) -> Result<Join, Failure> {
     later::refuse(&config.rest, later::JOIN)?;
@@ -266,9 +294,7 @@ pub fn join(network: NetworkRef, config: EndpointConfig) -> Result<Join, Failure
     if matches!(network, NetworkRef::Cluster(_)) && addresses.len() > 1 {
         return Err(Failure::not_yet("an address of each family of one's own choice"));
     }
-    if let Some(alias) = config.aliases.iter().find(|alias| alias.is_empty() || alias.len() > 253) {
-        return Err(Failure::invalid(format!("invalid alias {alias:?}")));
-    }
+    check_aliases(&config.aliases)?;
     Ok(Join { network, aliases: config.aliases, addresses })
 }
 
@@ -370,7 +396,11 @@ mod tests {
         assert_eq!(with("overlay", MTU, "1400").unwrap().mtu, Some(1400));
         assert_eq!(with("bridge", MTU, "1400").unwrap().mtu, Some(1400));
         assert_eq!(with("overlay", VNIS, "5000, 5001").unwrap().vnis, [5000, 5001]);
-        assert!(with("overlay", ENCRYPTED, "false").is_ok());
+        assert_eq!(
+            with("overlay", ENCRYPTED, "false").unwrap().options,
+            Texts::new(),
+            "the store takes none"
+        );
         for value in ["", "true", "False", "0"] {
             assert!(with("overlay", ENCRYPTED, value).unwrap_err().starts_with("not yet: --opt encrypted"));
         }
@@ -423,6 +453,9 @@ mod tests {
             json!({"IPAMConfig": {"IPv6Address": "here"}}),
             json!({"IPAMConfig": {"LinkLocalIPs": ["169.254.1.2"]}}),
             json!({"Aliases": [""]}),
+            json!({"Aliases": ["a".repeat(254)]}),
+            json!({"Aliases": vec!["a"; 33]}),
+            json!({"Aliases": vec!["a".repeat(253); 17]}),
             json!({"MacAddress": "02:00:00:00:00:01"}),
         ] {
             assert!(wanted(local(), config.clone()).is_err(), "{config}");

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use covey_state::network::{EndpointSpec, Protocol, PublishMode, PublishedPort};
+use covey_state::network::{EndpointSpec, PORTS_MAX, Protocol, PublishMode, PublishedPort};
 
 use crate::{
     engine::ExposedPort,
@@ -64,6 +64,12 @@ pub fn from_bindings(
         if !named(&ports, one) {
             ports.push(bound(one.port, one.protocol, &container::PortBinding::default())?);
         }
+    }
+    if ports.len() > PORTS_MAX {
+        return Err(Failure::invalid(format!(
+            "a container publishes at most {PORTS_MAX} ports: not {}",
+            ports.len()
+        )));
     }
     let endpoint = EndpointSpec { ports, ..EndpointSpec::default() };
     endpoint.check().map_err(|error| {
@@ -203,6 +209,12 @@ mod tests {
         ] {
             assert!(read(text, bindings.clone(), false).is_err(), "{text} {bindings:?}");
         }
+        let many = |count: usize| read("80", vec![binding("", ""); count], false);
+        assert_eq!(many(PORTS_MAX).map(|ports| ports.len()), Ok(PORTS_MAX));
+        assert_eq!(
+            many(PORTS_MAX + 1).unwrap_err().message,
+            "a container publishes at most 256 ports: not 257"
+        );
         assert!(read("80", vec![binding("127.0.0.1", "80"), binding("127.0.0.2", "80")], false).is_ok());
     }
 }

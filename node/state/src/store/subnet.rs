@@ -90,7 +90,7 @@ impl Store {
         if nets.len() > SUBNETS_MAX {
             return Err(SubnetError::TooMany(nets.len()));
         }
-        nets.sort_by_key(|net| !net.subnet.addr().is_ipv4());
+        // Each subnet has the VXLAN id that was named in its place.
         let (vnis, last) = self.decide_vnis(&spec.vnis, nets.len())?;
         let decided = nets.iter().zip(vnis).map(|(net, vni)| Subnet {
             net: net.subnet,
@@ -98,7 +98,9 @@ impl Store {
             range: net.range,
             vni: Some(vni),
         });
-        Ok((decided.collect(), last))
+        let mut decided: Vec<Subnet> = decided.collect();
+        decided.sort_by_key(|subnet| !subnet.net.addr().is_ipv4());
+        Ok((decided, last))
     }
 
     /// C-29: addresses of one network mean nothing else in another. The networks of the hosts themselves are not

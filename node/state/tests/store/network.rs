@@ -196,6 +196,11 @@ fn vxlan_ids_of_ones_own_are_checked() {
     );
     let twice = NetworkSpec { ipv6: true, ..spec(&[5000, 5000]) };
     assert_eq!(refused(&mut scene, twice), "VXLAN id 5000 is named twice");
+    let mixed = network_spec("mixed", &["fd00:1::/64", "192.168.0.0/24", "fd00:2::/64"]);
+    let mixed = NetworkSpec { ipv6: true, vnis: vec![5006, 5004, 5007], ..mixed };
+    scene.ok(Command::CreateNetwork { id: id(9), spec: mixed });
+    assert_eq!(nets(&scene, 9), ["192.168.0.0/24", "fd00:1::/64", "fd00:2::/64"]);
+    assert_eq!(vnis(&scene, 9), [5004, 5006, 5007], "each with the one in its place");
     scene.ok(Command::CreateNetwork { id: id(1), spec: spec(&[16_777_215]) });
     assert_eq!(
         refused(&mut scene, NetworkSpec { name: "other".into(), ..spec(&[16_777_215]) }),

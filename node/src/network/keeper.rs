@@ -27,7 +27,7 @@ use super::{
     edge::Edge,
     inbox::{Inbox, Mail, Request},
     place::{Neighbour, Place},
-    remembered::{self, Remembered},
+    remembered::{Memory, Remembered},
     resolver::{Resolvers, Served, View},
     rows::Key,
 };
@@ -40,6 +40,10 @@ use crate::{
 const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 /// What is told is written down this long after it has changed, for the next daemon.
 const REMEMBER_AFTER: Duration = Duration::from_millis(500);
+/// The same where much is told.
+const REMEMBER_MUCH_AFTER: Duration = Duration::from_secs(2);
+/// Rows from which on it is much.
+const MUCH: usize = 2_000;
 /// A container of this host.
 struct Wired {
     wiring: Wiring,
@@ -53,7 +57,7 @@ pub struct Keeper {
     /// Where namespaces are named.
     folder: PathBuf,
     /// What is kept over a restart.
-    file: PathBuf,
+    memory: Memory,
     /// The edge.
     pub edge: Edge,
     /// The networks that this host carries.
@@ -101,8 +105,8 @@ impl Keeper {
     ) -> Result<Self> {
         let folder = exec_root.join("netns");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let file = remembered::file(exec_root);
-        let Remembered { place, neighbours, down, rows } = Remembered::read(&file);
+        let memory = Memory::new(exec_root);
+        let Remembered { place, neighbours, down, rows } = memory.read();
         let row =
             |(scope, owner, key, row): (Scope, Id, String, Endpoint)| ((scope, (owner, key.into())), row);
         let now = clock::monotonic();
@@ -110,7 +114,7 @@ impl Keeper {
         down.iter().for_each(|host| edge.balancer.suspend(*host, true));
         Ok(Self {
             folder,
-            file,
+            memory,
             edge,
             carriers: BTreeMap::new(),
             times_carried: 0,
@@ -378,7 +382,7 @@ impl Keeper {
             self.carriers.values_mut().for_each(|carrier| carrier.settle_at(&place));
             self.repair_at = clock::monotonic();
             // Without it the next daemon could not take over a single network.
-            self.remember();
+            self.remember_now();
         }
         self.join();
     }
@@ -421,7 +425,10 @@ impl Keeper {
     }
 
     fn remember_soon(&mut self) {
-        self.remember_at.get_or_insert(clock::monotonic() + REMEMBER_AFTER);
+        let networks = self.carriers.values().map(|carrier| carrier.balancer.rows.count());
+        let rows = networks.sum::<usize>() + self.edge.balancer.rows.count();
+        let after = if rows > MUCH { REMEMBER_MUCH_AFTER } else { REMEMBER_AFTER };
+        self.remember_at.get_or_insert_with(|| clock::monotonic() + after);
     }
 
     fn look_at_clock(&mut self) {
@@ -441,9 +448,24 @@ impl Keeper {
         }
     }
 
+    /// Has what is told written down, unless that is being done: then a moment later.
     fn remember(&mut self) {
         self.remember_at = None;
         self.tell_carried();
+        if self.memory.is_busy() {
+            return self.remember_soon();
+        }
+        self.memory.write_aside(self.remembered());
+    }
+
+    /// The same, and it is written when this is done.
+    fn remember_now(&mut self) {
+        self.remember_at = None;
+        self.tell_carried();
+        self.memory.write(&self.remembered());
+    }
+
+    fn remembered(&self) -> Remembered {
         let rows = |scope: Scope, rows: &super::rows::Rows| -> Vec<_> {
             rows.iter().map(|((owner, key), row)| (scope, *owner, key.to_string(), row.clone())).collect()
         };
@@ -453,13 +475,7 @@ impl Keeper {
         }
         let neighbours = self.neighbours.clone();
         let down = neighbours.iter().map(|neighbour| neighbour.id).filter(|id| self.down.contains(id));
-        let remembered = Remembered { place: self.place, down: down.collect(), neighbours, rows: all };
-        if let Err(error) = remembered.write(&self.file) {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "the next daemon begins without what this one was told"
-            );
-        }
+        Remembered { place: self.place, down: down.collect(), neighbours, rows: all }
     }
 
     /// What was told to the daemon before, and to this one not again for long, is no more.
@@ -496,7 +512,7 @@ impl Keeper {
     /// The daemon ends. Containers that run on keep what they have; without any, nothing is left in the kernel.
     fn end(&mut self) {
         self.part(|_, _| true);
-        self.remember();
+        self.remember_now();
         if !self.containers.is_empty() {
             return;
         }

@@ -84,6 +84,11 @@ impl Rows {
         self.rows.iter()
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.rows.len()
+    }
+
     /// The rows of one host.
     pub fn of_owner(&self, owner: Id) -> impl Iterator<Item = (&Key, &Endpoint)> {
         self.rows.range((owner, Arc::from(""))..).take_while(move |((id, _), _)| *id == owner)

@@ -50,6 +50,8 @@ pub struct Edge {
     reserved: Reservations,
     /// Container → the ports of this host that are its own.
     own_ports: BTreeMap<String, Vec<Frontend>>,
+    /// Container of before → the ports of this host that were its own and that it could not be given back yet.
+    lost: BTreeMap<String, Vec<PublishedPort>>,
     /// Published ports that do not answer here, and why.
     pub refused: BTreeMap<Frontend, String>,
     mtu: u32,
@@ -84,6 +86,7 @@ impl Edge {
             taken: BTreeMap::new(),
             reserved: Reservations::default(),
             own_ports: BTreeMap::new(),
+            lost: BTreeMap::new(),
             refused: BTreeMap::new(),
             mtu: mtu(None)?,
         })
@@ -131,10 +134,12 @@ impl Edge {
     /// # Errors
     /// The kernel refused; it is tried again with the next repair.
     pub fn detach(&mut self, container: &str) -> Result<()> {
-        for frontend in self.own_ports.remove(container).unwrap_or_default() {
+        let own = self.own_ports.remove(container).unwrap_or_default();
+        own.iter().for_each(|frontend| self.reserved.release(frontend));
+        let lost = self.lost.remove(container).unwrap_or_default();
+        for frontend in own.into_iter().chain(lost.iter().flat_map(frontends)) {
             // A service may have waited for it.
             let behind = self.balancer.rows.behind(&frontend);
-            self.reserved.release(&frontend);
             self.open_or_close((frontend, None, behind));
         }
         if let Some(pair) = self.taken.remove(container) {
@@ -249,8 +254,26 @@ impl Edge {
         self.balancer.commit()
     }
 
-    /// The same, before the kernel is asked for the first time.
-    pub fn open_own(&mut self, container: &str, ports: &[PublishedPort]) {
+    /// The same for a container of before, before the kernel is asked for the first time. A port that somebody else has
+    /// meanwhile is tried again with every repair.
+    pub fn claim_ports(&mut self, container: &str, ports: &[PublishedPort]) {
+        for port in ports.iter().filter(|port| port.mode == PublishMode::Host) {
+            match self.hold_own(container, port) {
+                Ok(port) => self.open_own(container, &[port]),
+                Err(error) => {
+                    tracing::warn!(
+                        container,
+                        error = &error as &dyn std::error::Error,
+                        "a container's port does not answer any more"
+                    );
+                    self.refused.extend(frontends(port).into_iter().map(|port| (port, error.to_string())));
+                    self.lost.entry(container.to_owned()).or_default().push(port.clone());
+                }
+            }
+        }
+    }
+
+    fn open_own(&mut self, container: &str, ports: &[PublishedPort]) {
         let Some(pair) = self.addresses(container) else { return };
         for port in ports.iter().filter(|port| port.mode == PublishMode::Host) {
             for frontend in frontends(port) {
@@ -310,10 +333,12 @@ impl Edge {
 
     /// Tries ports again that somebody else had.
     fn retry_refused(&mut self) {
+        let lost = std::mem::take(&mut self.lost);
         for frontend in std::mem::take(&mut self.refused).into_keys() {
             let behind = self.balancer.rows.behind(&frontend);
             self.open_or_close((frontend, None, behind));
         }
+        lost.iter().for_each(|(container, ports)| self.claim_ports(container, ports));
     }
 
     /// New containers get their addresses from this block; those that run keep theirs.

@@ -107,3 +107,26 @@ fn an_address_is_not_given_again_at_once_when_the_node_settles_anew() {
         assert_eq!(edge.block.take().unwrap().v4, std::net::Ipv4Addr::new(100, 64, 4, 1));
     });
 }
+
+/// PRT-11
+#[test]
+fn a_port_that_a_container_of_before_cannot_have_back_is_tried_again() {
+    alone(|mut edge| {
+        let own = port(PublishMode::Host);
+        let frontend = frontends(&own)[0];
+        let thief = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+        edge.claim("box", &PathBuf::from("/nowhere"), pair());
+        edge.claim_ports("box", std::slice::from_ref(&own));
+        edge.settle().unwrap();
+        assert!(edge.refused[&frontend].contains("in use"), "{:?}", edge.refused);
+        edge.retry_refused();
+        assert!(edge.refused.contains_key(&frontend));
+        assert_eq!(behind(&mut edge, &frontend), None);
+
+        drop(thief);
+        edge.retry_refused();
+        edge.settle().unwrap();
+        assert_eq!(edge.refused, BTreeMap::new());
+        assert_eq!(behind(&mut edge, &frontend), Some(pair().v4.into()));
+    });
+}

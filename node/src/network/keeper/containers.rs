@@ -89,11 +89,12 @@ impl Keeper {
         self.containers.insert(container.to_owned(), wired);
         if let Some(pair) = edge_pair(wiring, addresses) {
             self.edge.claim(container, &path, pair);
-            let ports = self.edge.hold(container, ports)?;
-            self.edge.open_own(container, &ports);
+            self.edge.claim_ports(container, ports);
         }
+        // A network that is lost takes no other with it.
+        let mut claimed = Ok(());
         for (place, attached) in wiring.networks.iter().enumerate() {
-            self.carry(&attached.network)?;
+            claimed = claimed.and(self.carry(&attached.network));
             if let Some(carrier) = self.carriers.get_mut(&attached.network.id) {
                 carrier.claim(container, &path, inside(wiring, place), attached, &wiring.names);
             }
@@ -109,7 +110,7 @@ impl Keeper {
                 wired.resolver = Some(served);
             }
         }
-        Ok(())
+        claimed
     }
 
     /// Undoes an attachment that did not succeed.

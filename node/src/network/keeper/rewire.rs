@@ -21,7 +21,7 @@ impl Keeper {
         let before = wired.wiring.clone();
         let changed = self.change(container, hostname, wiring);
         if changed.is_err()
-            && let Err(error) = self.change(container, hostname, &before)
+            && let Err(error) = self.undo(container, hostname, wiring, &before)
         {
             tracing::warn!(
                 container,
@@ -30,6 +30,15 @@ impl Keeper {
             );
         }
         changed
+    }
+
+    /// Wires a container as it was before; networks that were carried for what was refused go.
+    fn undo(&mut self, container: &str, hostname: &str, refused: &Wiring, before: &Wiring) -> Result<()> {
+        let undone = self.change(container, hostname, before).map(drop);
+        let parted = refused.networks.iter().map(|attached| self.part_soon(attached.network.id));
+        // Each of them, whatever fails.
+        let results: Vec<Result<()>> = parted.chain([undone]).collect();
+        results.into_iter().collect()
     }
 
     /// Brings a container that runs from what it has to what it is to have.

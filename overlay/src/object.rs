@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::mac::Mac;
 
-/// In front of the name of every link of ours; a link with another name is never touched.
+/// In front of the name of every link of ours. Others may begin so too: [`LinkName::ours`] tells.
 pub const LINK_PREFIX: &str = "cv";
 /// Bytes of a link's name, the closing zero not counted (`IFNAMSIZ`, linux/if.h).
 pub const LINK_NAME_MAX: usize = 15;
@@ -36,7 +36,8 @@ pub const fn gateway(like: IpAddr) -> IpAddr {
 pub struct LinkName(String);
 
 impl LinkName {
-    /// The link of this container: the prefix and the first characters of its id.
+    /// The link of this container: the prefix and the first characters of its id, which is 64 lower-case hexadecimal
+    /// digits.
     pub fn of_container(id: &str) -> Self {
         Self(format!(
             "{LINK_PREFIX}{}",
@@ -54,9 +55,15 @@ impl LinkName {
         Self("lo".to_owned())
     }
 
-    /// The link of this name, if it is one of ours.
+    /// The link of this name, if it is one of ours: another one is never touched.
     pub fn ours(name: &str) -> Option<Self> {
-        name.starts_with(LINK_PREFIX).then(|| Self(name.to_owned()))
+        let rest = name.strip_prefix(LINK_PREFIX)?;
+        let of_vni = rest
+            .strip_prefix('x')
+            .is_some_and(|vni| !vni.is_empty() && vni.bytes().all(|byte| byte.is_ascii_digit()));
+        let of_container = rest.len() == LINK_NAME_MAX - LINK_PREFIX.len()
+            && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        (of_vni || of_container).then(|| Self(name.to_owned()))
     }
 
     /// The name.

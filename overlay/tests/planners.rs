@@ -32,7 +32,7 @@ fn peer(number: u32, variant: u8) -> Peer {
 
 fn veth(number: u8, mtu: u32) -> Veth {
     Veth {
-        name: LinkName::of_container(&format!("{number:02x}")),
+        name: LinkName::of_container(&format!("{number:013x}")),
         namespace: format!("/run/{number}"),
         addresses: Pair {
             v4: [100, 64, 1, number].into(),
@@ -111,7 +111,7 @@ fn attachment(number: u8, default_route: bool) -> (LinkName, Attachment) {
         addresses: vec![address(number)],
         default_route,
     };
-    (LinkName::of_container(&format!("{number:02x}")), attachment)
+    (LinkName::of_container(&format!("{number:013x}")), attachment)
 }
 
 /// One thing done to the kernel behind our back, chosen by `seed`.
@@ -260,7 +260,7 @@ fn a_new_container_of_the_edge_is_complete() {
     for change in edge::plan_new(&veth(5, 1450)) {
         carry_out(&mut kernel, &change);
     }
-    let name = LinkName::of_container("05");
+    let name = LinkName::of_container("0000000000005");
     let desired = edge::Desired { veths: [(name.clone(), veth(5, 1450))].into(), ..edge::Desired::default() };
     kernel.switches = desired.objects().switches;
     assert_eq!(edge::plan(&desired, &kernel), []);
@@ -271,7 +271,14 @@ fn a_new_container_of_the_edge_is_complete() {
 fn a_link_name_fits_the_kernel_and_no_container_has_that_of_a_vni() {
     assert_eq!(LinkName::of_container(&"0123456789abcdef".repeat(4)).as_str(), "cv0123456789abc");
     assert_eq!(LinkName::of_vni(network::VNI_MAX).as_str(), "cvx16777215");
-    assert_eq!(LinkName::ours("eth0"), None);
+    for ours in ["cv0123456789abc", "cvx4096", "cvx16777215"] {
+        assert_eq!(LinkName::ours(ours).as_ref().map(LinkName::as_str), Some(ours));
+    }
+    for theirs in
+        ["eth0", "cv", "cvx", "cvd-ebr", "cvx1-2", "cv0123456789ab", "cv0123456789ABC", "cv0123456789abcd"]
+    {
+        assert_eq!(LinkName::ours(theirs), None, "{theirs}");
+    }
 }
 
 #[test]

@@ -18,6 +18,9 @@ use covey_overlay_netlink::{Edge, StackError, local_networks, namespace, underla
 use lab::Lab;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags};
 
+// Containers: a link is ours where its name is made of so many hexadecimal digits.
+const A: &str = "aaaaaaaaaaaaa";
+const B: &str = "bbbbbbbbbbbbb";
 const MARK: (u32, u32) = (0x1_0000, 0xffff_0000);
 
 fn veth(lab: &Lab, host: u8, id: &str, last: u8) -> Veth {
@@ -93,15 +96,15 @@ fn addresses(veth: &Veth) -> [IpAddr; 2] {
 fn containers_of_one_host_reach_it_and_each_other_in_both_families() {
     let Some(lab) = Lab::new() else { return };
     lab.hosts(1);
-    let veths = [veth(&lab, 1, "aaaa", 5), veth(&lab, 1, "bbbb", 6)];
+    let veths = [veth(&lab, 1, A, 5), veth(&lab, 1, B, 6)];
     repair(&lab, 1, &Desired::default());
     let changes: Vec<_> = veths.iter().flat_map(plan_new).collect();
     on_host(&lab, 1, |edge| edge.apply_all(&changes)).unwrap();
     let all = Desired { device: None, peers: [].into(), ..desired(1, false, &veths) };
     assert_eq!(repair(&lab, 1, &all), [], "a new container is complete");
     for (from, seen) in addresses(&veths[0]).into_iter().zip(addresses(&veths[1])) {
-        assert_eq!(lab.tcp("bbbb", "aaaa", from), seen);
-        lab.tcp("h1", "aaaa", from);
+        assert_eq!(lab.tcp(B, A, from), seen);
+        lab.tcp("h1", A, from);
     }
 }
 
@@ -111,16 +114,16 @@ fn containers_of_two_hosts_reach_each_other_over_either_underlay() {
     for over_v6 in [false, true] {
         let Some(lab) = Lab::new() else { return };
         lab.hosts(3);
-        let (a, b) = (veth(&lab, 1, "aaaa", 5), veth(&lab, 2, "bbbb", 6));
+        let (a, b) = (veth(&lab, 1, A, 5), veth(&lab, 2, B, 6));
         repair(&lab, 1, &desired(1, over_v6, std::slice::from_ref(&a)));
         repair(&lab, 2, &desired(2, over_v6, std::slice::from_ref(&b)));
         assert_eq!(repair(&lab, 1, &desired(1, over_v6, std::slice::from_ref(&a))), []);
         for (there, here) in addresses(&b).into_iter().zip(addresses(&a)) {
-            assert_eq!(lab.tcp("aaaa", "bbbb", there), here, "the other end sees the container itself");
+            assert_eq!(lab.tcp(A, B, there), here, "the other end sees the container itself");
             let first: IpAddr =
                 if there.is_ipv4() { [100, 64, 1, 0].into() } else { "fd00:c0:0:1::".parse().unwrap() };
-            assert_eq!(lab.tcp("h1", "bbbb", there), first, "the host speaks from its edge address");
-            let (near, far) = (lab.udp("aaaa", here), lab.udp("bbbb", there));
+            assert_eq!(lab.tcp("h1", B, there), first, "the host speaks from its edge address");
+            let (near, far) = (lab.udp(A, here), lab.udp(B, there));
             let headers = if there.is_ipv4() { 28 } else { 48 };
             // The container's link is what limits it: 1430 here.
             let full = vec![9; 1430 - headers];
@@ -135,11 +138,11 @@ fn containers_of_two_hosts_reach_each_other_over_either_underlay() {
 fn an_edge_address_that_nobody_has_fails_at_once() {
     let Some(lab) = Lab::new() else { return };
     lab.hosts(2);
-    let a = veth(&lab, 1, "aaaa", 5);
+    let a = veth(&lab, 1, A, 5);
     repair(&lab, 1, &desired(1, false, std::slice::from_ref(&a)));
     repair(&lab, 2, &desired(2, false, &[]));
     for nobody in ["100.64.2.99", "100.64.1.99", "fd00:c0:0:2::99"] {
-        lab.fails_at_once("aaaa", nobody.parse().unwrap());
+        lab.fails_at_once(A, nobody.parse().unwrap());
     }
 }
 
@@ -160,7 +163,7 @@ fn drift_of_every_kind_heals_and_nothing_of_others_is_touched() {
     let Some(lab) = Lab::new() else { return };
     lab.hosts(2);
     lab.foreign("h1");
-    let veths = [veth(&lab, 1, "aaaa", 5), veth(&lab, 1, "bbbb", 6)];
+    let veths = [veth(&lab, 1, A, 5), veth(&lab, 1, B, 6)];
     let wanted = desired(1, false, &veths);
     repair(&lab, 1, &wanted);
     let device = LinkName::of_vni(VNI);
@@ -205,14 +208,14 @@ fn drift_of_every_kind_heals_and_nothing_of_others_is_touched() {
         let mended = repair(&lab, 1, &wanted);
         assert!(mended.iter().any(|change| change.object() == object), "{damage:?}: {mended:?}");
         assert_eq!(repair(&lab, 1, &wanted), [], "{damage:?}: not healed by one plan");
-        lab.tcp("bbbb", "aaaa", a4);
-        lab.tcp("bbbb", "aaaa", a6);
+        lab.tcp(B, A, a4);
+        lab.tcp(B, A, a6);
     }
     lab.send_unknown_to("h1", "cvx4096", local(9, false));
     lab.send_unknown_to("h1", "cvx4096", local(8, false));
     assert_eq!(repair(&lab, 1, &wanted).len(), 2, "packets to nobody known stay here");
     assert_eq!(repair(&lab, 1, &wanted), []);
-    lab.set("h1", "cvaaaa", LinkFlags::empty(), vec![]);
+    lab.set("h1", LinkName::of_container(A).as_str(), LinkFlags::empty(), vec![]);
     lab.set("h1", "cvx4096", LinkFlags::empty(), vec![]);
     assert_ne!(repair(&lab, 1, &wanted), []);
     assert_eq!(repair(&lab, 1, &wanted), [], "a link that was down");
@@ -228,7 +231,7 @@ fn no_residue_is_left_when_nothing_is_wanted() {
     // A host that forwards has some addresses more: that it does so stays.
     repair(&lab, 1, &Desired::default());
     let before = lab.everything("h1");
-    repair(&lab, 1, &desired(1, false, &[veth(&lab, 1, "aaaa", 5)]));
+    repair(&lab, 1, &desired(1, false, &[veth(&lab, 1, A, 5)]));
     assert_ne!(lab.everything("h1"), before);
     repair(&lab, 1, &Desired::default());
     assert_eq!(lab.everything("h1"), before);

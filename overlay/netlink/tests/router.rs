@@ -20,6 +20,11 @@ use covey_overlay_netlink::{Router, StackError, namespace, underlay};
 use lab::Lab;
 use netlink_packet_route::link::LinkFlags;
 
+// Containers: a link is ours where its name is made of so many hexadecimal digits.
+const A: &str = "aaaaaaaaaaaaa";
+const B: &str = "bbbbbbbbbbbbb";
+const C: &str = "ccccccccccccc";
+const D: &str = "ddddddddddddd";
 const VNI: u32 = 4097;
 
 fn local(host: u8, v6: bool) -> IpAddr {
@@ -55,14 +60,14 @@ struct Place {
     addresses: Vec<IpAddr>,
 }
 
-/// An address of each family for each; `aaaa` and `bbbb` in one subnet, `cccc` in the other.
+/// An address of each family for each; `A` and `B` in one subnet, `C` in the other.
 fn places() -> Vec<Place> {
     let place =
         |host, id, v4: [u8; 4], v6: &str| Place { host, id, addresses: vec![v4.into(), v6.parse().unwrap()] };
     vec![
-        place(1, "aaaa", [10, 0, 1, 5], "fd01::5"),
-        place(2, "bbbb", [10, 0, 1, 6], "fd01::6"),
-        place(2, "cccc", [10, 0, 2, 7], "fd01::7"),
+        place(1, A, [10, 0, 1, 5], "fd01::5"),
+        place(2, B, [10, 0, 1, 6], "fd01::6"),
+        place(2, C, [10, 0, 2, 7], "fd01::7"),
     ]
 }
 
@@ -149,7 +154,7 @@ fn the_largest_packet_passes_whole_and_counts_once() {
     for over_v6 in [false, true] {
         let Some((lab, _routers)) = network(over_v6) else { return };
         for (there, here) in places()[1].addresses.iter().zip(&places()[0].addresses) {
-            let (near, far) = (lab.udp("aaaa", *here), lab.udp("bbbb", *there));
+            let (near, far) = (lab.udp(A, *here), lab.udp(B, *there));
             let headers = if there.is_ipv4() { 28 } else { 48 };
             let full = vec![9; 1500 - overhead(local(1, over_v6)) as usize - headers];
             let device = if there.is_ipv4() { "cvx4097" } else { "cvx4099" };
@@ -173,19 +178,17 @@ fn the_largest_packet_passes_whole_and_counts_once() {
 fn an_address_that_nobody_has_fails_at_once() {
     let Some((lab, mut routers)) = network(false) else { return };
     for nobody in ["10.0.1.99", "10.0.2.99", "fd01::99"] {
-        lab.fails_at_once("aaaa", nobody.parse().unwrap());
+        lab.fails_at_once(A, nobody.parse().unwrap());
     }
     // The container is gone, and this host has not heard of it yet: the other router says so.
-    routers[1].apply(&Change::DeleteLink(LinkName::of_container("bbbb"))).unwrap();
-    lab.fails_at_once("aaaa", [10, 0, 1, 6].into());
+    routers[1].apply(&Change::DeleteLink(LinkName::of_container(B))).unwrap();
+    lab.fails_at_once(A, [10, 0, 1, 6].into());
 }
 
 #[test]
 fn every_router_answers_at_the_gateway() {
     let Some((lab, _routers)) = network(false) else { return };
-    for (id, gateway) in
-        [("aaaa", "10.0.1.1"), ("bbbb", "10.0.1.1"), ("aaaa", "10.0.2.1"), ("cccc", "fd01::1")]
-    {
+    for (id, gateway) in [(A, "10.0.1.1"), (B, "10.0.1.1"), (A, "10.0.2.1"), (C, "fd01::1")] {
         let error = lab.connect(id, SocketAddr::new(gateway.parse().unwrap(), 80)).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{gateway}: nothing listens there");
     }
@@ -195,10 +198,10 @@ fn every_router_answers_at_the_gateway() {
 fn a_packet_with_the_address_of_another_is_dropped() {
     let Some((lab, _routers)) = network(false) else { return };
     let stolen: IpAddr = [10, 0, 2, 7].into();
-    lab.address("aaaa", "eth1", "10.0.2.7/32".parse().unwrap());
-    let far = lab.udp("bbbb", [10, 0, 1, 6].into());
-    lab.udp("aaaa", stolen).send_to(b"stolen", far.local_addr().unwrap()).unwrap();
-    lab.udp("aaaa", [10, 0, 1, 5].into()).send_to(b"own", far.local_addr().unwrap()).unwrap();
+    lab.address(A, "eth1", "10.0.2.7/32".parse().unwrap());
+    let far = lab.udp(B, [10, 0, 1, 6].into());
+    lab.udp(A, stolen).send_to(b"stolen", far.local_addr().unwrap()).unwrap();
+    lab.udp(A, [10, 0, 1, 5].into()).send_to(b"own", far.local_addr().unwrap()).unwrap();
     let mut buffer = [0; 16];
     let (length, from) = far.recv_from(&mut buffer).unwrap();
     assert_eq!((&buffer[..length], from.ip()), (&b"own"[..], IpAddr::from([10, 0, 1, 5])));
@@ -209,17 +212,17 @@ fn a_packet_with_the_address_of_another_is_dropped() {
 fn only_a_network_that_is_said_to_has_the_way_out() {
     let Some((lab, _routers)) = network(false) else { return };
     let out = SocketAddr::from(([198, 51, 100, 1], 80));
-    assert_eq!(lab.connect("aaaa", out).unwrap_err().kind(), std::io::ErrorKind::NetworkUnreachable);
-    lab.add("dddd");
+    assert_eq!(lab.connect(A, out).unwrap_err().kind(), std::io::ErrorKind::NetworkUnreachable);
+    lab.add(D);
     let mut wanted = desired(&lab, 1, false, &places());
-    let mut attachment = wanted.attachments[&LinkName::of_container("aaaa")].clone();
-    attachment.namespace = lab.text("dddd");
+    let mut attachment = wanted.attachments[&LinkName::of_container(A)].clone();
+    attachment.namespace = lab.text(D);
     attachment.addresses = vec![[10, 0, 1, 8].into()];
     attachment.default_route = true;
-    let name = LinkName::of_container("dddd");
+    let name = LinkName::of_container(D);
     wanted.attachments.insert(name.clone(), attachment);
     open(&lab, 1).apply_all(&plan_attachment(&wanted, &name)).unwrap();
-    assert_eq!(lab.way("dddd", out.ip(), 0), lab.index("dddd", "eth1"));
+    assert_eq!(lab.way(D, out.ip(), 0), lab.index(D, "eth1"));
 }
 
 /// NET-18
@@ -236,8 +239,8 @@ fn a_network_of_one_host_needs_no_vxlan_device() {
     repair(&mut router, &wanted);
     let observed = router.observe().unwrap();
     assert!(observed.links.values().all(|link| link.vxlan.is_none()));
-    assert_eq!(lab.tcp("aaaa", "cccc", [10, 0, 2, 7].into()), IpAddr::from([10, 0, 1, 5]));
-    lab.fails_at_once("aaaa", [10, 0, 1, 99].into());
+    assert_eq!(lab.tcp(A, C, [10, 0, 2, 7].into()), IpAddr::from([10, 0, 1, 5]));
+    lab.fails_at_once(A, [10, 0, 1, 99].into());
 }
 
 #[test]
@@ -245,7 +248,7 @@ fn drift_of_every_kind_heals() {
     let Some((lab, mut routers)) = network(false) else { return };
     let wanted = desired(&lab, 1, false, &places());
     let router = &mut routers[0];
-    let (device, veth) = (LinkName::of_vni(VNI), LinkName::of_container("aaaa"));
+    let (device, veth) = (LinkName::of_vni(VNI), LinkName::of_container(A));
     let far = peer(2, false);
     let (here, there): (IpAddr, IpAddr) = ([10, 0, 1, 5].into(), [10, 0, 1, 6].into());
     let there_v6: IpAddr = "fd01::6".parse().unwrap();
@@ -283,7 +286,7 @@ fn drift_of_every_kind_heals() {
         assert!(mended.iter().any(|change| change.object() == object), "{damage:?}: {mended:?}");
         assert_eq!(repair(router, &wanted), [], "{damage:?}: not healed by one plan");
         for to in [there, there_v6] {
-            lab.tcp("aaaa", "bbbb", to);
+            lab.tcp(A, B, to);
         }
     }
     lab.send_unknown_to("r1", device.as_str(), local(9, false));
@@ -292,7 +295,7 @@ fn drift_of_every_kind_heals() {
         lab.set("r1", link.as_str(), LinkFlags::empty(), vec![]);
         assert_ne!(repair(router, &wanted), []);
         assert_eq!(repair(router, &wanted), [], "{link} was down");
-        lab.tcp("aaaa", "bbbb", there);
+        lab.tcp(A, B, there);
     }
 }
 
@@ -342,7 +345,7 @@ fn removing_a_router_leaves_nothing_and_frees_its_vnis() {
         assert!(!path.exists());
     }
     assert_eq!(lab.everything("h1"), before, "a router leaves nothing with its host");
-    assert!(lab.within("aaaa", || nix::net::if_::if_nametoindex("eth1")).is_err(), "nor with a container");
+    assert!(lab.within(A, || nix::net::if_::if_nametoindex("eth1")).is_err(), "nor with a container");
     let stale = lab.path("stale");
     std::fs::write(&stale, "").unwrap();
     lab.within("h1", || Router::remove(&stale)).unwrap();
@@ -354,36 +357,36 @@ fn a_container_that_is_no_more_does_not_keep_the_others_from_being_mended() {
     let Some((lab, mut routers)) = network(false) else { return };
     let mut wanted = desired(&lab, 2, false, &places());
     let router = &mut routers[1];
-    router.apply(&Change::DeleteLink(LinkName::of_container("bbbb"))).unwrap();
-    router.apply(&Change::DeleteLink(LinkName::of_container("cccc"))).unwrap();
-    namespace::remove(&lab.path("bbbb")).unwrap();
+    router.apply(&Change::DeleteLink(LinkName::of_container(B))).unwrap();
+    router.apply(&Change::DeleteLink(LinkName::of_container(C))).unwrap();
+    namespace::remove(&lab.path(B)).unwrap();
     let changes = plan(&wanted, &router.observe().unwrap());
     let error = router.apply_all(&changes).unwrap_err();
     assert!(matches!(error, StackError::Namespace { .. }), "{error}");
-    lab.tcp("aaaa", "cccc", [10, 0, 2, 7].into());
-    wanted.attachments.remove(&LinkName::of_container("bbbb"));
+    lab.tcp(A, C, [10, 0, 2, 7].into());
+    wanted.attachments.remove(&LinkName::of_container(B));
     assert_eq!(repair(router, &wanted), []);
 }
 
 #[test]
 fn a_container_that_cannot_be_wired_whole_is_not_wired_at_all() {
     let Some((lab, mut routers)) = network(false) else { return };
-    lab.add("dddd");
+    lab.add(D);
     let mut wanted = desired(&lab, 1, false, &places());
     let twice = vec![[10, 0, 1, 8].into(), [10, 0, 1, 8].into()];
     let inside = Attachment {
-        namespace: lab.text("dddd"),
+        namespace: lab.text(D),
         inside: "eth1".to_owned(),
         addresses: twice,
         default_route: false,
     };
-    let name = LinkName::of_container("dddd");
+    let name = LinkName::of_container(D);
     wanted.attachments.insert(name.clone(), inside);
     routers[0].apply_all(&plan_attachment(&wanted, &name)).unwrap_err();
     assert!(!routers[0].observe().unwrap().links.contains_key(&name));
     wanted.attachments.get_mut(&name).unwrap().addresses.pop();
     routers[0].apply_all(&plan_attachment(&wanted, &name)).unwrap();
-    assert_eq!(lab.tcp("aaaa", "dddd", [10, 0, 1, 8].into()), IpAddr::from([10, 0, 1, 5]));
+    assert_eq!(lab.tcp(A, D, [10, 0, 1, 8].into()), IpAddr::from([10, 0, 1, 5]));
 }
 
 #[test]
@@ -391,14 +394,14 @@ fn a_thousand_endpoints_and_a_network_take_no_time() {
     const ENDPOINTS: u16 = 1000;
     let Some(lab) = Lab::new() else { return };
     lab.hosts(1);
-    lab.add("aaaa");
+    lab.add(A);
     let start = Instant::now();
     lab.add("r1");
     let mut router = open(&lab, 1);
     let mut wanted = desired(&lab, 1, false, &[]);
     repair(&mut router, &wanted);
     let made = start.elapsed();
-    let name = LinkName::of_container("aaaa");
+    let name = LinkName::of_container(A);
     wanted.attachments = desired(&lab, 1, false, &places()[..1]).attachments;
     let start = Instant::now();
     router.apply_all(&plan_attachment(&wanted, &name)).unwrap();

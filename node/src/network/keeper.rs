@@ -29,7 +29,7 @@ use super::{
     place::{Neighbour, Place},
     remembered::{Memory, Remembered},
     resolver::{Resolvers, Served, View},
-    rows::Key,
+    rows::{self, Key, Rows, Standing},
 };
 use crate::{
     clock,
@@ -77,6 +77,8 @@ pub struct Keeper {
     /// Rows that were told to the daemon before and not yet to this one.
     unconfirmed: BTreeMap<(Scope, Key), Endpoint>,
     confirm_until: Instant,
+    /// Rows that the roster does not bear out, or not yet: no more than gossip holds.
+    aside: BTreeMap<(Scope, Key), Endpoint>,
     /// Kind of object → how many were not as they should be when looked at.
     pub drift: BTreeMap<&'static str, u64>,
     /// How often something was mended.
@@ -126,6 +128,7 @@ impl Keeper {
             carried,
             unconfirmed: rows.into_iter().map(row).collect(),
             confirm_until: now + CONFIRM_WITHIN,
+            aside: BTreeMap::new(),
             drift: BTreeMap::new(),
             repairs: 0,
             parting: BTreeMap::new(),
@@ -255,7 +258,22 @@ impl Keeper {
         self.remember_soon();
     }
 
+    /// Takes a row if it may be so.
     fn put(&mut self, scope: Scope, key: &Key, row: Option<Endpoint>) {
+        let place = (scope, key.clone());
+        self.aside.remove(&place);
+        let standing = row.as_ref().map(|row| self.weigh(scope, key.0, row));
+        if standing.is_some_and(|standing| standing != Standing::True) {
+            tracing::debug!(?scope, owner = %key.0, key = &*key.1, ?standing, "an endpoint does not count");
+        }
+        let row = match standing {
+            Some(Standing::Early) => {
+                self.aside.extend(row.map(|row| (place, row)));
+                None
+            }
+            Some(Standing::False) => None,
+            Some(Standing::True) | None => row,
+        };
         match scope {
             Scope::Ingress => _ = self.edge.balancer.put(key, row),
             Scope::Network(id) => {
@@ -264,6 +282,41 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    fn weigh(&self, scope: Scope, owner: Id, row: &Endpoint) -> Standing {
+        let network = match scope {
+            Scope::Ingress => None,
+            Scope::Network(id) => match self.carriers.get(&id) {
+                Some(carrier) => Some(&*carrier.config),
+                // Once it is carried, it is told anew.
+                None => return Standing::False,
+            },
+        };
+        // What this node tells is its own daemon's word.
+        if self.place.is_some_and(|place| place.id == owner) {
+            return Standing::True;
+        }
+        let host = self.neighbours.iter().find(|neighbour| neighbour.id == owner);
+        rows::weigh(row, host.map(|neighbour| neighbour.host), network)
+    }
+
+    /// Weighs again what was put aside, and what these hosts told, of whom the roster says something else now.
+    fn weigh_again(&mut self, changed: &BTreeSet<Id>) {
+        let mut rows = std::mem::take(&mut self.aside);
+        let mut take = |scope: Scope, of: &Rows| {
+            let told = changed.iter().flat_map(|owner| of.of_owner(*owner));
+            rows.extend(told.map(|(key, row)| ((scope, key.clone()), row.clone())));
+        };
+        take(Scope::Ingress, &self.edge.balancer.rows);
+        self.carriers.iter().for_each(|(id, carrier)| take(Scope::Network(*id), &carrier.balancer.rows));
+        if rows.is_empty() {
+            return;
+        }
+        for ((scope, key), row) in rows {
+            self.put(scope, &key, Some(row));
+        }
+        self.settle_all();
     }
 
     /// Has the kernel take what was told.
@@ -375,6 +428,10 @@ impl Keeper {
     fn settle(&mut self, place: Place, neighbours: Vec<Neighbour>) {
         let moved = self.place != Some(place);
         self.place = Some(place);
+        let other = |now: &&Neighbour| {
+            self.neighbours.iter().any(|before| before.id == now.id && before.host != now.host)
+        };
+        let changed = neighbours.iter().filter(other).map(|neighbour| neighbour.id).collect();
         self.neighbours = neighbours;
         self.remember_soon();
         if moved {
@@ -385,6 +442,7 @@ impl Keeper {
             self.remember_now();
         }
         self.join();
+        self.weigh_again(&changed);
     }
 
     /// Joins this host's edge to the others, if there are any.
@@ -412,6 +470,7 @@ impl Keeper {
         self.neighbours.clear();
         self.down.clear();
         self.unconfirmed.clear();
+        self.aside.clear();
         let keys: Vec<Key> = self.edge.balancer.rows.iter().map(|(key, _)| key.clone()).collect();
         keys.iter().for_each(|key| self.put(Scope::Ingress, key, None));
         self.settle_all();
@@ -466,7 +525,7 @@ impl Keeper {
     }
 
     fn remembered(&self) -> Remembered {
-        let rows = |scope: Scope, rows: &super::rows::Rows| -> Vec<_> {
+        let rows = |scope: Scope, rows: &Rows| -> Vec<_> {
             rows.iter().map(|((owner, key), row)| (scope, *owner, key.to_string(), row.clone())).collect()
         };
         let mut all = rows(Scope::Ingress, &self.edge.balancer.rows);

@@ -10,11 +10,11 @@ use std::{
 use covey_mesh::{Backend, Frontend, Virtual};
 use covey_state::{
     Id,
-    network::{EndpointMode, Exposure, PublishMode},
+    network::{EndpointMode, Exposure, NetworkConfig, PublishMode},
 };
 
 use crate::{
-    endpoint::{Endpoint, Scope},
+    endpoint::{Endpoint, Host, Scope},
     translate,
 };
 
@@ -22,6 +22,43 @@ use crate::{
 pub type Key = (Id, Arc<str>);
 /// What a frontend had behind it, and has now.
 pub type Moved = (Frontend, Option<Virtual>, Option<Virtual>);
+
+/// What is made of a row, by what the roster says of whoever told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It counts.
+    True,
+    /// The roster does not say so, or not yet.
+    Early,
+    /// It never counts: it names an address that its host, or its network, does not have.
+    False,
+}
+
+/// Weighs a row: a member tells of its own host only, and of addresses that are its to give. `host` is its owner's, as
+/// the roster has it; `network` the one that it is told in, none for published ports.
+pub fn weigh(row: &Endpoint, host: Option<Host>, network: Option<&NetworkConfig>) -> Standing {
+    if host != Some(row.host) {
+        return Standing::Early;
+    }
+    let edge = row.host.edge;
+    let vips = row.service.iter().flat_map(|service| &service.exposure.vips);
+    let has = match network {
+        None => row.addresses.iter().all(|address| match address {
+            IpAddr::V4(address) => edge.v4.contains(address),
+            IpAddr::V6(address) => edge.v6.contains(address),
+        }),
+        Some(network) => {
+            let vips = vips.filter(|vip| vip.network == network.id).flat_map(|vip| &vip.addresses);
+            row.addresses.iter().chain(vips).all(|address| {
+                network
+                    .subnets
+                    .iter()
+                    .any(|subnet| subnet.net.contains(address) && subnet.gateway != *address)
+            })
+        }
+    };
+    if has { Standing::True } else { Standing::False }
+}
 
 /// The endpoints of one scope.
 #[derive(Debug)]
@@ -199,7 +236,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::endpoint::{Host, Service};
+    use crate::endpoint::Service;
 
     const NET: Id = Id::new(9);
 
@@ -294,6 +331,37 @@ mod tests {
         rows.put(&key(1, "a"), None);
         assert!(rows.settle(Id::new(7)).is_empty());
         assert_eq!(backends(&rows, port(Protocol::Tcp)), Some(vec![4]));
+    }
+
+    #[test]
+    fn a_member_tells_of_its_own_host_and_of_addresses_that_are_its_to_give() {
+        let subnet = covey_state::network::Subnet {
+            net: "10.0.1.0/24".parse().unwrap(),
+            gateway: [10, 0, 1, 1].into(),
+            range: None,
+            vni: Some(4097),
+        };
+        let network = NetworkConfig {
+            id: NET,
+            name: "front".into(),
+            internal: false,
+            mtu: None,
+            subnets: vec![subnet],
+        };
+        let row = endpoint(7, 1, 3, 2);
+        let host = Some(row.host);
+        assert_eq!(weigh(&row, host, Some(&network)), Standing::True);
+        assert_eq!(weigh(&row, None, Some(&network)), Standing::Early);
+        let other = Host { vtep: [10, 9, 0, 2].into(), ..row.host };
+        assert_eq!(weigh(&row, Some(other), Some(&network)), Standing::Early);
+        assert_eq!(weigh(&endpoint(7, 1, 1, 2), host, Some(&network)), Standing::False, "the gateway");
+        let away = |address: [u8; 4]| Endpoint { addresses: vec![address.into()], ..row.clone() };
+        assert_eq!(weigh(&away([10, 0, 2, 3]), host, Some(&network)), Standing::False);
+        let mut vip = row.clone();
+        vip.service.as_mut().unwrap().exposure.vips[0].addresses = vec![[192, 0, 2, 1].into()];
+        assert_eq!(weigh(&vip, host, Some(&network)), Standing::False);
+        assert_eq!(weigh(&row, host, None), Standing::False, "not of its host's block");
+        assert_eq!(weigh(&away([100, 64, 1, 9]), host, None), Standing::True);
     }
 
     #[test]

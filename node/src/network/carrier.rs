@@ -70,6 +70,11 @@ fn own_names(names: &[String], container: &str) -> Vec<String> {
     names.chain([short, container.to_owned()]).collect()
 }
 
+/// Bytes of a packet: as is asked for, else what the underlay leaves.
+fn mtu_of(config: &NetworkConfig, vtep: Option<IpAddr>) -> Result<u32> {
+    config.mtu.map_or_else(|| mtu(vtep), Ok)
+}
+
 /// The namespace of a network's router.
 pub fn path(folder: &Path, network: Id) -> PathBuf {
     folder.join(format!("{PREFIX}{network}"))
@@ -97,10 +102,7 @@ impl Carrier {
             local: host.map_or(IpAddr::from([127, 0, 0, 1]), |host| host.vtep),
             port: place.map_or(covey_state::cluster::DATA_PATH_PORT, |place| place.port),
             mac: host.map_or(covey_overlay::edge::RETURN_MAC, |host| host.mac()),
-            mtu: match config.mtu {
-                Some(mtu) => mtu,
-                None => mtu(host.map(|host| host.vtep))?,
-            },
+            mtu: mtu_of(&config, host.map(|host| host.vtep))?,
             subnets: config.subnets.iter().map(subnet).collect(),
             attachments: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -125,11 +127,16 @@ impl Carrier {
     }
 
     /// This node is there from now on; the next repair tells the kernel.
-    pub fn settle_at(&mut self, place: &Place) {
+    ///
+    /// # Errors
+    /// What the underlay leaves of a packet is not known: it stays as it was.
+    pub fn settle_at(&mut self, place: &Place) -> Result<()> {
         self.me = Some(place.id);
         self.desired.local = place.host.vtep;
         self.desired.port = place.port;
         self.desired.mac = place.host.mac();
+        self.desired.mtu = mtu_of(&self.config, Some(place.host.vtep))?;
+        Ok(())
     }
 
     /// The VNIs that it takes.
@@ -198,8 +205,8 @@ impl Carrier {
             // The ways first: what is sent to a link while it is taken down vanishes.
             let ways = attachment.addresses.iter().map(|address| plan_endpoint(&self.desired, *address));
             let steps: Vec<_> = ways.chain([Change::DeleteLink(name)]).collect();
-            self.router.apply_all(&steps)?;
             self.balancer.set_place(self.tables());
+            self.router.apply_all(&steps)?;
         }
         self.balancer.commit()
     }

@@ -436,7 +436,9 @@ impl Keeper {
         self.remember_soon();
         if moved {
             tracing::info!(number = place.host.number, vtep = %place.host.vtep, "this node's place in the networks");
-            self.carriers.values_mut().for_each(|carrier| carrier.settle_at(&place));
+            for error in self.carriers.values_mut().filter_map(|carrier| carrier.settle_at(&place).err()) {
+                tracing::warn!(error = format!("{error:#}"), "a network's packets are as long as before");
+            }
             self.repair_at = clock::monotonic();
             // Without it the next daemon could not take over a single network.
             self.remember_now();

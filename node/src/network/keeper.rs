@@ -28,7 +28,7 @@ use super::{
     inbox::{Inbox, Mail, Request},
     place::{Neighbour, Place},
     remembered::{Memory, Remembered},
-    resolver::{Resolvers, Served, View},
+    resolver::{self, Resolvers, Served, View},
     rows::{self, Key, Rows, Standing},
 };
 use crate::{
@@ -470,7 +470,10 @@ impl Keeper {
         self.part(|_, _| true);
         self.place = None;
         self.neighbours.clear();
-        self.down.clear();
+        for host in std::mem::take(&mut self.down) {
+            self.edge.balancer.suspend(host, false);
+            self.carriers.values_mut().for_each(|carrier| carrier.suspend(host, false));
+        }
         self.unconfirmed.clear();
         self.aside.clear();
         let keys: Vec<Key> = self.edge.balancer.rows.iter().map(|(key, _)| key.clone()).collect();
@@ -505,6 +508,20 @@ impl Keeper {
             self.repair_at = now + self.repair_every;
             if self.begun {
                 self.repair();
+                self.follow_host();
+            }
+        }
+    }
+
+    /// The servers that this host asks may have changed, as when it goes to another network: its containers ask the same.
+    fn follow_host(&self) {
+        let Some(servers) = resolver::hosts_own() else { return };
+        for wired in self.containers.values() {
+            if wired.wiring.edge
+                && wired.wiring.nameservers.is_empty()
+                && let Some(resolver) = &wired.resolver
+            {
+                resolver.ask(&servers);
             }
         }
     }

@@ -53,6 +53,16 @@ impl Served {
     pub fn show(&self, view: View) {
         self.scope.send_replace(scope(view));
     }
+
+    /// The container's resolver asks these servers from now on for what its networks do not know.
+    pub fn ask(&self, servers: &[IpAddr]) {
+        let outside = Outside::Servers(addresses(servers));
+        self.scope.send_if_modified(|scope| {
+            let is_news = scope.outside != outside;
+            scope.outside = outside;
+            is_news
+        });
+    }
 }
 
 impl Resolvers {
@@ -92,7 +102,8 @@ fn scope(view: View) -> Scope {
     let outside = match (view.way_out, view.servers.is_empty()) {
         (false, _) => Outside::Nothing,
         (true, false) => Outside::Servers(addresses(&view.servers)),
-        (true, true) => Outside::Servers(addresses(&hosts_own())),
+        // A host that names no server has none.
+        (true, true) => Outside::Servers(addresses(&hosts_own().unwrap_or_default())),
     };
     let View { host, addresses, zones, .. } = view;
     Scope { host, addresses, zones, outside }
@@ -102,9 +113,9 @@ fn addresses(servers: &[IpAddr]) -> Vec<SocketAddr> {
     servers.iter().take(SERVERS_MAX).map(|server| SocketAddr::new(*server, PORT)).collect()
 }
 
-/// A host that names no server has none.
-fn hosts_own() -> Vec<IpAddr> {
-    servers_in(&fs::read_to_string(RESOLV_CONF).unwrap_or_default())
+/// This host's own servers; none where the file cannot be read.
+pub fn hosts_own() -> Option<Vec<IpAddr>> {
+    Some(servers_in(&fs::read_to_string(RESOLV_CONF).ok()?))
 }
 
 fn servers_in(text: &str) -> Vec<IpAddr> {

@@ -65,7 +65,12 @@ fn standalone() -> Result<EdgeBlock> {
 /// Bytes of a packet of a network whose packets leave by this address.
 pub fn mtu(local: Option<IpAddr>) -> Result<u32> {
     let Some(local) = local else { return Ok(MTU_UNKNOWN - OVERHEAD_V4) };
-    Ok(underlay::mtu_of(local)?.unwrap_or(MTU_UNKNOWN).saturating_sub(overhead(local)))
+    Ok(measured(local)?.unwrap_or(MTU_UNKNOWN.saturating_sub(overhead(local))))
+}
+
+/// The same as the underlay has it now; none while the address is on no link.
+fn measured(local: IpAddr) -> Result<Option<u32>> {
+    Ok(underlay::mtu_of(local)?.map(|mtu| mtu.saturating_sub(overhead(local))))
 }
 
 impl Edge {
@@ -363,6 +368,7 @@ impl Edge {
     /// The kernel refused; it is tried again with the next repair.
     pub fn join(&mut self, place: &Place, neighbours: &[Neighbour], networks: BTreeSet<u32>) -> Result<()> {
         self.use_block(place.host.edge);
+        let is_first = self.desired.device.is_none();
         self.desired.device = Some(Device {
             mac: place.host.mac(),
             local: place.host.vtep,
@@ -383,18 +389,27 @@ impl Edge {
             networks: networks.into_iter().chain([edge::VNI]).collect(),
             members: neighbours.iter().map(member).collect(),
         };
-        let measured = mtu(Some(place.host.vtep)).map(|mtu| self.resize(mtu));
+        let measured = self.measure();
+        if is_first {
+            self.desired.veths.values_mut().for_each(|veth| veth.mtu = self.mtu);
+        }
         self.balancer.set_place(tables(&self.blocks, Some(door)));
         // The tables know the device: links come first. Whatever fails of them, the new members are no strangers.
         let mended = self.mend_links();
         mended.and(self.balancer.commit()).and(measured)
     }
 
-    /// Packets are as large as the way to the others lets them be.
-    fn resize(&mut self, mtu: u32) {
-        self.mtu = mtu;
-        self.desired.veths.values_mut().for_each(|veth| veth.mtu = mtu);
-        self.desired.device.iter_mut().for_each(|device| device.mtu = mtu);
+    /// Packets are as large as the way to the others lets them be now; while nobody knows that, as they were.
+    fn measure(&mut self) -> Result<()> {
+        if let Some(device) = &mut self.desired.device
+            && let Some(mtu) = measured(device.local)?
+        {
+            // Links of containers stay as they are: their other ends would not follow, and whoever sends what is too
+            // large for the device is told.
+            device.mtu = mtu;
+            self.mtu = mtu;
+        }
+        Ok(())
     }
 
     /// This host stands alone again.
@@ -441,11 +456,12 @@ impl Edge {
     /// Something could not be read or mended.
     pub fn repair(&mut self) -> Result<Vec<&'static str>> {
         self.retry_refused();
+        let measured = self.measure();
         // The tables know the edge's device: links come first. What fails of one part keeps no other from being mended.
         let links = self.mend_links();
         let committed = self.balancer.commit();
         let tables = self.balancer.repair();
-        committed?;
+        measured.and(committed)?;
         Ok([links?, tables?].concat())
     }
 

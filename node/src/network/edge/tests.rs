@@ -130,3 +130,31 @@ fn a_port_that_a_container_of_before_cannot_have_back_is_tried_again() {
         assert_eq!(behind(&mut edge, &frontend), Some(pair().v4.into()));
     });
 }
+
+/// The tables name the edge's device: both are gone.
+#[test]
+fn a_host_that_lost_its_device_and_its_tables_has_them_again_after_one_repair() {
+    alone(|mut edge| {
+        let host = Host { number: 1, vtep: [127, 0, 0, 1].into(), edge: block(1) };
+        let place = Place { id: Id::new(1), host, port: 4789 };
+        edge.join(&place, &[], BTreeSet::new()).unwrap();
+        assert_eq!(edge.examine().unwrap(), []);
+        let loopback = 65_536 - overhead(host.vtep);
+        assert_eq!(edge.device().map(|device| device.mtu), Some(loopback), "what the underlay lets pass");
+
+        edge.balancer.set_place(Tables::Nothing);
+        edge.balancer.commit().unwrap();
+        edge.kernel.apply(&Change::DeleteLink(LinkName::of_vni(edge::VNI))).unwrap();
+        edge.desired.device.as_mut().unwrap().mtu = 1280;
+        let door = Door {
+            device: LinkName::of_vni(edge::VNI).to_string(),
+            port: place.port,
+            networks: [edge::VNI].into(),
+            members: [].into(),
+        };
+        edge.balancer.set_place(tables(&edge.blocks, Some(door)));
+        edge.repair().unwrap();
+        assert_eq!(edge.examine().unwrap(), []);
+        assert_eq!(edge.device().map(|device| device.mtu), Some(loopback));
+    });
+}

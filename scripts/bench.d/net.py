@@ -350,4 +350,4 @@ def show(found):
               f"{'✓' if good else '✗'} {f'{other:.4g}' if other else '':>8} {label:12} "
               f"{f'{ratio:.2f}' if beside else '':5} {spread} of {len(ours)}")
     print("Ratios are medians of those of pairs measured in turns. 1,000 nodes, simulated (wanted: p99 ≤ 500 ms):\n"
-          "  cargo test --release -p covey-gossip --test endpoints -- --include-ignored --nocapture")
+          "  scripts/soak endpoints")

@@ -215,9 +215,10 @@ fn a_plain_container_on_an_attachable_overlay_meets_services_and_others_on_all_h
     let clash = lab.docker("w1", &["run", "--rm", "--network", "wide", "--ip", &taken, ALPINE, "true"]);
     clash.refused_with("is already in use");
 
-    // It runs on while the daemon does not, and is known as before.
+    // It runs on while the daemon does not, and is known as before. A name that the new daemon has not heard yet is asked
+    // outside, where nobody answers: one such question takes the C library's ten seconds.
     lab.script(&["restart", "w1"]).ok();
-    wait::until(HEARD, "far as before", || {
+    wait::until(4 * HEARD, "far as before", || {
         reaches(&lab, "m1", "near", "far") && reaches(&lab, "w1", "far", "near")
     });
 

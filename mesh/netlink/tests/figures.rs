@@ -35,10 +35,22 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Whoever runs every test there is does not measure: beside others it would mean nothing.
+fn is_wanted() -> bool {
+    let wanted = std::env::var_os("COVEY_FIGURES").is_some();
+    if !wanted {
+        eprintln!("SKIPPED: a measurement; scripts/bench tables runs it");
+    }
+    wanted
+}
+
 /// LB-02
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: COVEY_FIGURES=1, one at a time"]
 fn ten_thousand_services() {
+    if !is_wanted() {
+        return;
+    }
     let Some(lab) = Lab::new() else { return };
     let mut nft = lab.nft();
     let mut program = Program::new(Place::Host(Host { inside: "cv".to_owned(), ..Host::default() }));
@@ -86,8 +98,11 @@ const PAIRS: usize = 7;
 
 /// LB-02
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: COVEY_FIGURES=1, one at a time"]
 fn a_new_flow_costs_the_same_with_one_service_and_ten_thousand() {
+    if !is_wanted() {
+        return;
+    }
     let place = |name, link, v4, v6| lab::Place { name, link, v4, v6 };
     let Some(lab) = Lab::star(&[
         place("aaaa", "cvaaaa", "100.64.1", "fd00:c0:0:1:a"),
@@ -161,8 +176,11 @@ const CONNECTIONS: u16 = 15_000;
 
 /// LB-07
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: COVEY_FIGURES=1, one at a time"]
 fn flushing_a_backend() {
+    if !is_wanted() {
+        return;
+    }
     let Some(lab) = Lab::new() else { return };
     let mut nft = lab.nft();
     let mut program = Program::new(Place::Host(Host { inside: "cv".to_owned(), ..Host::default() }));

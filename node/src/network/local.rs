@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use covey_state::{
     Id,
     network::{NetworkConfig, NetworkSpec, Subnet, SubnetSpec},
+    range,
     time::Stamp,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -233,16 +234,16 @@ impl LocalNetworks {
     }
 
     fn next(&mut self, subnet: &Subnet, used: &BTreeSet<IpAddr>) -> Option<IpAddr> {
-        let (first, last) = given(subnet);
+        let (first, last) = subnet.given();
         let v4 = subnet.gateway.is_ipv4();
         let from = self.turns.get(&subnet.net).map_or(first, |turn| turn.saturating_add(1).max(first));
         let free = |bits: &u128| {
-            let address = address(*bits, v4);
+            let address = range::address(*bits, v4);
             address != subnet.gateway && !used.contains(&address)
         };
         let found = (from..=last).find(free).or_else(|| (first..from.min(last)).find(free))?;
         self.turns.insert(subnet.net, found);
-        Some(address(found, v4))
+        Some(range::address(found, v4))
     }
 }
 
@@ -276,13 +277,13 @@ fn decide(id: Id, spec: &NetworkSpec, mut taken: Vec<(IpNet, String)>) -> Result
     let mut subnets = Vec::new();
     for asked in &spec.subnets {
         let net = asked.subnet;
-        if let Some((other, whose)) = taken.iter().find(|(other, _)| meet(net, *other)) {
+        if let Some((other, whose)) = taken.iter().find(|(other, _)| range::overlap(net, *other)) {
             return Err(LocalError::Overlap { net, other: *other, whose: whose.clone() });
         }
         taken.push((net, "another subnet of the same network".to_owned()));
         subnets.push(subnet(asked));
     }
-    let free = |net: &IpNet| !taken.iter().any(|(other, _)| meet(*net, *other));
+    let free = |net: &IpNet| !taken.iter().any(|(other, _)| range::overlap(*net, *other));
     let has = |v4: bool| spec.subnets.iter().any(|subnet| subnet.subnet.addr().is_ipv4() == v4);
     let plain = |net| subnet(&SubnetSpec { subnet: net, gateway: None, range: None });
     if !has(true) {
@@ -304,48 +305,13 @@ fn own_v6(id: Id) -> impl Iterator<Item = Ipv6Net> {
 
 fn subnet(asked: &SubnetSpec) -> Subnet {
     let net = asked.subnet.trunc();
-    let first = address(bits(net.network()) + 1, net.network().is_ipv4());
-    Subnet { net, gateway: asked.gateway.unwrap_or(first), range: asked.range, vni: None }
-}
-
-fn meet(one: IpNet, other: IpNet) -> bool {
-    one.contains(&other.trunc()) || other.contains(&one.trunc())
+    let gateway = asked.gateway.unwrap_or_else(|| range::first(net));
+    Subnet { net, gateway, range: asked.range, vni: None }
 }
 
 /// Somebody may have this address.
 fn fits(subnet: &Subnet, address: IpAddr) -> bool {
-    let (first, last) = usable(subnet.net);
-    subnet.net.contains(&address) && (first..=last).contains(&bits(address)) && address != subnet.gateway
-}
-
-/// The addresses that somebody may have: not the subnet's own, and not the one for all of it.
-fn usable(net: IpNet) -> (u128, u128) {
-    let (first, last) = (bits(net.network()), bits(net.broadcast()));
-    (first + 1, if net.network().is_ipv4() { last - 1 } else { last })
-}
-
-/// The addresses that are given to those who ask for none.
-fn given(subnet: &Subnet) -> (u128, u128) {
-    let (first, last) = usable(subnet.net);
-    match subnet.range {
-        Some(range) => (first.max(bits(range.network())), last.min(bits(range.broadcast()))),
-        None => (first, last),
-    }
-}
-
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_bits().into(),
-        IpAddr::V6(address) => address.to_bits(),
-    }
-}
-
-/// The address of these bits; of IPv4 there are no more than 32.
-fn address(bits: u128, v4: bool) -> IpAddr {
-    match u32::try_from(bits) {
-        Ok(bits) if v4 => IpAddr::V4(bits.into()),
-        _ => IpAddr::V6(bits.into()),
-    }
+    subnet.net.contains(&address) && range::is_usable(subnet.net, address) && address != subnet.gateway
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod event;
 pub mod lookup;
 pub mod network;
 pub mod node;
+pub mod range;
 pub mod service;
 pub mod store;
 pub mod task;

@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, Version, time::Stamp};
+use crate::{
+    Id, Version,
+    range::{bits, usable},
+    time::Stamp,
+};
 
 /// The VNI of the edge, which no overlay has.
 pub const EDGE_VNI: u32 = 4096;
@@ -82,6 +86,17 @@ pub struct Subnet {
     pub range: Option<IpNet>,
     /// Its own VXLAN network identifier; `None` on a network of one host.
     pub vni: Option<u32>,
+}
+
+impl Subnet {
+    /// The first and the last of the addresses that are given to those who ask for none.
+    pub fn given(&self) -> (u128, u128) {
+        let (first, last) = usable(self.net);
+        match self.range {
+            Some(range) => (first.max(bits(range.network())), last.min(bits(range.broadcast()))),
+            None => (first, last),
+        }
+    }
 }
 
 /// What a host has to know of a network that it carries.

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use rpds::RedBlackTreeMapSync;
 
 use super::{Entry, Store, not_found};
@@ -10,6 +9,7 @@ use crate::{
     Id,
     command::Refusal,
     network::{AttachmentSpec, Network, Subnet},
+    range::{address, bits, usable},
 };
 
 /// The free addresses of all networks, as runs: (network, place of the subnet in it, first) → last, addresses as
@@ -119,7 +119,7 @@ impl Store {
     fn next_address(&self, network: &Network, v4: bool) -> Result<(u8, IpAddr), NoAddress> {
         let subnets = || places(network).filter(|(_, subnet)| subnet.gateway.is_ipv4() == v4);
         for (place, subnet) in subnets() {
-            let (first, last) = given(subnet);
+            let (first, last) = subnet.given();
             let from = match self.turns.get(&(network.id, place)) {
                 Some(turn) => turn.saturating_add(1).max(first),
                 None => first,
@@ -130,7 +130,7 @@ impl Store {
             }
         }
         let used =
-            subnets().map(|(_, subnet)| given(subnet)).map(|(first, last)| (last + 1).saturating_sub(first));
+            subnets().map(|(_, subnet)| subnet.given()).map(|(first, last)| (last + 1).saturating_sub(first));
         Err(NoAddress { name: network.spec.name.clone(), used: used.sum() })
     }
 }
@@ -207,34 +207,4 @@ fn places(network: &Network) -> impl Iterator<Item = (u8, &Subnet)> {
 
 fn place_of(network: &Network, address: IpAddr) -> Option<u8> {
     places(network).find(|(_, subnet)| subnet.net.contains(&address)).map(|(place, _)| place)
-}
-
-/// The addresses that somebody may have: not the subnet's own, and not the one for all of it.
-pub(super) fn usable(net: IpNet) -> (u128, u128) {
-    let (first, last) = (bits(net.network()), bits(net.broadcast()));
-    (first + 1, if net.network().is_ipv4() { last - 1 } else { last })
-}
-
-/// The addresses that are given to those who ask for none.
-fn given(subnet: &Subnet) -> (u128, u128) {
-    let (first, last) = usable(subnet.net);
-    match subnet.range {
-        Some(range) => (first.max(bits(range.network())), last.min(bits(range.broadcast()))),
-        None => (first, last),
-    }
-}
-
-pub(super) fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => v4.to_bits().into(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
-}
-
-/// The address of these bits; of IPv4 there are no more than 32.
-pub(super) fn address(bits: u128, v4: bool) -> IpAddr {
-    match u32::try_from(bits) {
-        Ok(bits) if v4 => IpAddr::V4(bits.into()),
-        _ => IpAddr::V6(bits.into()),
-    }
 }

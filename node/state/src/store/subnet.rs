@@ -4,13 +4,11 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{
-    Store,
-    address::{address, bits, usable},
-};
+use super::Store;
 use crate::{
     cluster::{ClusterSpec, NETWORK_V6_SUBNET},
     network::{EDGE_VNI, NetworkSpec, SUBNETS_MAX, Subnet, SubnetSpec, VNI_MAX},
+    range::{address, bits, first, is_usable, overlap},
 };
 
 /// A subnet, or what belongs to it, that no network may have.
@@ -94,7 +92,7 @@ impl Store {
         let (vnis, last) = self.decide_vnis(&spec.vnis, nets.len())?;
         let decided = nets.iter().zip(vnis).map(|(net, vni)| Subnet {
             net: net.subnet,
-            gateway: net.gateway.unwrap_or_else(|| first_host(net.subnet)),
+            gateway: net.gateway.unwrap_or_else(|| first(net.subnet)),
             range: net.range,
             vni: Some(vni),
         });
@@ -219,19 +217,6 @@ fn check(subnet: &SubnetSpec, ipv6: bool) -> Result<(), SubnetError> {
         Some(range) if !net.contains(&range) => Err(SubnetError::Range { range, net }),
         _ => Ok(()),
     }
-}
-
-fn is_usable(net: IpNet, address: IpAddr) -> bool {
-    let (first, last) = usable(net);
-    (first..=last).contains(&bits(address))
-}
-
-fn first_host(net: IpNet) -> IpAddr {
-    address(usable(net).0, net.addr().is_ipv4())
-}
-
-fn overlap(one: IpNet, other: IpNet) -> bool {
-    one.contains(&other) || other.contains(&one)
 }
 
 /// The first part of `pool` of this prefix length that does not meet any of the `taken`, which are in order.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::{Protocol, names::Port};
+use crate::names::Port;
 
 /// The spelling in which names are compared.
 pub fn compared(name: &str) -> String {
@@ -46,10 +46,5 @@ pub fn port(name: &str) -> Option<(&str, &str, &str)> {
 
 /// Whether this is the port of that name.
 pub fn is_called(port: &Port, name: &str, protocol: &str) -> bool {
-    let called = match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    };
-    !name.is_empty() && called == protocol && port.name.eq_ignore_ascii_case(name)
+    !name.is_empty() && port.protocol.as_str() == protocol && port.name.eq_ignore_ascii_case(name)
 }

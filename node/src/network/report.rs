@@ -11,7 +11,6 @@ use super::{
     fault::Fault,
     keeper::Keeper,
     probe::{self, PROBED_MAX, Reach},
-    reserve,
     rows::{Key, Rows},
 };
 use crate::endpoint::{Endpoint, Scope};
@@ -191,7 +190,7 @@ fn kernel(before: Faults, after: Option<Faults>) -> Vec<Seen> {
 
 fn port(frontend: &Frontend) -> String {
     match frontend {
-        Frontend::Port { protocol, port, .. } => format!("port {port}/{}", reserve::name(*protocol)),
+        Frontend::Port { protocol, port, .. } => format!("port {port}/{}", protocol.as_str()),
         Frontend::Address(address) => address.to_string(),
     }
 }

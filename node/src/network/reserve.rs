@@ -56,7 +56,7 @@ impl Reservations {
         if self.0.contains_key(&frontend) {
             return Ok(());
         }
-        let name = name(protocol);
+        let name = protocol.as_str();
         let socket = match bound(address, protocol, port) {
             Ok(socket) => Some(socket),
             // A kernel without this protocol or this family has nobody who could take it.
@@ -77,15 +77,6 @@ impl Reservations {
     /// Lets a port go.
     pub fn release(&mut self, frontend: &Frontend) {
         self.0.remove(frontend);
-    }
-}
-
-/// As the Engine API writes it.
-pub fn name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
     }
 }
 

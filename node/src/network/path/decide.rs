@@ -16,7 +16,7 @@ use covey_state::{Id, network::Wiring};
 use super::{Counter, Step};
 use crate::{
     endpoint::Scope,
-    network::{balancer::Balancer, fault, keeper::Keeper, report::INGRESS, reserve},
+    network::{balancer::Balancer, fault, keeper::Keeper, report::INGRESS},
 };
 
 /// Addresses that a step names; of more only how many they are.
@@ -211,7 +211,7 @@ fn balance(
             break;
         }
     }
-    let (port, is_port) = (format!("{}/{}", to.port(), reserve::name(protocol)), scope == Scope::Ingress);
+    let (port, is_port) = (format!("{}/{}", to.port(), protocol.as_str()), scope == Scope::Ingress);
     let Some(behind) = found else {
         if is_port {
             let text = format!(

@@ -33,28 +33,36 @@ pub struct Packet {
     pub inner: Option<(u32, Box<Packet>)>,
 }
 
+/// A socket for all frames of a link of the namespace that this thread is in.
+///
+/// # Panics
+/// When there is no such link, or the kernel refuses.
+pub(crate) fn packet_socket(link: &str) -> OwnedFd {
+    let name = CString::new(link).expect("a plain name");
+    let all = (libc::ETH_P_ALL as u16).to_be();
+    // SAFETY: plain calls; the structure is zeroed and lives for the call that reads it.
+    unsafe {
+        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(all));
+        assert!(fd >= 0, "a packet socket: {}", io::Error::last_os_error());
+        let socket = OwnedFd::from_raw_fd(fd);
+        let mut address: libc::sockaddr_ll = mem::zeroed();
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = all;
+        address.sll_ifindex = libc::if_nametoindex(name.as_ptr()) as i32;
+        let length = mem::size_of::<libc::sockaddr_ll>() as u32;
+        let bound = libc::bind(fd, (&raw const address).cast(), length);
+        assert_eq!(bound, 0, "{link}: {}", io::Error::last_os_error());
+        socket
+    }
+}
+
 impl Capture {
     /// Begins to hear a link of the namespace that this thread is in.
     ///
     /// # Panics
     /// When there is no such link, or the kernel refuses.
     pub fn open(link: &str) -> Self {
-        let name = CString::new(link).expect("a plain name");
-        let all = (libc::ETH_P_ALL as u16).to_be();
-        // SAFETY: plain calls; the structure is zeroed and lives for the call that reads it.
-        unsafe {
-            let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(all));
-            assert!(fd >= 0, "a packet socket: {}", io::Error::last_os_error());
-            let socket = OwnedFd::from_raw_fd(fd);
-            let mut address: libc::sockaddr_ll = mem::zeroed();
-            address.sll_family = libc::AF_PACKET as u16;
-            address.sll_protocol = all;
-            address.sll_ifindex = libc::if_nametoindex(name.as_ptr()) as i32;
-            let length = mem::size_of::<libc::sockaddr_ll>() as u32;
-            let bound = libc::bind(fd, (&raw const address).cast(), length);
-            assert_eq!(bound, 0, "{link}: {}", io::Error::last_os_error());
-            Self(socket)
-        }
+        Self(packet_socket(link))
     }
 
     /// What has passed since it was asked last.

@@ -3,7 +3,6 @@
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
-    ffi::CString,
     io, mem,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering},
@@ -11,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{lab::Lab, wait::Raise};
+use crate::{capture::packet_socket, lab::Lab, wait::Raise};
 
 /// Frames that are under way at most: what comes then is lost.
 const FRAMES_MAX: usize = 20_000;
@@ -110,27 +109,17 @@ struct Port(OwnedFd);
 
 impl Port {
     fn open(link: &str) -> Self {
-        let name = CString::new(link).expect("a plain name");
-        let all = (libc::ETH_P_ALL as u16).to_be();
-        let on = 1_i32;
-        // SAFETY: plain calls; structures and values are as long as is said and live for the calls that read them.
+        let socket = packet_socket(link);
+        let (fd, on) = (socket.as_raw_fd(), 1_i32);
+        // SAFETY: the values are as long as is said and live for the calls that read them.
         unsafe {
-            let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(all));
-            assert!(fd >= 0, "a packet socket: {}", io::Error::last_os_error());
-            let socket = OwnedFd::from_raw_fd(fd);
-            let mut address: libc::sockaddr_ll = mem::zeroed();
-            address.sll_family = libc::AF_PACKET as u16;
-            address.sll_protocol = all;
-            address.sll_ifindex = libc::if_nametoindex(name.as_ptr()) as i32;
-            let length = mem::size_of::<libc::sockaddr_ll>() as u32;
-            assert_eq!(libc::bind(fd, (&raw const address).cast(), length), 0, "{link}");
             // What is sent here is not to be heard here.
             let ignore = libc::PACKET_IGNORE_OUTGOING;
             assert_eq!(libc::setsockopt(fd, libc::SOL_PACKET, ignore, (&raw const on).cast(), 4), 0);
             let (room, large) = (libc::SO_RCVBUFFORCE, 1_i32 << 23);
             assert_eq!(libc::setsockopt(fd, libc::SOL_SOCKET, room, (&raw const large).cast(), 4), 0);
-            Self(socket)
         }
+        Self(socket)
     }
 
     /// Frames that are there, or come within so many milliseconds.

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use covey_api::{
     Control, Failure,
     control::{
-        Carried, DataPlane, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens, Liveness, LogsOf,
-        Membership, NodeState, PathRequest, Rotate, StoreChange, TaskLine, View,
+        Carried, CarriedNetwork, DataPlane, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens,
+        Liveness, LogsOf, Membership, NetworkPeer, NodeState, PathRequest, Rotate, StoreChange, TaskLine,
+        View,
     },
     log::LogQuery,
 };
@@ -33,6 +34,7 @@ use crate::{
     manager_loop::REACHABLE_WITHIN,
     member::{Log, Member},
     network::{doctor, metrics, path},
+    protocol::Peer,
     translate,
 };
 
@@ -135,7 +137,27 @@ impl Control for ClusterControl {
     }
 
     fn carried(&self) -> Carried {
-        self.0.carried()
+        let Some(member) = self.0.member() else { return Carried::default() };
+        let nodes = member.nodes();
+        let peer = |peer: &Peer| NetworkPeer {
+            node: peer.id,
+            hostname: peer.hostname.clone(),
+            address: peer.data_path,
+        };
+        let networks = self.0.network.carried().into_values().map(|(network, hosts)| CarriedNetwork {
+            network,
+            peers: nodes
+                .all()
+                .filter(|node| node.id == member.id() || hosts.contains(&node.id))
+                .map(peer)
+                .collect(),
+        });
+        Carried {
+            block: nodes.get(member.id()).map(|me| me.edge),
+            pool: nodes.ground().map(|ground| ground.edge),
+            nodes: nodes.all().map(peer).collect(),
+            networks: networks.collect(),
+        }
     }
 
     fn find_network(&self, reference: &str) -> BoxFuture<'_, Result<Option<Arc<Network>>, Failure>> {

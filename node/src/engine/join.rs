@@ -246,7 +246,8 @@ impl LocalEngine {
             routes.map_err(|error| failure::internal(&error))?.map_err(|error| failure::internal(&error))?;
         let mut taken: Vec<(IpNet, String)> =
             routes.into_iter().map(|net| (net, "a network of this host".to_owned())).collect();
-        for pool in [Some(EdgePool::default()), self.daemon.carried().pool].into_iter().flatten() {
+        let ground = self.daemon.member().and_then(|member| member.nodes().ground());
+        for pool in [Some(EdgePool::default()), ground.map(|ground| ground.edge)].into_iter().flatten() {
             let whose = || "where all containers have addresses of their own".to_owned();
             taken.extend([(pool.v4.into(), whose()), (pool.v6.into(), whose())]);
         }

@@ -14,11 +14,16 @@ use covey_crypto::{
     certificate::{self, CaCertificate},
     identity::{NodeKey, PeerIdentity},
 };
-use covey_state::{Id, cluster::RaftSpec, node::EdgeBlock};
+use covey_gossip_quic as quic;
+use covey_state::{
+    Id,
+    cluster::RaftSpec,
+    node::{EdgeBlock, Role},
+};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
-use crate::disk;
+use crate::{disk, translate};
 
 /// Bytes of each of these files, at most.
 const FILE_MAX: u64 = 256 * 1024;
@@ -104,6 +109,16 @@ impl Identity {
             bail!("this node's certificate is for another key");
         }
         Ok(Self { key, certificate, ca, peer })
+    }
+
+    /// As the control socket wants it.
+    pub fn of_quic(&self) -> quic::Identity {
+        quic::Identity { key: self.key.clone(), certificate: self.certificate.clone(), ca: self.ca.clone() }
+    }
+
+    /// The role that the certificate says.
+    pub fn role(&self) -> Role {
+        translate::role(self.peer.role)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The keeper: owns what this host's networks are to be, and the kernel's sockets to have them so.
 
+mod cluster;
 mod containers;
+mod mending;
 mod parting;
 mod rewire;
 mod told;
@@ -18,6 +20,7 @@ use covey_overlay_netlink::{Router, namespace};
 use covey_state::{
     Id,
     network::{NetworkConfig, PublishedPort, Wiring},
+    node::EdgeBlock,
 };
 use tokio::{runtime::Handle, sync::watch};
 
@@ -28,7 +31,7 @@ use super::{
     inbox::{Inbox, Mail, Request},
     place::{Neighbour, Place},
     remembered::{Memory, Remembered},
-    resolver::{self, Resolvers, Served, View},
+    resolver::{Resolvers, Served, View},
     rows::Key,
 };
 use crate::{
@@ -187,28 +190,32 @@ impl Keeper {
                     );
                 }
             }
-            Request::Open(block) => {
-                if let Some(block) = block {
-                    self.edge.use_block(block);
-                }
-                self.forget_own();
-                self.recall(Scope::Ingress);
-                self.edge.take_moved();
-                self.carriers.values_mut().for_each(Carrier::take_moved);
-                self.begun = true;
-                if let Err(error) = self.sweep() {
-                    tracing::warn!(error = format!("{error:#}"), "namespaces of before are left");
-                }
-                self.join();
-                self.repair();
-                self.drift.clear();
-                self.repairs = 0;
-            }
-            Request::Settle(place, neighbours) => self.settle(place, neighbours),
+            Request::Open(block) => self.begin(block),
+            Request::Settle(place, neighbours) => self.locate(place, neighbours),
             Request::Leave => self.leave(),
             Request::Look(question) => question(self),
             Request::End(_) => {}
         }
+    }
+
+    /// All containers of before have been named: from now on the kernel is as is wanted.
+    fn begin(&mut self, block: Option<EdgeBlock>) {
+        if let Some(block) = block {
+            self.edge.use_block(block);
+        }
+        self.forget_own();
+        self.recall(Scope::Ingress);
+        self.edge.take_moved();
+        self.carriers.values_mut().for_each(Carrier::take_moved);
+        self.begun = true;
+        if let Err(error) = self.sweep() {
+            tracing::warn!(error = format!("{error:#}"), "namespaces of before are left");
+        }
+        self.join();
+        self.repair();
+        // What the daemon before left behind is no drift.
+        self.drift.clear();
+        self.repairs = 0;
     }
 
     /// The namespace of a container.
@@ -219,22 +226,6 @@ impl Keeper {
     /// What a container of this host has of the networks.
     pub fn wiring(&self, container: &str) -> Option<&Wiring> {
         self.containers.get(container).map(|wired| &wired.wiring)
-    }
-
-    /// Has the kernel take what was told.
-    fn settle_all(&mut self) {
-        if !self.begun {
-            return;
-        }
-        let edge = self.edge.settle();
-        let networks = self.carriers.values_mut().map(Carrier::settle);
-        for error in std::iter::once(edge).chain(networks).filter_map(Result::err) {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "the kernel did not take a change; it is mended soon"
-            );
-            self.repair_at = clock::monotonic();
-        }
     }
 
     /// A network is carried from now on.
@@ -299,120 +290,6 @@ impl Keeper {
             }
         }
         Ok(())
-    }
-
-    fn settle(&mut self, place: Place, neighbours: Vec<Neighbour>) {
-        let moved = self.place != Some(place);
-        self.place = Some(place);
-        let other = |now: &&Neighbour| {
-            self.neighbours.iter().any(|before| before.id == now.id && before.host != now.host)
-        };
-        let changed = neighbours.iter().filter(other).map(|neighbour| neighbour.id).collect();
-        self.neighbours = neighbours;
-        self.remember_soon();
-        if moved {
-            tracing::info!(number = place.host.number, vtep = %place.host.vtep, "this node's place in the networks");
-            for error in self.carriers.values_mut().filter_map(|carrier| carrier.settle_at(&place).err()) {
-                tracing::warn!(error = format!("{error:#}"), "a network's packets are as long as before");
-            }
-            self.repair_at = clock::monotonic();
-            // Without it the next daemon could not take over a single network.
-            self.remember_now();
-        }
-        self.join();
-        self.weigh_again(&changed);
-    }
-
-    /// Joins this host's edge to the others, if there are any.
-    fn join(&mut self) {
-        if !self.begun {
-            return;
-        }
-        let networks = self.carriers.values().flat_map(Carrier::vnis).collect();
-        let joined = match &self.place {
-            Some(place) => self.edge.join(place, &self.neighbours, networks),
-            None => self.edge.open_tables(None),
-        };
-        if let Err(error) = joined {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "the edge is not as it should be; it is mended soon"
-            );
-            self.repair_at = clock::monotonic();
-        }
-    }
-
-    fn leave(&mut self) {
-        self.part(|_, _| true);
-        self.place = None;
-        self.neighbours.clear();
-        for host in std::mem::take(&mut self.down) {
-            self.edge.balancer.suspend(host, false);
-            self.carriers.values_mut().for_each(|carrier| carrier.suspend(host, false));
-        }
-        self.unconfirmed.clear();
-        self.aside.clear();
-        let keys: Vec<Key> = self.edge.balancer.rows.iter().map(|(key, _)| key.clone()).collect();
-        keys.iter().for_each(|key| self.put(Scope::Ingress, key, None));
-        self.settle_all();
-        if let Err(error) = self.edge.part() {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "the edge is not as it should be; it is mended soon"
-            );
-        }
-        self.remember_soon();
-    }
-
-    fn look_at_clock(&mut self) {
-        let now = clock::monotonic();
-        if self.remember_at.is_some_and(|at| at <= now) {
-            self.remember();
-        }
-        self.part(|_, at| at <= now);
-        if self.begun {
-            self.forget_unconfirmed(now);
-        }
-        if self.repair_at <= now {
-            self.repair_at = now + self.repair_every;
-            if self.begun {
-                self.repair();
-                self.follow_host();
-            }
-        }
-    }
-
-    /// The servers that this host asks may have changed, as when it goes to another network: its containers ask the same.
-    fn follow_host(&self) {
-        let Some(servers) = resolver::hosts_own() else { return };
-        for wired in self.containers.values() {
-            if wired.wiring.edge
-                && wired.wiring.nameservers.is_empty()
-                && let Some(resolver) = &wired.resolver
-            {
-                resolver.ask(&servers);
-            }
-        }
-    }
-
-    /// Compares the kernel with what is wanted, mends it, and counts what was not as it should be.
-    pub fn repair(&mut self) {
-        let edge = self.edge.repair();
-        let networks: Vec<_> = self.carriers.values_mut().map(Carrier::repair).collect();
-        let mut is_mended = false;
-        for mended in std::iter::once(edge).chain(networks) {
-            match mended {
-                Ok(objects) => {
-                    if !objects.is_empty() {
-                        is_mended = true;
-                        tracing::info!(?objects, "the kernel was not as it should be, and is again");
-                    }
-                    objects.into_iter().for_each(|object| *self.drift.entry(object).or_default() += 1);
-                }
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "a network could not be mended"),
-            }
-        }
-        self.repairs += u64::from(is_mended);
     }
 
     /// The daemon ends. Containers that run on keep what they have; without any, nothing is left in the kernel.

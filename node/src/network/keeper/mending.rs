@@ -1,0 +1,82 @@
+//! What is due by the clock: above all, the kernel is compared with what is wanted.
+
+use anyhow::Result;
+
+use super::{Carrier, Keeper};
+use crate::{clock, network::resolver};
+
+impl Keeper {
+    /// Has the kernel take what was told.
+    pub(super) fn settle_all(&mut self) {
+        if !self.begun {
+            return;
+        }
+        let edge = self.edge.settle();
+        let networks = self.carriers.values_mut().map(Carrier::settle);
+        let settled: Vec<Result<()>> = std::iter::once(edge).chain(networks).collect();
+        settled.into_iter().for_each(|settled| self.mend_soon(settled));
+    }
+
+    /// What the kernel did not take is mended as soon as all that has come in is done.
+    pub(super) fn mend_soon(&mut self, taken: Result<()>) {
+        if let Err(error) = taken {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the kernel did not take a change; it is mended soon"
+            );
+            self.repair_at = clock::monotonic();
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn look_at_clock(&mut self) {
+        let now = clock::monotonic();
+        if self.remember_at.is_some_and(|at| at <= now) {
+            self.remember();
+        }
+        self.part(|_, at| at <= now);
+        if self.begun {
+            self.forget_unconfirmed(now);
+        }
+        if self.repair_at <= now {
+            self.repair_at = now + self.repair_every;
+            if self.begun {
+                self.repair();
+                self.follow_host();
+            }
+        }
+    }
+
+    /// Compares the kernel with what is wanted, mends it, and counts what was not as it should be.
+    pub fn repair(&mut self) {
+        let edge = self.edge.repair();
+        let networks: Vec<_> = self.carriers.values_mut().map(Carrier::repair).collect();
+        let mut is_mended = false;
+        for mended in std::iter::once(edge).chain(networks) {
+            match mended {
+                Ok(objects) => {
+                    if !objects.is_empty() {
+                        is_mended = true;
+                        tracing::info!(?objects, "the kernel was not as it should be, and is again");
+                    }
+                    objects.into_iter().for_each(|object| *self.drift.entry(object).or_default() += 1);
+                }
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "a network could not be mended"),
+            }
+        }
+        self.repairs += u64::from(is_mended);
+    }
+
+    /// The servers that this host asks may have changed, as when it goes to another network: its containers ask the same.
+    fn follow_host(&self) {
+        let Some(servers) = resolver::hosts_own() else { return };
+        for wired in self.containers.values() {
+            if wired.wiring.edge
+                && wired.wiring.nameservers.is_empty()
+                && let Some(resolver) = &wired.resolver
+            {
+                resolver.ask(&servers);
+            }
+        }
+    }
+}

@@ -54,6 +54,8 @@ pub struct Edge {
     lost: BTreeMap<String, Vec<PublishedPort>>,
     /// Published ports that do not answer here, and why.
     pub refused: BTreeMap<Frontend, String>,
+    /// What of that was said in the log.
+    told: BTreeSet<String>,
     mtu: u32,
 }
 
@@ -93,6 +95,7 @@ impl Edge {
             own_ports: BTreeMap::new(),
             lost: BTreeMap::new(),
             refused: BTreeMap::new(),
+            told: BTreeSet::new(),
             mtu: mtu(None)?,
         })
     }
@@ -266,12 +269,9 @@ impl Edge {
             match self.hold_own(container, port) {
                 Ok(port) => self.open_own(container, &[port]),
                 Err(error) => {
-                    tracing::warn!(
-                        container,
-                        error = &error as &dyn std::error::Error,
-                        "a container's port does not answer any more"
-                    );
-                    self.refused.extend(frontends(port).into_iter().map(|port| (port, error.to_string())));
+                    let error = anyhow::Error::from(error);
+                    let why = format!("{error:#}; it was container {container:.12}'s");
+                    self.refused.extend(frontends(port).into_iter().map(|frontend| (frontend, why.clone())));
                     self.lost.entry(container.to_owned()).or_default().push(port.clone());
                 }
             }
@@ -306,6 +306,7 @@ impl Edge {
         for moved in self.balancer.settle() {
             self.open_or_close(moved);
         }
+        self.tell_refused();
     }
 
     fn open_or_close(&mut self, (frontend, _, behind): Moved) {
@@ -313,10 +314,9 @@ impl Edge {
         if let Some(container) = self.owner(&frontend) {
             // It answers for the container, whatever services want of it.
             if behind.is_some() {
-                let why = format!(
-                    "this port of this host is container {container}'s: its service is not behind it"
-                );
-                tracing::warn!(container, ?frontend, "a published port does not answer on this host");
+                let port = name_of(&frontend);
+                let why =
+                    format!("{port} of this host is container {container:.12}'s: no service is behind it");
                 self.refused.insert(frontend, why);
             }
             return;
@@ -325,11 +325,7 @@ impl Edge {
             self.reserved.release(&frontend);
         } else if let Err(error) = self.reserved.hold(frontend) {
             if !matches!(error, ReserveError::NoAddress(_)) {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a published port does not answer on this host"
-                );
-                self.refused.insert(frontend, error.to_string());
+                self.refused.insert(frontend, format!("{:#}", anyhow::Error::from(error)));
             }
             return self.balancer.set(frontend, None);
         }
@@ -338,12 +334,26 @@ impl Edge {
 
     /// Tries ports again that somebody else had.
     fn retry_refused(&mut self) {
+        let refused = std::mem::take(&mut self.refused);
+        // Those first that were a container's own.
         let lost = std::mem::take(&mut self.lost);
-        for frontend in std::mem::take(&mut self.refused).into_keys() {
-            let behind = self.balancer.rows.behind(&frontend);
-            self.open_or_close((frontend, None, behind));
-        }
         lost.iter().for_each(|(container, ports)| self.claim_ports(container, ports));
+        for frontend in refused.into_keys() {
+            if !self.refused.contains_key(&frontend) {
+                let behind = self.balancer.rows.behind(&frontend);
+                self.open_or_close((frontend, None, behind));
+            }
+        }
+        self.tell_refused();
+    }
+
+    /// Says why published ports do not answer here: once, until it is something else.
+    fn tell_refused(&mut self) {
+        let all: BTreeSet<String> = self.refused.values().cloned().collect();
+        for why in all.difference(&self.told) {
+            tracing::warn!(why, "a published port does not answer on this host");
+        }
+        self.told = all;
     }
 
     /// New containers get their addresses from this block; those that run keep theirs.
@@ -500,6 +510,14 @@ impl Edge {
 /// What the host's tables hold beside its ports.
 fn tables(blocks: &BTreeSet<IpNet>, edge: Option<Door>) -> Tables {
     Tables::Host(Host { blocks: blocks.clone(), inside: LINK_PREFIX.to_owned(), edge })
+}
+
+/// What a frontend is called, for people.
+pub fn name_of(frontend: &Frontend) -> String {
+    match frontend {
+        Frontend::Port { protocol, port, .. } => format!("port {port}/{}", protocol.as_str()),
+        Frontend::Address(address) => address.to_string(),
+    }
 }
 
 /// Where a published port answers on a host.

@@ -1,13 +1,16 @@
 //! What one host finds when it examines its networks, and what it takes to be true of the others' endpoints.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
-use covey_mesh::Frontend;
 use covey_state::Id;
 use serde::{Deserialize, Serialize};
 
 use super::{
     conditions,
+    edge::name_of,
     fault::Fault,
     keeper::Keeper,
     probe::{self, PROBED_MAX, Reach},
@@ -114,8 +117,10 @@ pub fn examine(keeper: &mut Keeper) -> (Report, Option<Probes>) {
         let text = format!("{count} mended since the daemon began");
         Seen::of_host(format!("drift of {kind}"), State::Repaired, text)
     }));
-    let refused = keeper.edge.refused.iter();
-    seen.extend(refused.map(|(frontend, why)| Seen::new(INGRESS, port(frontend), State::Wrong, why)));
+    // Of both families the same is said.
+    let refused: BTreeSet<_> =
+        keeper.edge.refused.iter().map(|(frontend, why)| (name_of(frontend), why)).collect();
+    seen.extend(refused.into_iter().map(|(port, why)| Seen::new(INGRESS, port, State::Wrong, why)));
     let (heard, beliefs) = beliefs(keeper);
     let probes = probes(keeper);
     let mtu = probes.as_ref().map_or(0, |probes| probes.mtu);
@@ -186,13 +191,6 @@ fn kernel(before: Faults, after: Option<Faults>) -> Vec<Seen> {
         }
     }
     seen
-}
-
-fn port(frontend: &Frontend) -> String {
-    match frontend {
-        Frontend::Port { protocol, port, .. } => format!("port {port}/{}", protocol.as_str()),
-        Frontend::Address(address) => address.to_string(),
-    }
 }
 
 /// Scopes that gossip tells of, with what is believed there.

@@ -119,8 +119,10 @@ fn a_port_that_a_container_of_before_cannot_have_back_is_tried_again() {
         edge.claim_ports("box", std::slice::from_ref(&own));
         edge.settle().unwrap();
         assert!(edge.refused[&frontend].contains("in use"), "{:?}", edge.refused);
+        let told = edge.told.clone();
+        assert_eq!(told.len(), 1, "one line for both families: {told:?}");
         edge.retry_refused();
-        assert!(edge.refused.contains_key(&frontend));
+        assert_eq!((edge.refused.contains_key(&frontend), &edge.told), (true, &told), "nothing new is said");
         assert_eq!(behind(&mut edge, &frontend), None);
 
         drop(thief);

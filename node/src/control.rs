@@ -1,5 +1,7 @@
 //! What the API asks of the cluster, answered by this node.
 
+mod told;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use covey_api::{
@@ -7,7 +9,7 @@ use covey_api::{
     control::{
         Carried, CarriedNetwork, DataPlane, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens,
         Liveness, LogsOf, Membership, NetworkPeer, NodeState, PathRequest, Rotate, StoreChange, TaskLine,
-        View,
+        ToldService, View,
     },
     log::LogQuery,
 };
@@ -158,6 +160,10 @@ impl Control for ClusterControl {
             nodes: nodes.all().map(peer).collect(),
             networks: networks.collect(),
         }
+    }
+
+    fn told_services(&self, network: Option<Id>) -> BoxFuture<'_, Vec<ToldService>> {
+        Box::pin(told::services(&self.0.network, network))
     }
 
     fn find_network(&self, reference: &str) -> BoxFuture<'_, Result<Option<Arc<Network>>, Failure>> {

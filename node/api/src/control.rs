@@ -15,7 +15,8 @@ use covey_state::{
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use self::network::{
-    Carried, CarriedNetwork, DataPlane, Finding, Hop, NetworkPeer, PathRequest, Severity,
+    Carried, CarriedNetwork, DataPlane, Finding, Hop, NetworkPeer, PathRequest, Severity, ToldService,
+    ToldTask,
 };
 use crate::{
     failure::Failure,
@@ -66,6 +67,10 @@ pub trait Control: Send + Sync + 'static {
 
     /// What this node carries of the cluster's networks, manager or not. Never waits.
     fn carried(&self) -> Carried;
+
+    /// The services in a network of the cluster that this node carries, as gossip tells it of them; without one, those that
+    /// publish ports on every host. Resolves in bounded time, whether or not a manager can be reached.
+    fn told_services(&self, network: Option<Id>) -> BoxFuture<'_, Vec<ToldService>>;
 
     /// The network of the cluster that is meant: by its id, its name or the beginning of its id. Asked on a worker,
     /// where [`Self::read`] is refused: a plain container is to join a network that the node may not carry yet.

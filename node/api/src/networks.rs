@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use covey_state::network::{Network, NetworkConfig};
+use covey_state::{
+    Id,
+    network::{Network, NetworkConfig},
+};
 use tokio::time::timeout;
 
 use crate::{
@@ -50,7 +53,19 @@ pub enum Given {
 }
 
 impl Given {
-    fn name(self) -> &'static str {
+    /// What the edge is to a container that is there: what it asked for, the way to the ports that its service publishes,
+    /// or no more than the way out of the networks that it did ask for.
+    pub fn edge_of(container: &Container) -> Self {
+        let others = container.endpoints.iter().any(|endpoint| endpoint.network != NetworkRef::Bridge);
+        let asked = container.network == engine::Network::Bridge && !is_task(container);
+        match (container.ingress, others && !asked) {
+            (true, _) => Self::Ingress,
+            (false, true) => Self::Gateway,
+            (false, false) => Self::Bridge,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
             Self::Gateway => "docker_gwbridge",
@@ -126,8 +141,11 @@ impl Known {
     /// True where `endpoint` of `container` is a place in this network.
     pub fn has(&self, container: &Container, endpoint: &Endpoint) -> bool {
         match (self, &endpoint.network) {
-            (Self::Given(Given::Bridge), NetworkRef::Bridge) => !is_gateway(container, endpoint),
-            (Self::Given(Given::Gateway), NetworkRef::Bridge) => is_gateway(container, endpoint),
+            // As in Docker, what is behind published ports goes out through the gateway (NET-05).
+            (Self::Given(given), NetworkRef::Bridge) => match Given::edge_of(container) {
+                Given::Ingress => matches!(given, Given::Ingress | Given::Gateway),
+                edge => *given == edge,
+            },
             (Self::Local(network), NetworkRef::Local(id)) => network.id == *id,
             (Self::Cluster(network), NetworkRef::Cluster(id)) => network.id == *id,
             (Self::Carried(network), NetworkRef::Cluster(id)) => network.id == *id,
@@ -141,11 +159,14 @@ pub fn is_task(container: &Container) -> bool {
     container.spec.labels.contains_key(TASK_LABEL)
 }
 
-/// True where the edge is not what the container asked for, but the way out of the networks that it did ask for.
-pub fn is_gateway(container: &Container, endpoint: &Endpoint) -> bool {
-    let others = container.endpoints.iter().any(|other| other.network != NetworkRef::Bridge);
-    let asked = container.network == engine::Network::Bridge && !is_task(container);
-    endpoint.network == NetworkRef::Bridge && others && !asked
+/// The networks that a container shows itself in, by their names: its way out of them is none.
+pub fn shown_places(container: &Container) -> impl Iterator<Item = (&str, &Endpoint)> {
+    let edge = Given::edge_of(container);
+    container.endpoints.iter().filter_map(move |endpoint| match endpoint.network {
+        NetworkRef::Bridge if edge == Given::Gateway => None,
+        NetworkRef::Bridge => Some((edge.name(), endpoint)),
+        NetworkRef::Local(_) | NetworkRef::Cluster(_) => Some((endpoint.name.as_str(), endpoint)),
+    })
 }
 
 /// All networks that this node knows of, and what lies around them.
@@ -228,6 +249,12 @@ pub fn missing(reference: &str) -> Failure {
 }
 
 impl App {
+    /// All of a network that this node knows in part, if a manager answers in time.
+    pub async fn of_manager(&self, network: Id) -> Option<Arc<Network>> {
+        let asked = self.control.find_network(&network.to_string());
+        timeout(CLUSTER_TIMEOUT, asked).await.ok()?.ok()?
+    }
+
     /// The networks that this node knows of. A cluster that does not answer hides those that this node does not carry.
     pub async fn networks(&self) -> Result<Networks, Failure> {
         let containers = self.engine.containers().await?;

@@ -82,6 +82,7 @@ pub(super) fn to_api(container: runtime::Container) -> Container {
         network: kind,
         endpoints,
         exposed,
+        ingress: container.wiring.ports.iter().any(|port| port.mode == PublishMode::Ingress),
         published: container
             .wiring
             .ports

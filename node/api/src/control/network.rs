@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use covey_state::{
     Id,
     cluster::EdgePool,
-    network::{NetworkConfig, Protocol},
+    network::{NetworkConfig, Protocol, PublishedPort},
     node::EdgeBlock,
 };
 
@@ -29,6 +29,32 @@ pub struct CarriedNetwork {
     pub network: Arc<NetworkConfig>,
     /// The nodes that carry it, itself included.
     pub peers: Vec<NetworkPeer>,
+}
+
+/// A service in a network, as the hosts of its tasks tell of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToldService {
+    /// Its name.
+    pub name: String,
+    /// Its virtual address there; `None`: it has none.
+    pub vip: Option<IpAddr>,
+    /// Its published ports.
+    pub ports: Vec<PublishedPort>,
+    /// Those of its tasks that take new connections.
+    pub tasks: Vec<ToldTask>,
+}
+
+/// A task in a network, as its host tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToldTask {
+    /// Name of its container.
+    pub name: String,
+    /// Id of its container.
+    pub container: String,
+    /// Its address there.
+    pub address: IpAddr,
+    /// Where its host takes in packets of networks.
+    pub host: IpAddr,
 }
 
 /// A node as a network's other end.

@@ -110,6 +110,8 @@ pub struct Container {
     pub ports: Vec<PublishedPort>,
     /// Ports that it serves: its image says so, or its service publishes them on every host.
     pub exposed: Vec<ExposedPort>,
+    /// Its service publishes ports on every host: its interface at the edge is its place in the ingress network.
+    pub ingress: bool,
     /// Name servers in place of the host's.
     pub nameservers: Vec<IpAddr>,
     /// Its standard input is kept open.

@@ -15,6 +15,7 @@ pub use self::join::{attachments, joins};
 use super::{system::now, text};
 use crate::{
     app::App,
+    control::ToldService,
     convert::network::{self as convert, Detail, Maker},
     engine::{self, Container},
     failure::Failure,
@@ -75,8 +76,29 @@ async fn inspect(
     let mut networks = app.networks().await?;
     let scope = params.text("scope");
     networks.all.retain(|known| scope.is_empty() || known.scope() == scope);
-    let detail = if params.flag("verbose") { Detail::Verbose } else { Detail::Inspected };
-    Ok(Reply(convert::to_wire(networks.get(&reference)?, &networks, detail)))
+    let mut known = networks.get(&reference)?.clone();
+    if let Known::Carried(carried) = &known
+        && let Some(network) = app.of_manager(carried.id).await
+    {
+        known = Known::Cluster(network);
+    }
+    let detail = match params.flag("verbose") {
+        true => Detail::Verbose(told(&app, &networks, &known).await),
+        false => Detail::Inspected,
+    };
+    Ok(Reply(convert::to_wire(&known, &networks, detail)))
+}
+
+/// The services in a network as gossip tells of them, where no manager can say.
+async fn told(app: &App, networks: &Networks, known: &Known) -> Vec<ToldService> {
+    let network = match known {
+        _ if networks.view.is_some() => return Vec::new(),
+        Known::Given(Given::Ingress) => None,
+        Known::Cluster(network) => Some(network.id),
+        Known::Carried(network) => Some(network.id),
+        Known::Given(_) | Known::Local(_) => return Vec::new(),
+    };
+    app.control.told_services(network).await
 }
 
 async fn create(

@@ -15,7 +15,7 @@ use covey_api::{
     control::{
         Carried, CarriedNetwork, DataPlane, Finding, Hop, InitRequest, Issuer, JoinRequest, JoinTokens,
         Liveness, LocalState, LogsOf, Membership, NetworkPeer, NodeState, PathRequest, Rotate, Severity,
-        StoreChange, TaskLine, View,
+        StoreChange, TaskLine, ToldService, ToldTask, View,
     },
     log::{LogLine, LogQuery, Output},
 };
@@ -54,6 +54,7 @@ struct State {
     tokens: u32,
     joined: Option<JoinRequest>,
     path: Option<PathRequest>,
+    silent: bool,
 }
 
 impl Default for FakeControl {
@@ -92,6 +93,11 @@ impl FakeControl {
     pub fn become_worker(&self) {
         self.state().membership =
             Membership { state: LocalState::Active, node: Some(WORKER), ..Membership::default() };
+    }
+
+    /// No manager answers workers any more.
+    pub fn silence(&self) {
+        self.state().silent = true;
     }
 
     /// The node is gone.
@@ -344,7 +350,26 @@ impl Control for FakeControl {
         }
     }
 
+    fn told_services(&self, network: Option<Id>) -> BoxFuture<'_, Vec<ToldService>> {
+        let store = self.store();
+        let told = store.services().map(|service| ToldService {
+            name: service.spec.name.clone(),
+            vip: network.map(|_| [10, 0, 0, 2].into()),
+            ports: if network.is_none() { service.exposure.ports.clone() } else { Vec::new() },
+            tasks: vec![ToldTask {
+                name: "web.1.x".into(),
+                container: "7".repeat(64),
+                address: [10, 0, 0, 3].into(),
+                host: [10, 0, 0, 1].into(),
+            }],
+        });
+        now(told.collect())
+    }
+
     fn find_network(&self, reference: &str) -> BoxFuture<'_, Result<Option<Arc<Network>>, Failure>> {
+        if self.state().silent {
+            return now(Err(Failure::unavailable("no manager of the swarm could be asked")));
+        }
         now(Ok(self.store().find_network(reference).ok().cloned()))
     }
 

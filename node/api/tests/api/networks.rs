@@ -359,6 +359,34 @@ async fn a_worker_knows_the_overlays_that_it_carries_and_no_others() {
     assert_eq!(daemon.control.store().node(WORKER).unwrap().id, WORKER);
 }
 
+/// NET-17, NET-18: what a manager would have said is missing without one, and nothing else.
+#[tokio::test]
+async fn a_worker_shows_a_network_by_what_gossip_tells_it() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let body = json!({"Name": "front", "Driver": "overlay", "Attachable": true, "Labels": {"tier": "x"}});
+    create(&client, &body).await;
+    let ports = json!({"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 8080}]}});
+    run_service(&client, "web", "front", &ports).await;
+    daemon.control.become_worker();
+    let task = json!({
+        "Name": "web.1.x", "EndpointIP": "10.0.0.3", "Info": {"Host IP": "10.0.0.1"},
+    });
+    for answered in [true, false] {
+        let shown = client.get("/networks/front?verbose=true").await.json();
+        assert_eq!(shown["Attachable"], answered);
+        assert_eq!(shown["Labels"], if answered { json!({"tier": "x"}) } else { json!({}) });
+        let web = &shown["Services"]["web"];
+        assert_eq!((&web["VIP"], &web["Ports"]), (&json!("10.0.0.2"), &json!([])));
+        for field in ["Name", "EndpointIP", "Info"] {
+            assert_eq!(web["Tasks"][0][field], task[field]);
+        }
+        daemon.control.silence();
+    }
+    let ingress = client.get("/networks/ingress?verbose=true").await.json();
+    assert_eq!(ingress["Services"]["web"]["Ports"], json!(["Target: 80, Publish: 8080"]));
+}
+
 /// NET-18, NET-22
 #[tokio::test]
 async fn services_are_attached_to_networks_of_the_cluster_only() {

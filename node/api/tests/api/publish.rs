@@ -1,7 +1,11 @@
 //! Published ports, as raw clients see them.
 
-use covey_api::engine::{Container, ExposedPort};
-use covey_state::network::{PORTS_MAX, Protocol, PublishMode, PublishedPort};
+use covey_api::engine::{Container, Endpoint, ExposedPort, NetworkRef};
+use covey_state::{
+    Id,
+    container::ContainerSpec,
+    network::{PORTS_MAX, Protocol, PublishMode, PublishedPort},
+};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
@@ -196,7 +200,7 @@ async fn plain_containers_publish_ports_of_their_host() {
 /// PRT-12
 #[tokio::test]
 async fn a_container_behind_an_ingress_port_shows_its_own_port_only() {
-    let daemon = Daemon::start().await;
+    let daemon = Daemon::manager().await;
     let client = daemon.client();
     let host_port = PublishedPort {
         protocol: Protocol::Udp,
@@ -205,11 +209,26 @@ async fn a_container_behind_an_ingress_port_shows_its_own_port_only() {
         mode: PublishMode::Host,
         ..PublishedPort::default()
     };
+    let endpoint = |network, name: &str, net: &str| Endpoint {
+        network,
+        name: name.into(),
+        addresses: vec![net.parse().unwrap()],
+        gateway: None,
+        mac: "02:fc:64:40:01:02".into(),
+        aliases: Vec::new(),
+    };
+    let edge = endpoint(NetworkRef::Bridge, "bridge", "100.64.1.2/32");
     daemon.engine.run_task(Container {
         id: "7".repeat(64),
         name: "web.1.x".into(),
         exposed: vec![ExposedPort { port: 80, protocol: Protocol::Tcp }],
         ports: vec![host_port],
+        spec: ContainerSpec {
+            labels: [("com.docker.swarm.task.id".into(), "x".into())].into(),
+            ..ContainerSpec::default()
+        },
+        endpoints: vec![endpoint(NetworkRef::Cluster(Id::new(7)), "front", "10.0.0.3/24"), edge],
+        ingress: true,
         ..Container::default()
     });
     let list = client.get("/containers/json").await.json();
@@ -220,6 +239,21 @@ async fn a_container_behind_an_ingress_port_shows_its_own_port_only() {
     assert_eq!(shown["NetworkSettings"]["Ports"]["80/tcp"], Value::Null);
     assert!(shown["NetworkSettings"]["Ports"].as_object().unwrap().contains_key("80/tcp"));
     assert_eq!(shown["Config"]["ExposedPorts"], json!({"80/tcp": {}}));
+    // The edge is its place in the ingress network.
+    let networks = shown["NetworkSettings"]["Networks"].as_object().unwrap();
+    assert_eq!(networks.keys().collect::<Vec<_>>(), ["front", "ingress"]);
+    assert_eq!(networks["ingress"]["IPAddress"], "100.64.1.2");
+    assert_eq!(shown["NetworkSettings"]["IPAddress"], "");
+    for (network, has) in [("bridge", false), ("docker_gwbridge", true), ("ingress", true)] {
+        let shown = client.get(&format!("/networks/{network}")).await.json();
+        assert_eq!(shown["Containers"].get("7".repeat(64)).is_some(), has, "{network}");
+        if network == "ingress" {
+            assert_eq!(networks["ingress"]["NetworkID"], shown["Id"]);
+            assert_eq!(networks["ingress"]["EndpointID"], shown["Containers"]["7".repeat(64)]["EndpointID"]);
+        }
+    }
+    let on_ingress = client.get("/containers/json?filters=%7B%22network%22%3A%5B%22ingress%22%5D%7D").await;
+    assert_eq!(on_ingress.json().as_array().unwrap().len(), 1);
 }
 
 /// CLU-03, CLU-09

@@ -12,7 +12,7 @@ use crate::{
     },
     engine::{Container, Endpoint, ExposedPort, Network, NetworkRef},
     failure::Failure,
-    networks::{Given, is_gateway},
+    networks::{Given, shown_places},
     wire::container as wire,
 };
 
@@ -77,11 +77,8 @@ pub fn exposed<'a>(texts: impl IntoIterator<Item = &'a String>) -> Result<Vec<Ex
 
 /// What is said of a container's networks; `host` is the id of this host's daemon.
 pub fn settings(container: &Container, host: &str) -> wire::NetworkSettings {
-    let shown: Vec<_> =
-        container.endpoints.iter().filter(|endpoint| !is_gateway(container, endpoint)).collect();
-    let mut networks: BTreeMap<_, _> = shown
-        .iter()
-        .map(|endpoint| (endpoint.name.clone(), endpoint_to_wire(container, endpoint, host)))
+    let mut networks: BTreeMap<_, _> = shown_places(container)
+        .map(|(name, endpoint)| (name.to_owned(), endpoint_to_wire(container, name, endpoint, host)))
         .collect();
     let alone = match container.network {
         Network::Host => Some(Given::Host),
@@ -93,8 +90,7 @@ pub fn settings(container: &Container, host: &str) -> wire::NetworkSettings {
             wire::EndpointSettings { network_id: given.id(host), ..wire::EndpointSettings::default() };
         networks.insert(container.network.as_str().to_owned(), settings);
     }
-    let bridge = shown.iter().find(|endpoint| endpoint.network == NetworkRef::Bridge);
-    let first = bridge.map(|endpoint| endpoint_to_wire(container, endpoint, host)).unwrap_or_default();
+    let first = networks.get(Given::Bridge.name()).cloned().unwrap_or_default();
     wire::NetworkSettings {
         networks,
         ports: port_map(container),
@@ -105,7 +101,12 @@ pub fn settings(container: &Container, host: &str) -> wire::NetworkSettings {
     }
 }
 
-fn endpoint_to_wire(container: &Container, endpoint: &Endpoint, host: &str) -> wire::EndpointSettings {
+fn endpoint_to_wire(
+    container: &Container,
+    network: &str,
+    endpoint: &Endpoint,
+    host: &str,
+) -> wire::EndpointSettings {
     let net = |v4: bool| endpoint.addresses.iter().find(|net| net.addr().is_ipv4() == v4);
     let text = |net: Option<&IpNet>| net.map(|net| net.addr().to_string()).unwrap_or_default();
     let length = |net: Option<&IpNet>| net.map_or(0, |net| net.prefix_len());
@@ -115,11 +116,11 @@ fn endpoint_to_wire(container: &Container, endpoint: &Endpoint, host: &str) -> w
         aliases: (!endpoint.aliases.is_empty()).then(|| endpoint.aliases.clone()),
         mac_address: endpoint.mac.clone(),
         network_id: match &endpoint.network {
-            NetworkRef::Bridge => Given::Bridge.id(host),
+            NetworkRef::Bridge => Given::edge_of(container).id(host),
             NetworkRef::Local(id) => id.clone(),
             NetworkRef::Cluster(id) => id.to_string(),
         },
-        endpoint_id: if runs { endpoint_id(container, endpoint) } else { String::new() },
+        endpoint_id: if runs { endpoint_id(&container.id, network) } else { String::new() },
         gateway: endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
         ip_address: text(net(true)),
         ip_prefix_len: length(net(true)),

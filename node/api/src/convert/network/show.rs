@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use covey_state::{
-    Id,
     network::{Network, NetworkConfig, PublishMode, PublishedPort, Subnet},
     node::EdgeBlock,
     service::Service,
@@ -13,7 +12,7 @@ use ipnet::IpNet;
 
 use super::{MTU, VNIS};
 use crate::{
-    control::{NetworkPeer, View},
+    control::{NetworkPeer, ToldService, ToldTask, View},
     convert::task,
     engine::{Container, Endpoint},
     networks::{Given, Known, Networks},
@@ -26,14 +25,14 @@ const INGRESS_VNI: &str = "4096";
 const PEER_ID_CHARS: usize = 12;
 
 /// How much of a network is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Detail {
     /// As in a list: without its containers.
     Listed,
     /// By itself.
     Inspected,
-    /// With the services of the cluster in it, too.
-    Verbose,
+    /// With the services of the cluster in it, too: where no manager can say, as gossip tells of them.
+    Verbose(Vec<ToldService>),
 }
 
 /// A network as far as this node knows it.
@@ -68,8 +67,13 @@ pub fn to_wire(known: &Known, networks: &Networks, detail: Detail) -> wire::Netw
     if detail != Detail::Listed {
         add_members(&mut shown, known, networks);
     }
-    if detail == Detail::Verbose && known.scope() == "swarm" {
-        shown.services = Some(networks.view.as_ref().map(|view| services(known, view)).unwrap_or_default());
+    if let Detail::Verbose(told) = detail
+        && known.scope() == "swarm"
+    {
+        shown.services = Some(match &networks.view {
+            Some(view) => services(known, view),
+            None => told.into_iter().map(|service| told_to_wire(service, known.name())).collect(),
+        });
     }
     shown
 }
@@ -144,13 +148,15 @@ fn carried_to_wire(network: &NetworkConfig) -> wire::Network {
 
 /// Containers and peers. A network of the cluster that is not active on this node has none (NET-28).
 fn add_members(shown: &mut wire::Network, known: &Known, networks: &Networks) {
-    let member =
-        |(container, endpoint): (&Container, &Endpoint)| (container.id.clone(), member(container, endpoint));
+    let member = |(container, endpoint): (&Container, &Endpoint)| {
+        (container.id.clone(), member(container, endpoint, known.name()))
+    };
     match known {
         Known::Given(Given::Ingress) => {
             shown.peers = networks.carried.nodes.iter().map(peer).collect();
             let sbox = networks.carried.block.map(|block| sandbox(block, networks));
-            shown.containers = Some(sbox.into_iter().map(|sbox| ("ingress-sbox".to_owned(), sbox)).collect());
+            let sbox = sbox.into_iter().map(|sbox| ("ingress-sbox".to_owned(), sbox));
+            shown.containers = Some(networks.members(known).map(member).chain(sbox).collect());
         }
         Known::Given(_) | Known::Local(_) => {
             shown.containers = Some(networks.members(known).map(member).collect());
@@ -168,14 +174,14 @@ fn add_members(shown: &mut wire::Network, known: &Known, networks: &Networks) {
     }
 }
 
-fn member(container: &Container, endpoint: &Endpoint) -> wire::Member {
+fn member(container: &Container, endpoint: &Endpoint, network: &str) -> wire::Member {
     let address = |v4: bool| {
         let found = endpoint.addresses.iter().find(|net| net.addr().is_ipv4() == v4);
         found.map(ToString::to_string).unwrap_or_default()
     };
     wire::Member {
         name: container.name.clone(),
-        endpoint_id: endpoint_id(container, endpoint),
+        endpoint_id: endpoint_id(&container.id, network),
         mac_address: endpoint.mac.clone(),
         ipv4_address: address(true),
         ipv6_address: address(false),
@@ -201,9 +207,9 @@ fn peer(peer: &NetworkPeer) -> wire::Peer {
     wire::Peer { name: format!("{}-{}", peer.hostname, &id[..PEER_ID_CHARS]), ip: peer.address.to_string() }
 }
 
-/// The id of a container's place in a network.
-pub fn endpoint_id(container: &Container, endpoint: &Endpoint) -> String {
-    fingerprint(&[&container.id, &endpoint.name])
+/// The id of a container's place in a network, by the names of both.
+pub fn endpoint_id(container: &str, network: &str) -> String {
+    fingerprint(&[container, network])
 }
 
 /// The services of the cluster that are in a network, by name.
@@ -229,7 +235,7 @@ fn in_network(service: &Service, network: &Network, view: &View) -> Option<wire:
     };
     Some(wire::Service {
         vip: vip.and_then(|vip| vip.addresses.first()).map(ToString::to_string).unwrap_or_default(),
-        tasks: tasks(service, view, network.id, address_of),
+        tasks: tasks(service, view, &network.spec.name, address_of),
         ..wire::Service::default()
     })
 }
@@ -240,16 +246,40 @@ fn in_ingress(service: &Service, view: &View) -> Option<wire::Service> {
     if ports.is_empty() {
         return None;
     }
-    let text = |port: &PublishedPort| format!("Target: {}, Publish: {}", port.target, port.published);
     let address_of = |task: &Task| {
         let container = task::status(task, view).container.as_ref()?;
         container.addresses.first().copied()
     };
     Some(wire::Service {
-        ports: ports.into_iter().map(text).collect(),
-        tasks: tasks(service, view, Id::new(0), address_of),
+        ports: ports.into_iter().map(port_in_words).collect(),
+        tasks: tasks(service, view, Given::Ingress.name(), address_of),
         ..wire::Service::default()
     })
+}
+
+fn port_in_words(port: &PublishedPort) -> String {
+    format!("Target: {}, Publish: {}", port.target, port.published)
+}
+
+/// A service of this network, by its name, as gossip tells of it.
+fn told_to_wire(service: ToldService, network: &str) -> (String, wire::Service) {
+    let task = |task: ToldTask| {
+        let id = endpoint_id(&task.container, network);
+        task_to_wire(task.name, id, task.address, Some(task.host))
+    };
+    let shown = wire::Service {
+        vip: service.vip.map(|vip| vip.to_string()).unwrap_or_default(),
+        ports: service.ports.iter().map(port_in_words).collect(),
+        tasks: service.tasks.into_iter().map(task).collect(),
+        ..wire::Service::default()
+    };
+    (service.name, shown)
+}
+
+fn task_to_wire(name: String, endpoint_id: String, address: IpAddr, host: Option<IpAddr>) -> wire::Task {
+    let host = host.map(|host| host.to_string()).unwrap_or_default();
+    let info = Texts::from([("Host IP".to_owned(), host)]);
+    wire::Task { name, endpoint_id, endpoint_ip: address.to_string(), info }
 }
 
 fn ingress_ports(ports: &[PublishedPort]) -> impl Iterator<Item = &PublishedPort> {
@@ -260,7 +290,7 @@ fn ingress_ports(ports: &[PublishedPort]) -> impl Iterator<Item = &PublishedPort
 fn tasks(
     service: &Service,
     view: &View,
-    network: Id,
+    network: &str,
     address_of: impl Fn(&Task) -> Option<IpAddr>,
 ) -> Vec<wire::Task> {
     let shown = |task: &std::sync::Arc<Task>| {
@@ -268,13 +298,9 @@ fn tasks(
         if status.state != TaskState::Running {
             return None;
         }
-        let host = task.node.and_then(|node| view.store.node(node)).map(|node| node.data_path().to_string());
-        Some(wire::Task {
-            name: task.container_name(),
-            endpoint_id: fingerprint(&[&task.id.to_string(), &network.to_string()]),
-            endpoint_ip: address_of(task)?.to_string(),
-            info: Texts::from([("Host IP".to_owned(), host.unwrap_or_default())]),
-        })
+        let host = task.node.and_then(|node| view.store.node(node)).map(|node| node.data_path());
+        let id = endpoint_id(&status.container.as_ref()?.id, network);
+        Some(task_to_wire(task.container_name(), id, address_of(task)?, host))
     };
     view.store.tasks_of_service(service.id).filter_map(shown).collect()
 }

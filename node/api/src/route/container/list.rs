@@ -6,10 +6,10 @@ use covey_state::{network::Protocol, time::Stamp};
 use crate::{
     app::App,
     convert,
-    engine::{Container, ContainerState, Endpoint, NetworkRef},
+    engine::{Container, ContainerState, Endpoint, Network, NetworkRef},
     failure::Failure,
     filters::Filters,
-    networks::{is_gateway, is_task},
+    networks::{is_task, shown_places},
     params::Params,
     route::system::now,
     wire::container as wire,
@@ -118,16 +118,16 @@ fn name_matches(pattern: &str, name: &str) -> bool {
 }
 
 fn is_on(container: &Container, network: &str) -> bool {
-    let on = |endpoint: &Endpoint| {
-        endpoint.name == network
+    let is_it = |(name, endpoint): (&str, &Endpoint)| {
+        name == network
             || match &endpoint.network {
                 NetworkRef::Bridge => false,
                 NetworkRef::Local(id) => id == network,
                 NetworkRef::Cluster(id) => id.to_string() == network,
             }
     };
-    let asked = |endpoint: &&Endpoint| !is_gateway(container, endpoint);
-    container.network.as_str() == network || container.endpoints.iter().filter(asked).any(on)
+    let alone = matches!(container.network, Network::Host | Network::None);
+    (alone && container.network.as_str() == network) || shown_places(container).any(is_it)
 }
 
 /// `text` is a port or a range of ports, `80`, `53/udp` or `8000-8010/tcp`.

@@ -1,4 +1,4 @@
-//! The steps from what the kernel has to what is wanted, in an order that never takes away what works.
+//! The planner: the steps from what the kernel has to what is wanted, in an order that never takes away what works.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,10 +13,11 @@ use crate::object::{Change, Hop, Link, LinkKind, LinkName, Observed, ObservedLin
 ///
 /// What leads over links that stay is set first, then links are deleted and made, then what leads over the new ones is
 /// set, and what is no longer wanted goes last. A route whose hop changes is replaced, never deleted and added.
-pub(crate) fn diff(wanted: &Wanted, observed: &Observed) -> Vec<Change> {
+pub fn plan(wanted: &Wanted, observed: &Observed) -> Vec<Change> {
     let mut diff = Diff { wanted, observed, changes: Vec::new() };
     diff.switches();
     diff.mend_links();
+    diff.mend_insides();
     diff.set_addresses(false);
     diff.delete_addresses();
     diff.set(false);
@@ -66,6 +67,22 @@ impl Diff<'_> {
             if observed.conf != Some(link.conf) {
                 self.changes.push(Change::SetConf(name.clone(), link.conf));
             }
+        }
+    }
+
+    /// The containers' ends of links that stay, where somebody looked.
+    fn mend_insides(&mut self) {
+        for (name, link) in &self.wanted.links {
+            let LinkKind::Veth(inside) = &link.kind else { continue };
+            let Some(found) = self.observed.links.get(name).and_then(|link| link.inside.as_ref()) else {
+                continue;
+            };
+            if self.is_new(name) {
+                continue;
+            }
+            let set =
+                |part: &_| Change::SetInside { link: name.clone(), inside: inside.clone(), part: *part };
+            self.changes.extend(link.parts().difference(&found.parts).map(set));
         }
     }
 
@@ -167,11 +184,13 @@ impl Diff<'_> {
 
 /// The link that is there is the wanted one, up to what can be mended.
 fn is_same(wanted: &Link, observed: &ObservedLink) -> bool {
-    let vxlan = match &wanted.kind {
-        LinkKind::Vxlan(vxlan) => Some(*vxlan),
-        LinkKind::Veth(_) => None,
+    let (vxlan, inside) = match &wanted.kind {
+        LinkKind::Vxlan(vxlan) => (Some(*vxlan), None),
+        LinkKind::Veth(inside) => (None, Some(inside.mac)),
     };
-    observed.mac == Some(wanted.mac) && observed.vxlan == vxlan
+    observed.mac == Some(wanted.mac)
+        && observed.vxlan == vxlan
+        && observed.inside.as_ref().is_none_or(|found| found.mac == inside)
 }
 
 fn unwanted<'a, K: Ord, V, W>(

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     block::Pair,
-    diff::diff,
+    diff::plan,
     mac::Mac,
     object::{
         Change, Conf, Destination, Hop, Inside, Link, LinkKind, LinkName, Observed, Rule, Vxlan, Wanted,
@@ -148,14 +148,9 @@ impl Veth {
     }
 }
 
-/// The steps from `observed` to `desired`, in the order in which they are to be taken.
-pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Change> {
-    diff(&desired.objects(), observed)
-}
-
 /// The steps for one container that is new: nothing of it is in the kernel.
 pub fn plan_new(veth: &Veth) -> Vec<Change> {
     let mut wanted = Wanted::default();
     veth.objects(&mut wanted);
-    diff(&wanted, &Observed::default())
+    plan(&wanted, &Observed::default())
 }

@@ -2,8 +2,8 @@
 //!
 //! Each host owns an address block. A container has one routed veth with an address of that block: no bridge, no
 //! ARP, no neighbour discovery, so that state is per container on its own host, and per host on the others. An overlay
-//! network is a router in a namespace of its own on each host that carries it. Planning is pure: [`edge::plan`] and
-//! [`network::plan`] compare what is wanted with what the kernel has.
+//! network is a router in a namespace of its own on each host that carries it. Planning is pure: [`edge::Desired`] and
+//! [`network::Desired`] say which kernel objects that takes, and [`plan`] compares them with what the kernel has.
 
 pub mod block;
 mod diff;
@@ -13,3 +13,5 @@ pub mod network;
 pub mod object;
 pub mod peer;
 pub mod underlay;
+
+pub use diff::plan;

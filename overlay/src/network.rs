@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{
-    diff::diff,
+    diff::plan,
     mac::Mac,
     object::{
         Change, Conf, Destination, Hop, Inside, Link, LinkKind, LinkName, Objects, Observed, Vxlan, Wanted,
@@ -166,11 +166,6 @@ const fn is_v6(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(_))
 }
 
-/// The steps from `observed` to `desired`, in the order in which they are to be taken.
-pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Change> {
-    diff(&desired.objects(), observed)
-}
-
 /// The steps for a container of `desired` that is new: nothing of it is in the kernel. (One that is gone takes
 /// [`Change::DeleteLink`].)
 pub fn plan_attachment(desired: &Desired, name: &LinkName) -> Vec<Change> {
@@ -178,7 +173,7 @@ pub fn plan_attachment(desired: &Desired, name: &LinkName) -> Vec<Change> {
     if let Some(attachment) = desired.attachments.get(name) {
         desired.attachment(name, attachment, &mut wanted);
     }
-    diff(&wanted, &Observed::default())
+    plan(&wanted, &Observed::default())
 }
 
 /// The step for one endpoint of another host that came, moved or went, once `desired` says so. Its cost does not grow
@@ -203,5 +198,5 @@ pub fn plan_peer(desired: &Desired, number: u32, before: Option<&Peer>) -> Vec<C
     if let Some(peer) = before {
         desired.peer(peer, &mut observed);
     }
-    diff(&wanted, &observed)
+    plan(&wanted, &observed)
 }

@@ -124,6 +124,63 @@ pub struct Inside {
     pub mac: Mac,
 }
 
+/// One thing that the container's end of a veth pair has, in the order in which they are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// An address of the container.
+    Address(IpAddr),
+    /// It is up, and its packets have so many bytes at most.
+    Up {
+        /// Bytes.
+        mtu: u32,
+    },
+    /// The host's end answers for this gateway.
+    Gateway(IpAddr, Mac),
+    /// The way to these addresses is by the [`gateway`] of their family.
+    Route(IpNet),
+}
+
+impl Part {
+    /// Only one of the two can be there.
+    pub fn excludes(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Up { .. }, Self::Up { .. }) => true,
+            (Self::Gateway(to, _), Self::Gateway(other, _)) => to == other,
+            _ => self == other,
+        }
+    }
+
+    /// The kind of kernel object, as metrics name it.
+    pub const fn object(&self) -> &'static str {
+        match self {
+            Self::Address(_) => "address",
+            Self::Up { .. } => "link",
+            Self::Gateway(..) => "neighbour",
+            Self::Route(_) => "route",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "address {address}"),
+            Self::Up { mtu } => write!(f, "link up, MTU {mtu}"),
+            Self::Gateway(gateway, mac) => write!(f, "neighbour {gateway} at {mac}"),
+            Self::Route(net) => write!(f, "route to {net}"),
+        }
+    }
+}
+
+/// The container's end of a veth pair, as the kernel has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedInside {
+    /// Its Ethernet address; none where the end is not there under its name.
+    pub mac: Option<Mac>,
+    /// What it has, and beside it what the container leads over links of its own: that is none of ours any more.
+    pub parts: BTreeSet<Part>,
+}
+
 /// Which kind of link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkKind {
@@ -146,6 +203,17 @@ pub struct Link {
     pub kind: LinkKind,
 }
 
+impl Link {
+    /// What the container's end has; nothing where there is none.
+    pub fn parts(&self) -> BTreeSet<Part> {
+        let LinkKind::Veth(inside) = &self.kind else { return BTreeSet::new() };
+        let addresses = inside.addresses.iter().copied().map(Part::Address);
+        let gateways = inside.routes.iter().map(|net| Part::Gateway(gateway(net.addr()), self.mac));
+        let routes = inside.routes.iter().copied().map(Part::Route);
+        addresses.chain([Part::Up { mtu: self.mtu }]).chain(gateways).chain(routes).collect()
+    }
+}
+
 /// A link of ours, as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedLink {
@@ -159,6 +227,8 @@ pub struct ObservedLink {
     pub conf: Option<Conf>,
     /// It is a VXLAN device that does not learn and sends to nobody by default.
     pub vxlan: Option<Vxlan>,
+    /// The container's end; none where nobody looked.
+    pub inside: Option<ObservedInside>,
 }
 
 /// Where a route leads to.
@@ -266,6 +336,15 @@ pub enum Change {
     },
     /// Switches of a link.
     SetConf(LinkName, Conf),
+    /// Something of the container's end.
+    SetInside {
+        /// The host's end.
+        link: LinkName,
+        /// The container's.
+        inside: Inside,
+        /// What of it.
+        part: Part,
+    },
     /// An address of this host.
     SetAddress(LinkName, IpNet),
     /// An address on a link of ours that is not ours.
@@ -320,6 +399,7 @@ impl Change {
         match self {
             Self::SetSwitch(..) | Self::SetConf(..) => "sysctl",
             Self::DeleteLink(..) | Self::CreateLink(..) | Self::MendLink { .. } => "link",
+            Self::SetInside { part, .. } => part.object(),
             Self::SetAddress(..) | Self::DeleteAddress(..) => "address",
             Self::SetNeighbour { .. } | Self::DeleteNeighbour { .. } => "neighbour",
             Self::SetFdb { .. } | Self::DeleteFdb { .. } => "fdb",
@@ -337,6 +417,7 @@ impl fmt::Display for Change {
             Self::CreateLink(name, _) => write!(f, "make link {name}"),
             Self::MendLink { name, mtu } => write!(f, "set link {name} up, MTU {mtu}"),
             Self::SetConf(name, _) => write!(f, "set switches of link {name}"),
+            Self::SetInside { link, part, .. } => write!(f, "set {part} at the container's end of {link}"),
             Self::SetAddress(link, address) => write!(f, "set address {address} on {link}"),
             Self::DeleteAddress(link, address) => write!(f, "delete address {address} on {link}"),
             Self::SetNeighbour { link, to, mac } => write!(f, "set neighbour {to} at {mac} on {link}"),

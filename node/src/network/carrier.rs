@@ -14,10 +14,10 @@ use covey_mesh::{
     names::{Member, Port, Zone},
 };
 use covey_overlay::{
-    network::{Attachment, Desired, Subnet, plan, plan_attachment, plan_endpoint, plan_peer},
+    network::{Attachment, Desired, Subnet, plan_attachment, plan_endpoint, plan_peer},
     object::{Change, LinkName, Observed},
 };
-use covey_overlay_netlink::{Router, namespace};
+use covey_overlay_netlink::{Stack, namespace, remove_router};
 use covey_state::{
     Id,
     network::{Attached, NetworkConfig},
@@ -26,9 +26,8 @@ use tokio::sync::watch;
 
 use super::{
     balancer::Balancer,
-    edge::mtu,
     fault::{self, Fault},
-    place::Place,
+    place::{Place, measured, mtu},
     rows::Key,
 };
 use crate::{
@@ -48,7 +47,7 @@ pub struct Carrier {
     /// How many networks this daemon had carried before it.
     pub time: u64,
     path: PathBuf,
-    router: Router,
+    router: Stack,
     /// What is wanted of links and ways.
     pub desired: Desired,
     /// Endpoints and virtual addresses.
@@ -109,7 +108,7 @@ impl Carrier {
             endpoints: BTreeMap::new(),
         };
         Ok(Self {
-            router: Router::open(&path).with_context(|| format!("router of network {}", config.name))?,
+            router: Stack::router(&path).with_context(|| format!("router of network {}", config.name))?,
             balancer: Balancer::open(
                 Scope::Network(config.id),
                 Some(&path),
@@ -351,12 +350,26 @@ impl Carrier {
     /// # Errors
     /// Something could not be read or mended.
     pub fn repair(&mut self) -> Result<Vec<&'static str>> {
-        let changes = plan(&self.desired, &self.router.observe()?);
-        self.router.apply_all(&changes)?;
-        self.ways.clear();
-        let mut mended: Vec<_> = changes.iter().map(Change::object).collect();
-        mended.extend(self.balancer.repair()?);
-        Ok(mended)
+        let measured = self.measure();
+        let links = self.router.mend(&self.desired.objects());
+        if links.is_ok() {
+            self.ways.clear();
+        }
+        // What fails of one part keeps no other from being mended.
+        let tables = self.balancer.repair();
+        measured?;
+        Ok(links?.iter().map(Change::object).chain(tables?).collect())
+    }
+
+    /// Packets are as large as the way to the others lets them be now; while nobody knows that, as they were.
+    fn measure(&mut self) -> Result<()> {
+        if self.config.mtu.is_none()
+            && self.me.is_some()
+            && let Some(mtu) = measured(self.desired.local)?
+        {
+            self.desired.mtu = mtu;
+        }
+        Ok(())
     }
 
     /// What is not as wanted, without mending it.
@@ -364,8 +377,8 @@ impl Carrier {
     /// # Errors
     /// It could not be read.
     pub fn examine(&mut self) -> Result<Vec<Fault>> {
-        let observed = self.observe()?;
-        let mut faults = fault::of_links(&plan(&self.desired, &observed), &observed);
+        let (changes, observed) = self.router.compare(&self.desired.objects())?;
+        let mut faults = fault::of_links(&changes, &observed);
         faults.extend(self.balancer.examine()?);
         Ok(faults)
     }
@@ -391,7 +404,7 @@ impl Carrier {
         let path = self.path.clone();
         // Its sockets keep the namespace alive.
         drop(self);
-        Ok(Router::remove(&path)?)
+        Ok(remove_router(&path)?)
     }
 
     /// Hosts that have endpoints in it, this one left out.

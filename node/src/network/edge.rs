@@ -10,11 +10,11 @@ use anyhow::Result;
 use covey_mesh::{Backend, Balance, Edge as Door, Frontend, Host, Member, Place as Tables, Virtual, mark};
 use covey_overlay::{
     block::{Block, Pair},
-    edge::{self, Desired, Device, Veth, plan, plan_new},
+    edge::{self, Desired, Device, Veth, plan_new},
     object::{Change, LINK_PREFIX, LinkName, Observed},
-    underlay::{OVERHEAD_V4, overhead},
+    plan,
 };
-use covey_overlay_netlink::{self as netlink, underlay};
+use covey_overlay_netlink::Stack;
 use covey_state::{
     cluster::EdgePool,
     network::{DYNAMIC_PORTS, PublishMode, PublishedPort},
@@ -25,18 +25,15 @@ use ipnet::IpNet;
 use super::{
     balancer::Balancer,
     fault::{self, Fault},
-    place::{Neighbour, Place, peers},
+    place::{Neighbour, Place, measured, mtu, peers},
     reserve::{Reservations, ReserveError},
     rows::{Moved, addresses_of},
 };
 use crate::{endpoint::Scope, translate};
 
-/// Bytes of a packet where the underlay does not say: what Ethernet has.
-const MTU_UNKNOWN: u32 = 1500;
-
 /// The edge of this host.
 pub struct Edge {
-    kernel: netlink::Edge,
+    kernel: Stack,
     desired: Desired,
     /// Published ports.
     pub balancer: Balancer,
@@ -64,17 +61,6 @@ fn standalone() -> Result<EdgeBlock> {
     Ok(EdgePool::default().block(0)?)
 }
 
-/// Bytes of a packet of a network whose packets leave by this address.
-pub fn mtu(local: Option<IpAddr>) -> Result<u32> {
-    let Some(local) = local else { return Ok(MTU_UNKNOWN - OVERHEAD_V4) };
-    Ok(measured(local)?.unwrap_or(MTU_UNKNOWN.saturating_sub(overhead(local))))
-}
-
-/// The same as the underlay has it now; none while the address is on no link.
-fn measured(local: IpAddr) -> Result<Option<u32>> {
-    Ok(underlay::mtu_of(local)?.map(|mtu| mtu.saturating_sub(overhead(local))))
-}
-
 impl Edge {
     /// As it was left.
     ///
@@ -84,7 +70,7 @@ impl Edge {
         let block_of @ EdgeBlock { v4, v6 } = standalone()?;
         let blocks: BTreeSet<IpNet> = [v4.into(), v6.into()].into();
         Ok(Self {
-            kernel: netlink::Edge::open()?,
+            kernel: Stack::edge()?,
             desired: Desired::default(),
             balancer: Balancer::open(Scope::Ingress, None, tables(&blocks, None))?,
             block: Block::new(v4, v6),
@@ -399,14 +385,12 @@ impl Edge {
             networks: networks.into_iter().chain([edge::VNI]).collect(),
             members: neighbours.iter().map(member).collect(),
         };
-        let measured = self.measure();
-        if is_first {
-            self.desired.veths.values_mut().for_each(|veth| veth.mtu = self.mtu);
-        }
+        // From then on repairs measure.
+        let measured = if is_first { self.measure() } else { Ok(()) };
         self.balancer.set_place(tables(&self.blocks, Some(door)));
         // The tables know the device: links come first. Whatever fails of them, the new members are no strangers.
-        let mended = self.mend_links();
-        mended.and(self.balancer.commit()).and(measured)
+        let joined = self.take_links();
+        joined.and(self.balancer.commit()).and(measured)
     }
 
     /// Packets are as large as the way to the others lets them be now; while nobody knows that, as they were.
@@ -414,10 +398,9 @@ impl Edge {
         if let Some(device) = &mut self.desired.device
             && let Some(mtu) = measured(device.local)?
         {
-            // Links of containers stay as they are: their other ends would not follow, and whoever sends what is too
-            // large for the device is told.
             device.mtu = mtu;
             self.mtu = mtu;
+            self.desired.veths.values_mut().for_each(|veth| veth.mtu = mtu);
         }
         Ok(())
     }
@@ -431,7 +414,7 @@ impl Edge {
         self.desired.peers.clear();
         self.use_block(standalone()?);
         let opened = self.open_tables(None);
-        self.mend_links().and(opened)
+        self.take_links().and(opened)
     }
 
     /// The tables as they are to be while this host stands alone, or behind this door to others.
@@ -451,13 +434,13 @@ impl Edge {
         self.desired = Desired::default();
         self.balancer.set_place(Tables::Nothing);
         let emptied = self.balancer.commit();
-        self.mend_links().and(emptied)
+        self.take_links().and(emptied)
     }
 
-    fn mend_links(&mut self) -> Result<Vec<&'static str>> {
-        let changes = plan(&self.desired, &self.kernel.observe()?);
-        self.kernel.apply_all(&changes)?;
-        Ok(changes.iter().map(Change::object).collect())
+    /// Has the kernel take what has changed of links and ways, without a look into containers: nothing has there.
+    fn take_links(&mut self) -> Result<()> {
+        let changes = plan(&self.desired.objects(), &self.kernel.observe()?);
+        Ok(self.kernel.apply_all(&changes)?)
     }
 
     /// Compares the kernel with what is wanted, and mends it; the kinds of objects that were not as wanted.
@@ -468,11 +451,11 @@ impl Edge {
         self.retry_refused();
         let measured = self.measure();
         // The tables know the edge's device: links come first. What fails of one part keeps no other from being mended.
-        let links = self.mend_links();
+        let links = self.kernel.mend(&self.desired.objects());
         let committed = self.balancer.commit();
         let tables = self.balancer.repair();
         measured.and(committed)?;
-        Ok([links?, tables?].concat())
+        Ok(links?.iter().map(Change::object).chain(tables?).collect())
     }
 
     /// What is not as wanted, without mending it.
@@ -480,8 +463,8 @@ impl Edge {
     /// # Errors
     /// It could not be read.
     pub fn examine(&mut self) -> Result<Vec<Fault>> {
-        let observed = self.observe()?;
-        let mut faults = fault::of_links(&plan(&self.desired, &observed), &observed);
+        let (changes, observed) = self.kernel.compare(&self.desired.objects())?;
+        let mut faults = fault::of_links(&changes, &observed);
         faults.extend(self.balancer.examine()?);
         Ok(faults)
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
 use covey_mesh::object::{Change as TableChange, Family, Step, TABLE, Tables};
-use covey_overlay::object::{Change as LinkChange, Hop, LinkKind, Observed};
+use covey_overlay::object::{Change as LinkChange, Hop, LinkKind, LinkName, Observed, Part};
 use serde::{Deserialize, Serialize};
 
 /// One object that is not as wanted.
@@ -70,6 +70,7 @@ fn of_link(change: &LinkChange, observed: &Observed) -> (String, String) {
             };
             (name.to_string(), text)
         }
+        LinkChange::SetInside { link, part, .. } => inside(link, *part, observed),
         LinkChange::SetConf(name, _) => (format!("of {name}"), ALTERED.to_owned()),
         LinkChange::SetAddress(link, net) => (format!("{net} on {link}"), MISSING.to_owned()),
         LinkChange::DeleteAddress(link, net) => (format!("{net} on {link}"), UNWANTED.to_owned()),
@@ -93,6 +94,24 @@ fn of_link(change: &LinkChange, observed: &Observed) -> (String, String) {
         LinkChange::SetRule(rule) => (format!("for table {}", rule.table), MISSING.to_owned()),
         LinkChange::DeleteRule(rule) => (format!("for table {}", rule.table), UNWANTED.to_owned()),
     }
+}
+
+/// The same of a container's end.
+fn inside(link: &LinkName, part: Part, observed: &Observed) -> (String, String) {
+    let end = observed.links.get(link).and_then(|link| link.inside.as_ref());
+    let is = end.and_then(|end| end.parts.iter().find(|other| part.excludes(other)));
+    let (which, text) = match (part, is) {
+        (Part::Up { mtu }, Some(Part::Up { mtu: is })) => {
+            (String::new(), format!("has an MTU of {is}, wanted is {mtu}"))
+        }
+        (Part::Up { .. }, _) => (String::new(), "is down".to_owned()),
+        (Part::Gateway(to, mac), Some(Part::Gateway(_, is))) => {
+            (format!("{to} "), format!("is {is}, wanted is {mac}"))
+        }
+        (Part::Address(to) | Part::Gateway(to, _), _) => (format!("{to} "), MISSING.to_owned()),
+        (Part::Route(net), _) => (format!("to {net} "), MISSING.to_owned()),
+    };
+    (format!("{which}at the container's end of {link}"), text)
 }
 
 fn route(to: &covey_overlay::object::Destination) -> String {
@@ -184,7 +203,7 @@ mod tests {
     use covey_mesh::object::Value;
     use covey_overlay::{
         mac::Mac,
-        object::{Destination, LinkName},
+        object::{Destination, Inside, ObservedInside, ObservedLink},
     };
 
     use super::*;
@@ -224,6 +243,40 @@ mod tests {
             "sysctl ipv4/ip_forward is 0, wanted is 1",
         ];
         assert_eq!(faults(&changes, &observed), altered);
+    }
+
+    #[test]
+    fn what_is_wrong_at_a_containers_end_is_told_with_what_is_there() {
+        let link = LinkName::of_container(&"a".repeat(64));
+        let (to, mac) = (IpAddr::from([169, 254, 1, 1]), Mac([2, 0xfe, 0, 0, 0, 2]));
+        let inside = Inside {
+            namespace: "/run/a".to_owned(),
+            name: "eth0".to_owned(),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            mac,
+        };
+        let set = |part| LinkChange::SetInside { link: link.clone(), inside: inside.clone(), part };
+        let changes =
+            [Part::Up { mtu: 1450 }, Part::Gateway(to, mac), Part::Route("0.0.0.0/0".parse().unwrap())];
+        let changes = changes.map(set);
+        let missing = [
+            "link at the container's end of cvaaaaaaaaaaaaa is down",
+            "neighbour 169.254.1.1 at the container's end of cvaaaaaaaaaaaaa is missing",
+            "route to 0.0.0.0/0 at the container's end of cvaaaaaaaaaaaaa is missing",
+        ];
+        assert_eq!(faults(&changes, &Observed::default()), missing);
+
+        let parts = [Part::Up { mtu: 1300 }, Part::Gateway(to, Mac([2; 6]))];
+        let end = ObservedInside { mac: Some(mac), parts: parts.into() };
+        let seen = ObservedLink { mac: None, mtu: 0, up: true, conf: None, vxlan: None, inside: Some(end) };
+        let observed = Observed { links: [(link.clone(), seen)].into(), ..Observed::default() };
+        let altered = [
+            "link at the container's end of cvaaaaaaaaaaaaa has an MTU of 1300, wanted is 1450",
+            "neighbour 169.254.1.1 at the container's end of cvaaaaaaaaaaaaa is 02:02:02:02:02:02, wanted is \
+             02:fe:00:00:00:02",
+        ];
+        assert_eq!(faults(&changes[..2], &observed), altered);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use covey_overlay_netlink::{Router, namespace};
+use covey_overlay_netlink::{namespace, remove_router};
 use covey_state::{
     Id,
     network::{NetworkConfig, PublishedPort, Wiring},
@@ -284,7 +284,7 @@ impl Keeper {
             let path = self.folder.join(&*name);
             match name.strip_prefix(carrier::PREFIX) {
                 Some(id) if id.parse().is_ok_and(|id| self.carriers.contains_key(&id)) => {}
-                Some(_) => Router::remove(&path)?,
+                Some(_) => remove_router(&path)?,
                 None if self.containers.contains_key(&*name) => {}
                 None => namespace::remove(&path)?,
             }

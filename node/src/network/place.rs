@@ -2,12 +2,21 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use anyhow::Result;
 use covey_mesh::mark;
-use covey_overlay::{mac::Mac, peer::Peer};
+use covey_overlay::{
+    mac::Mac,
+    peer::Peer,
+    underlay::{OVERHEAD_V4, overhead},
+};
+use covey_overlay_netlink::underlay;
 use covey_state::{Id, node::EdgeBlock};
 use serde::{Deserialize, Serialize};
 
 use crate::{endpoint::Host, roster::Nodes};
+
+/// Bytes of a packet where the underlay does not say: what Ethernet has.
+const MTU_UNKNOWN: u32 = 1500;
 
 /// This node in its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,4 +71,21 @@ pub fn around(me: Id, nodes: &Nodes) -> (Option<Place>, Vec<Neighbour>) {
 /// The others by number, as the overlay wants them.
 pub fn peers(neighbours: &[Neighbour]) -> BTreeMap<u32, Peer> {
     neighbours.iter().map(|neighbour| (neighbour.host.number, neighbour.host.peer())).collect()
+}
+
+/// Bytes of a packet of a network whose packets leave by this address.
+///
+/// # Errors
+/// As [`measured`].
+pub fn mtu(local: Option<IpAddr>) -> Result<u32> {
+    let Some(local) = local else { return Ok(MTU_UNKNOWN - OVERHEAD_V4) };
+    Ok(measured(local)?.unwrap_or(MTU_UNKNOWN.saturating_sub(overhead(local))))
+}
+
+/// The same as the underlay has it now; none while the address is on no link.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn measured(local: IpAddr) -> Result<Option<u32>> {
+    Ok(underlay::mtu_of(local)?.map(|mtu| mtu.saturating_sub(overhead(local))))
 }

@@ -6,10 +6,11 @@
     reason = "door: rtnetlink, network namespaces, switches in /proc, and a thread to enter a namespace"
 )]
 
-mod edge;
+mod inside;
 mod local;
 mod message;
 pub mod namespace;
+mod observe;
 mod read;
 mod router;
 mod socket;
@@ -17,8 +18,7 @@ mod stack;
 mod switch;
 pub mod underlay;
 
-pub use edge::Edge;
 pub use local::local_networks;
-pub use router::{RemoveError, Router};
+pub use router::{RemoveError, remove_router};
 pub use socket::NetlinkError;
-pub use stack::StackError;
+pub use stack::{Stack, StackError};

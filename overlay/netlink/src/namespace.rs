@@ -83,13 +83,18 @@ pub fn inside<T: Send, E: From<io::Error> + Send>(
     work: impl FnOnce() -> Result<T, E> + Send,
 ) -> Result<T, E> {
     on_a_thread(|| {
-        setns(File::open(path)?, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
+        enter(path)?;
         work()
     })
 }
 
+/// Puts this thread, which is one of [`on_a_thread`], into the namespace named `path`.
+pub(crate) fn enter(path: &Path) -> io::Result<()> {
+    Ok(setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?)
+}
+
 /// Runs `work` on a thread of its own: a thread that has changed its namespace is never used for anything else.
-fn on_a_thread<T: Send, E: From<io::Error> + Send>(
+pub(crate) fn on_a_thread<T: Send, E: From<io::Error> + Send>(
     work: impl FnOnce() -> Result<T, E> + Send,
 ) -> Result<T, E> {
     thread::scope(|scope| {

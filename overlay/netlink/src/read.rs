@@ -21,7 +21,7 @@ use crate::message::PROTOCOL;
 pub fn link(message: &LinkMessage) -> Option<(LinkName, ObservedLink)> {
     let mut name = None;
     let up = message.header.flags.contains(LinkFlags::Up);
-    let mut seen = ObservedLink { mac: None, mtu: 0, up, conf: None, vxlan: None };
+    let mut seen = ObservedLink { mac: None, mtu: 0, up, conf: None, vxlan: None, inside: None };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = LinkName::ours(text),
@@ -120,7 +120,7 @@ pub fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-fn any(family: AddressFamily) -> Option<IpAddr> {
+pub fn any(family: AddressFamily) -> Option<IpAddr> {
     match family {
         AddressFamily::Inet => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         AddressFamily::Inet6 => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
@@ -184,6 +184,6 @@ pub fn rule(message: &RuleMessage) -> Option<Rule> {
     ours.then_some(Rule { v6, mark: (value, mask), table })
 }
 
-fn mac(bytes: &[u8]) -> Option<Mac> {
+pub fn mac(bytes: &[u8]) -> Option<Mac> {
     bytes.try_into().ok().map(Mac)
 }

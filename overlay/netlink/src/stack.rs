@@ -1,4 +1,4 @@
-//! One network namespace's objects of ours: what is there, and the steps of a plan.
+//! One network namespace's objects of ours: what is not as wanted, and the steps of a plan.
 
 use std::{
     collections::BTreeMap,
@@ -8,20 +8,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use covey_overlay::object::{Change, Inside, Link, LinkKind, LinkName, Observed};
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage, address::AddressMessage, link::LinkMessage,
-    neighbour::NeighbourMessage, route::RouteMessage, rule::RuleMessage,
+use covey_overlay::{
+    edge, network,
+    object::{Change, Inside, Link, LinkKind, LinkName, Observed, Wanted},
+    plan,
 };
+use netlink_packet_route::RouteNetlinkMessage;
 
 use crate::{
-    message, namespace, read,
+    inside, message, namespace,
     socket::{BATCH_MAX, CREATE, NetlinkError, REPLACE, Route},
     switch,
 };
 
 /// Index of the loopback link in every namespace.
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 
 /// Objects of ours could not be listed or changed.
 #[derive(Debug, thiserror::Error)]
@@ -73,21 +74,21 @@ pub fn doing(what: impl Into<String>) -> impl FnOnce(NetlinkError) -> StackError
 }
 
 /// A namespace that is not the daemon's.
-pub struct Elsewhere {
-    pub path: PathBuf,
-    pub file: File,
+struct Elsewhere {
+    path: PathBuf,
+    file: File,
     /// In the daemon's namespace, where the UDP sockets of VXLAN devices are to be.
-    pub host: Route,
+    host: Route,
 }
 
-/// The objects of one namespace.
+/// The objects of one namespace: of this host's edge, or of the router of a network that it carries.
 pub struct Stack {
-    route: Route,
+    pub(crate) route: Route,
     elsewhere: Option<Elsewhere>,
     /// Switches that are looked at, with their usual values.
     switches: Vec<(&'static str, u32)>,
     /// Links of ours as they were last seen, by name.
-    indexes: BTreeMap<LinkName, u32>,
+    pub(crate) indexes: BTreeMap<LinkName, u32>,
 }
 
 /// A change that takes one message.
@@ -98,88 +99,57 @@ struct Request<'a> {
 }
 
 impl Stack {
-    pub fn new(route: Route, elsewhere: Option<Elsewhere>, switches: Vec<(&'static str, u32)>) -> Self {
-        Self { route, elsewhere, switches, indexes: BTreeMap::new() }
+    /// The edge of this thread's namespace.
+    ///
+    /// # Errors
+    /// The kernel has no netlink.
+    pub fn edge() -> Result<Self, StackError> {
+        let route = Route::open().map_err(doing("rtnetlink"))?;
+        let switches = edge::SWITCHES.iter().chain(edge::JOINED_SWITCHES).copied().collect();
+        Ok(Self { route, elsewhere: None, switches, indexes: BTreeMap::new() })
     }
 
-    /// What the kernel has of ours.
-    pub fn observe(&mut self) -> Result<Observed, StackError> {
-        let mut observed = Observed { switches: self.read_switches()?, ..Observed::default() };
-        self.indexes.clear();
-        for message in self.list("links", RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
-            if let RouteNetlinkMessage::NewLink(link) = message
-                && let Some((name, seen)) = read::link(&link)
-            {
-                self.indexes.insert(name.clone(), link.header.index);
-                observed.links.insert(name, seen);
-            }
-        }
-        let mut names: BTreeMap<u32, LinkName> =
-            self.indexes.iter().map(|(name, index)| (*index, name.clone())).collect();
-        for message in self.list("routes", RouteNetlinkMessage::GetRoute(RouteMessage::default()))? {
-            if let RouteNetlinkMessage::NewRoute(route) = message
-                && let Some((to, hop)) = read::route(&route, |index| names.get(&index).cloned())
-            {
-                observed.routes.insert(to, hop);
-            }
-        }
-        self.observe_neighbours(&names, &mut observed)?;
-        if self.elsewhere.is_some() {
-            // All of a namespace of ours is ours.
-            names.insert(LOOPBACK, LinkName::loopback());
-        }
-        for message in self.list("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
-            if let RouteNetlinkMessage::NewAddress(address) = message
-                && let Some((index, address)) = read::address(&address)
-                && let Some(name) = names.get(&index)
-            {
-                observed.addresses.insert((name.clone(), address));
-            }
-        }
-        for message in self.list("rules", RouteNetlinkMessage::GetRule(RuleMessage::default()))? {
-            if let RouteNetlinkMessage::NewRule(rule) = message {
-                observed.rules.extend(read::rule(&rule));
-            }
-        }
-        Ok(observed)
+    /// The router in the namespace that [`namespace::create`] made at `path`. To be called in the host's namespace: the
+    /// UDP sockets of its VXLAN devices will be there.
+    ///
+    /// # Errors
+    /// [`StackError::Namespace`], or the kernel has no netlink.
+    pub fn router(path: &Path) -> Result<Self, StackError> {
+        let missing = |source: io::Error| StackError::Namespace { path: path.to_owned(), source };
+        let file = File::open(path).map_err(missing)?;
+        let route =
+            namespace::inside(path, || Ok(Route::open())).map_err(missing)?.map_err(doing("rtnetlink"))?;
+        let host = Route::open().map_err(doing("rtnetlink"))?;
+        let elsewhere = Some(Elsewhere { path: path.to_owned(), file, host });
+        Ok(Self { route, elsewhere, switches: network::SWITCHES.to_vec(), indexes: BTreeMap::new() })
     }
 
-    fn observe_neighbours(
-        &mut self,
-        names: &BTreeMap<u32, LinkName>,
-        observed: &mut Observed,
-    ) -> Result<(), StackError> {
-        let all = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-        for message in self.list("neighbours", all)? {
-            if let RouteNetlinkMessage::NewNeighbour(neighbour) = message
-                && let Some((to, mac)) = read::neighbour(&neighbour)
-                && let Some(name) = names.get(&neighbour.header.ifindex)
-            {
-                observed.neighbours.insert((name.clone(), to), mac);
-            }
-        }
-        let mut all = NeighbourMessage::default();
-        all.header.family = AddressFamily::Bridge;
-        for message in self.list("forwarding tables", RouteNetlinkMessage::GetNeighbour(all))? {
-            if let RouteNetlinkMessage::NewNeighbour(entry) = message
-                && let Some((underlay, mac)) = read::fdb(&entry)
-                && let Some(name) = names.get(&entry.header.ifindex)
-            {
-                observed.fdb.entry((name.clone(), mac)).or_default().insert(underlay);
-            }
-        }
-        Ok(())
+    /// The steps to what is wanted, both ends of the containers' links looked at, and what there is.
+    ///
+    /// # Errors
+    /// A list could not be read.
+    pub fn compare(&mut self, wanted: &Wanted) -> Result<(Vec<Change>, Observed), StackError> {
+        let mut observed = self.observe()?;
+        self.look_inside(wanted, &mut observed)?;
+        Ok((plan(wanted, &observed), observed))
     }
 
-    fn list(
-        &mut self,
-        what: &str,
-        message: RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, StackError> {
-        self.route.dump(message).map_err(doing(format!("list {what}")))
+    /// Takes the steps to what is wanted, and tells which they were.
+    ///
+    /// # Errors
+    /// As [`Stack::compare`] and [`Stack::apply_all`].
+    pub fn mend(&mut self, wanted: &Wanted) -> Result<Vec<Change>, StackError> {
+        let (changes, _) = self.compare(wanted)?;
+        self.apply_all(&changes)?;
+        Ok(changes)
     }
 
-    fn read_switches(&self) -> Result<BTreeMap<&'static str, u32>, StackError> {
+    /// All of this namespace is ours: it is a router's.
+    pub(crate) const fn is_own(&self) -> bool {
+        self.elsewhere.is_some()
+    }
+
+    pub(crate) fn read_switches(&self) -> Result<BTreeMap<&'static str, u32>, StackError> {
         self.within(|| self.switches.iter().map(|switch| Ok((switch.0, switch::read(*switch)?))).collect())
     }
 
@@ -191,8 +161,20 @@ impl Stack {
         }
     }
 
-    /// Takes steps in order. One that fails keeps none of the others back; the first failure is the answer.
-    pub fn apply(&mut self, changes: &[Change]) -> Result<(), StackError> {
+    /// Takes one step. [`StackError::VniTaken`] where another VXLAN device has the VNI, as when the namespace of a router
+    /// of before is still there.
+    ///
+    /// # Errors
+    /// Nothing of the step is left but what a later plan finds and mends.
+    pub fn apply(&mut self, change: &Change) -> Result<(), StackError> {
+        self.apply_all(std::slice::from_ref(change))
+    }
+
+    /// Takes steps in order, many at once. One that fails keeps none of the others back.
+    ///
+    /// # Errors
+    /// That of the first step that failed; as [`Stack::apply`].
+    pub fn apply_all(&mut self, changes: &[Change]) -> Result<(), StackError> {
         let mut failed = Ok(());
         let mut requests = Vec::new();
         for change in changes {
@@ -231,6 +213,9 @@ impl Stack {
                     LinkKind::Veth(inside) => self.create_veth(name, link, inside),
                 }
             }
+            Change::SetInside { inside, part, .. } => {
+                inside::set(inside, &[*part].into()).map_err(doing(change.to_string()))
+            }
             _ => Ok(()),
         }
     }
@@ -268,8 +253,7 @@ impl Stack {
         self.route
             .request(RouteNetlinkMessage::NewLink(message), CREATE)
             .map_err(doing(format!("make link {name}")))?;
-        let furnished = namespace::inside(path, || furnish(inside, link));
-        furnished.map_err(|error| {
+        inside::set(inside, &link.parts()).map_err(|error| {
             // Half a link looks whole from here. What keeps it from going away is not what matters to the caller.
             let _ = self.delete_link(name);
             doing(format!("container's end of {name}"))(error)
@@ -280,7 +264,10 @@ impl Stack {
     fn request_for<'a>(&mut self, change: &'a Change) -> Result<Option<Request<'a>>, StackError> {
         use RouteNetlinkMessage as M;
         let (message, flags) = match change {
-            Change::SetSwitch(..) | Change::DeleteLink(_) | Change::CreateLink(..) => return Ok(None),
+            Change::SetSwitch(..)
+            | Change::DeleteLink(_)
+            | Change::CreateLink(..)
+            | Change::SetInside { .. } => return Ok(None),
             Change::MendLink { name, mtu } => (M::SetLink(message::mended(self.index(name)?, *mtu)), 0),
             Change::SetConf(name, conf) => (M::SetLink(message::conf(self.index(name)?, *conf)), 0),
             Change::SetAddress(link, address) => {
@@ -340,22 +327,4 @@ fn is_gone(change: &Change, error: &NetlinkError) -> bool {
         _ => &[],
     };
     error.errno().is_some_and(|code| codes.contains(&code))
-}
-
-/// Sets up the container's end, from inside its namespace.
-fn furnish(inside: &Inside, link: &Link) -> Result<(), NetlinkError> {
-    use RouteNetlinkMessage as M;
-    let mut route = Route::open()?;
-    let index = nix::net::if_::if_nametoindex(inside.name.as_str())
-        .map_err(|error| NetlinkError::Socket(error.into()))?;
-    let addresses = inside.addresses.iter().map(|address| (*address).into());
-    let mut messages: Vec<_> =
-        addresses.map(|address| (M::NewAddress(message::address(index, address)), CREATE)).collect();
-    messages.push((M::SetLink(message::up(index)), 0));
-    for net in &inside.routes {
-        let gateway = covey_overlay::object::gateway(net.addr());
-        messages.push((M::NewNeighbour(message::neighbour(index, gateway, Some(link.mac))), REPLACE));
-        messages.push((message::way_out(index, *net), REPLACE));
-    }
-    route.batch(messages)?.into_iter().collect()
 }

@@ -8,13 +8,13 @@ use std::net::IpAddr;
 
 use covey_overlay::{
     block::Pair,
-    edge::{Desired, Device, VNI, Veth, plan, plan_new},
+    edge::{Desired, Device, VNI, Veth, plan_new},
     mac::Mac,
     object::{Change, Conf, Destination, Hop, LinkName, Rule},
     peer::Peer,
     underlay::overhead,
 };
-use covey_overlay_netlink::{Edge, StackError, local_networks, namespace, underlay};
+use covey_overlay_netlink::{Stack, StackError, local_networks, namespace, underlay};
 use lab::Lab;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags};
 
@@ -73,18 +73,13 @@ fn desired(host: u8, v6: bool, veths: &[Veth]) -> Desired {
 fn on_host<T: Send>(
     lab: &Lab,
     host: u8,
-    work: impl FnOnce(&mut Edge) -> Result<T, StackError> + Send,
+    work: impl FnOnce(&mut Stack) -> Result<T, StackError> + Send,
 ) -> Result<T, StackError> {
-    namespace::inside(&lab.path(&format!("h{host}")), || work(&mut Edge::open()?))
+    namespace::inside(&lab.path(&format!("h{host}")), || work(&mut Stack::edge()?))
 }
 
 fn repair(lab: &Lab, host: u8, desired: &Desired) -> Vec<Change> {
-    let mended = on_host(lab, host, |edge| {
-        let changes = plan(desired, &edge.observe()?);
-        edge.apply_all(&changes)?;
-        Ok(changes)
-    });
-    mended.unwrap()
+    on_host(lab, host, |edge| edge.mend(&desired.objects())).unwrap()
 }
 
 fn addresses(veth: &Veth) -> [IpAddr; 2] {
@@ -267,11 +262,7 @@ fn a_device_of_others_with_our_vni_is_an_error_that_names_it() {
     lab.set("h1", "cvx4096", LinkFlags::empty(), vec![]);
     lab.set("h1", "cvx4096", LinkFlags::empty(), vec![LinkAttribute::IfName("theirs".to_owned())]);
     let wanted = desired(1, false, &[]);
-    let error = on_host(&lab, 1, |edge| {
-        let changes = plan(&wanted, &edge.observe()?);
-        edge.apply_all(&changes)
-    });
-    let error = error.unwrap_err();
+    let error = on_host(&lab, 1, |edge| edge.mend(&wanted.objects())).unwrap_err();
     assert!(matches!(error, StackError::VniTaken { vni: 4096 }), "{error}");
     assert_eq!(error.to_string(), "VNI 4096 is taken by another VXLAN device of this host");
 }

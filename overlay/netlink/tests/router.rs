@@ -1,4 +1,4 @@
-//! Routers of overlay networks against a real kernel: traffic across hosts, drift, residue, and how long it takes.
+//! Stacks of overlay networks against a real kernel: traffic across hosts, drift, residue, and how long it takes.
 #![allow(clippy::disallowed_methods, reason = "door: tests make namespaces and use sockets in them")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -11,12 +11,13 @@ use std::{
 
 use covey_overlay::{
     mac::Mac,
-    network::{Attachment, Desired, Subnet, plan, plan_attachment, plan_endpoint, plan_peer},
+    network::{Attachment, Desired, Subnet, plan_attachment, plan_endpoint, plan_peer},
     object::{Change, Conf, Destination, Hop, LinkName, Observed},
     peer::Peer,
+    plan,
     underlay::overhead,
 };
-use covey_overlay_netlink::{Router, StackError, namespace, underlay};
+use covey_overlay_netlink::{Stack, StackError, namespace, remove_router, underlay};
 use lab::Lab;
 use netlink_packet_route::link::LinkFlags;
 
@@ -102,19 +103,17 @@ fn desired(lab: &Lab, host: u8, v6: bool, places: &[Place]) -> Desired {
 }
 
 /// Opens the router of a host, from that host.
-fn open(lab: &Lab, host: u8) -> Router {
+fn open(lab: &Lab, host: u8) -> Stack {
     let path = lab.path(&format!("r{host}"));
-    lab.within(&format!("h{host}"), || Router::open(&path)).unwrap()
+    lab.within(&format!("h{host}"), || Stack::router(&path)).unwrap()
 }
 
-fn repair(router: &mut Router, desired: &Desired) -> Vec<Change> {
-    let changes = plan(desired, &router.observe().unwrap());
-    router.apply_all(&changes).unwrap();
-    changes
+fn repair(router: &mut Stack, desired: &Desired) -> Vec<Change> {
+    router.mend(&desired.objects()).unwrap()
 }
 
 /// Hosts with routers and containers, all as wanted.
-fn network(v6: bool) -> Option<(Lab, Vec<Router>)> {
+fn network(v6: bool) -> Option<(Lab, Vec<Stack>)> {
     let lab = Lab::new()?;
     lab.hosts(2);
     places().iter().for_each(|place| _ = lab.add(place.id));
@@ -332,23 +331,23 @@ fn removing_a_router_leaves_nothing_and_frees_its_vnis() {
     lab.add("again");
     let wanted = desired(&lab, 1, false, &[]);
     let again = lab.path("again");
-    let mut router = lab.within("h1", || Router::open(&again)).unwrap();
-    let error = router.apply_all(&plan(&wanted, &Observed::default())).unwrap_err();
+    let mut router = lab.within("h1", || Stack::router(&again)).unwrap();
+    let error = router.apply_all(&plan(&wanted.objects(), &Observed::default())).unwrap_err();
     assert!(matches!(error, StackError::VniTaken { vni: VNI }), "{error}");
-    lab.within("h1", || Router::remove(&path)).unwrap();
+    lab.within("h1", || remove_router(&path)).unwrap();
     repair(&mut router, &wanted);
     assert_eq!(repair(&mut router, &wanted), []);
     drop(router);
     for name in ["again", "again", "r1"] {
         let path = lab.path(name);
-        lab.within("h1", || Router::remove(&path)).unwrap();
+        lab.within("h1", || remove_router(&path)).unwrap();
         assert!(!path.exists());
     }
     assert_eq!(lab.everything("h1"), before, "a router leaves nothing with its host");
     assert!(lab.within(A, || nix::net::if_::if_nametoindex("eth1")).is_err(), "nor with a container");
     let stale = lab.path("stale");
     std::fs::write(&stale, "").unwrap();
-    lab.within("h1", || Router::remove(&stale)).unwrap();
+    lab.within("h1", || remove_router(&stale)).unwrap();
     assert!(!stale.exists(), "a file that never became a namespace");
 }
 
@@ -360,8 +359,7 @@ fn a_container_that_is_no_more_does_not_keep_the_others_from_being_mended() {
     router.apply(&Change::DeleteLink(LinkName::of_container(B))).unwrap();
     router.apply(&Change::DeleteLink(LinkName::of_container(C))).unwrap();
     namespace::remove(&lab.path(B)).unwrap();
-    let changes = plan(&wanted, &router.observe().unwrap());
-    let error = router.apply_all(&changes).unwrap_err();
+    let error = router.mend(&wanted.objects()).unwrap_err();
     assert!(matches!(error, StackError::Namespace { .. }), "{error}");
     lab.tcp(A, C, [10, 0, 2, 7].into());
     wanted.attachments.remove(&LinkName::of_container(B));
@@ -373,11 +371,11 @@ fn a_container_that_cannot_be_wired_whole_is_not_wired_at_all() {
     let Some((lab, mut routers)) = network(false) else { return };
     lab.add(D);
     let mut wanted = desired(&lab, 1, false, &places());
-    let twice = vec![[10, 0, 1, 8].into(), [10, 0, 1, 8].into()];
+    let wrong = vec![[10, 0, 1, 8].into(), "ff02::9".parse().unwrap()];
     let inside = Attachment {
         namespace: lab.text(D),
         inside: "eth1".to_owned(),
-        addresses: twice,
+        addresses: wrong,
         default_route: false,
     };
     let name = LinkName::of_container(D);

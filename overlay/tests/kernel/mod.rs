@@ -1,6 +1,8 @@
 //! A kernel as simple as can be: enough to see where a plan leads, and strict where the real one is.
 
-use covey_overlay::object::{Change, Hop, Link, LinkKind, LinkName, Objects, Observed, ObservedLink, Wanted};
+use covey_overlay::object::{
+    Change, Hop, Link, LinkKind, LinkName, Objects, Observed, ObservedInside, ObservedLink, Part, Wanted,
+};
 
 /// What the kernel has once all of `wanted` is in it.
 pub fn whole(wanted: &Wanted) -> Observed {
@@ -16,11 +18,20 @@ pub fn whole(wanted: &Wanted) -> Observed {
 }
 
 fn made(link: &Link) -> ObservedLink {
-    let vxlan = match &link.kind {
-        LinkKind::Vxlan(vxlan) => Some(*vxlan),
-        LinkKind::Veth(_) => None,
+    let (vxlan, inside) = match &link.kind {
+        LinkKind::Vxlan(vxlan) => (Some(*vxlan), None),
+        LinkKind::Veth(inside) => (None, Some(ObservedInside { mac: Some(inside.mac), parts: link.parts() })),
     };
-    ObservedLink { mac: Some(link.mac), mtu: link.mtu, up: true, conf: Some(link.conf), vxlan }
+    ObservedLink { mac: Some(link.mac), mtu: link.mtu, up: true, conf: Some(link.conf), vxlan, inside }
+}
+
+/// Something of a container's end is set; it takes the place of what was there of its kind.
+fn furnish(end: &mut ObservedInside, part: Part) {
+    end.parts.retain(|old| !part.excludes(old));
+    let is_up = end.parts.iter().any(|part| matches!(part, Part::Up { .. }));
+    let needs_up = matches!(part, Part::Gateway(..) | Part::Route(_));
+    assert!(is_up || !needs_up, "{part} over a container's end that is down");
+    end.parts.insert(part);
 }
 
 /// Takes one step.
@@ -42,6 +53,11 @@ pub fn carry_out(kernel: &mut Observed, change: &Change) {
             (link.mtu, link.up) = (mtu, true);
         }
         Change::SetConf(name, conf) => kernel.links.get_mut(&name).expect("a link").conf = Some(conf),
+        Change::SetInside { link, inside, part } => {
+            let end = kernel.links.get_mut(&link).and_then(|link| link.inside.as_mut()).expect("an end");
+            assert_eq!(end.mac, Some(inside.mac), "{part} at another's end");
+            furnish(end, part);
+        }
         Change::SetAddress(link, address) => {
             needs(kernel, &link);
             kernel.addresses.insert((link, address));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use covey_overlay::underlay::overhead;
 use covey_overlay_netlink::namespace;
 use covey_state::{Id, network::Exposure};
 

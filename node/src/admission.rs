@@ -14,6 +14,7 @@ use covey_state::{
     cluster::{Cluster, EdgePool},
     command::{Command, Proposal},
     node::{NodeSpec, Role},
+    range,
     time::Stamp,
 };
 use ipnet::IpNet;
@@ -143,15 +144,13 @@ fn check_clock(ours: Stamp, theirs: Stamp) -> Result<()> {
 /// # Errors
 /// Names the network, the pool and the option.
 pub fn check_pool(pool: &EdgePool, networks: &[IpNet]) -> Result<()> {
-    for pool in [IpNet::V4(pool.v4), IpNet::V6(pool.v6)] {
-        let overlap = networks.iter().find(|network| {
-            network.prefix_len() > 0
-                && (network.contains(&pool.network()) || pool.contains(&network.network()))
-        });
-        if let Some(network) = overlap {
+    for (pool, option) in [(IpNet::V4(pool.v4), "--edge-pool"), (IpNet::V6(pool.v6), "--edge-pool-v6")] {
+        // A default route leads to nobody in particular.
+        let mut known = networks.iter().filter(|network| network.prefix_len() > 0);
+        if let Some(network) = known.find(|network| range::overlap(**network, pool)) {
             bail!(
                 "the pool of container addresses {pool} overlaps {network}, which this machine reaches already; \
-                 choose another pool with `swarm init --default-addr-pool`"
+                 choose another pool with `covey swarm init {option}`"
             );
         }
     }
@@ -186,9 +185,13 @@ mod tests {
     #[test]
     fn a_pool_that_overlaps_a_local_network_is_refused_with_the_option_to_change_it() {
         let pool = EdgePool::default();
-        for network in ["100.64.7.0/24", "100.0.0.0/8", "fd00:c0e7::/64"] {
+        for (network, option) in [
+            ("100.64.7.0/24", "--edge-pool`"),
+            ("100.0.0.0/8", "--edge-pool`"),
+            ("fd00:c0e7::/64", "--edge-pool-v6`"),
+        ] {
             let error = check_pool(&pool, &[network.parse().unwrap()]).unwrap_err().to_string();
-            assert!(error.contains(network) && error.contains("--default-addr-pool"), "{error}");
+            assert!(error.contains(network) && error.contains(option), "{error}");
         }
         let others = ["10.0.0.0/8".parse().unwrap(), "0.0.0.0/0".parse().unwrap()];
         assert!(check_pool(&pool, &others).is_ok());

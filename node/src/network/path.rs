@@ -1,24 +1,31 @@
 //! `net path`: the way of a packet from a container of this host, with what is decided at each step.
 
-mod decide;
+mod balance;
+mod begin;
+mod way;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Result;
 use covey_api::control::{Hop, PathRequest};
+use covey_mesh::Protocol;
 use covey_overlay::object::LinkName;
 use covey_overlay_netlink::underlay;
 use covey_state::Id;
 use tokio::task::spawn_blocking;
 
-pub use self::decide::link_to;
-use self::decide::{Begun, Decided, begin, decide};
+use self::begin::{Begun, begin};
+pub use self::way::link_to;
 use super::{
     Networks,
     flow::{ANSWER_MAX, Flow, Outcome},
     inquiry::{self, Inquiry, Passed, look},
+    keeper::Keeper,
 };
 use crate::{endpoint::Scope, member::Member, protocol::Peer, translate};
+
+/// Addresses that a step names; of more only how many they are.
+const SHOWN_MAX: usize = 8;
 
 /// One step, and who counts packets there.
 #[derive(Clone, Debug)]
@@ -96,6 +103,45 @@ pub async fn follow(
         steps.into_iter().zip(packets).map(|(step, packets)| hop(step, packets)).collect();
     hops.push(hop(answer, None));
     Ok(hops)
+}
+
+/// The rest of a way, as far as this host knows it.
+struct Decided {
+    steps: Vec<Step>,
+    /// Who has the connection; `None`: nobody.
+    backend: Option<SocketAddr>,
+}
+
+/// From the connection as the container sees it to the link of the container that has it.
+fn decide(
+    keeper: &mut Keeper,
+    scope: Scope,
+    protocol: Protocol,
+    from: SocketAddr,
+    to: SocketAddr,
+    names: &BTreeMap<Id, String>,
+) -> Decided {
+    let mut steps = Vec::new();
+    let backend = balance::balance(keeper, scope, protocol, from, to, &mut steps);
+    match backend {
+        Ok(Some(backend)) => {
+            let backend = way::lead(keeper, scope, backend, names, &mut steps).then_some(backend);
+            Decided { steps, backend }
+        }
+        Ok(None) => Decided { steps, backend: None },
+        Err(error) => {
+            steps.push(Step::new("vip", format!("the kernel cannot be asked: {error:#}")));
+            Decided { steps, backend: None }
+        }
+    }
+}
+
+fn list<T: ToString>(things: &[T]) -> String {
+    let shown: Vec<String> = things.iter().take(SHOWN_MAX).map(ToString::to_string).collect();
+    match things.len().saturating_sub(SHOWN_MAX) {
+        0 => shown.join(", "),
+        more => format!("{}, and {more} more", shown.join(", ")),
+    }
 }
 
 fn hop(Step { name, decision, .. }: Step, packets: Option<(u64, u64)>) -> Hop {

@@ -88,6 +88,8 @@ pub enum Answer {
     /// The name is ours, and nothing is behind it at the moment. A failure that passes, which the client is to take
     /// for one (SERVFAIL, "try again" to a program): "no such address" would be final to most, and cached by some.
     Unavailable,
+    /// Not a name of ours as far as was told, and not all has been told yet: it may be one in a moment.
+    Unheard,
     /// Not a name of ours: others may know it.
     Unknown,
 }
@@ -99,6 +101,10 @@ impl Answer {
         match self {
             Self::Records(_) => self,
             Self::Unknown => next(),
+            Self::Unheard => match next() {
+                Self::Unknown => self,
+                known => known,
+            },
             Self::NoData | Self::Unavailable => match next() {
                 found @ Self::Records(_) => found,
                 _ => self,

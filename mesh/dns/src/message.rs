@@ -114,12 +114,12 @@ impl Asked {
         message
     }
 
-    /// What our own networks know; `None` if others may know more.
+    /// What our own networks know; `None` if others may know more, or they themselves in a moment.
     ///
     /// No answer says how long a *lack* of records may be kept (no SOA), so nobody may keep it (RFC 2308 section 5).
     pub fn answered(&self, answer: Answer) -> Option<Message> {
         let code = match answer {
-            Answer::Unknown => return None,
+            Answer::Unheard | Answer::Unknown => return None,
             Answer::Unavailable => ResponseCode::ServFail,
             Answer::Records(_) | Answer::NoData => ResponseCode::NoError,
         };

@@ -3,23 +3,19 @@
 //! `table inet covey-dns`, in the container's network namespace, is ours alone. Only the destination is translated;
 //! connection tracking gives answers the source that was asked.
 
+mod attribute;
+mod exchange;
+
 use std::io;
 
-use netlink_packet_core::{
-    DecodeError, DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, HookNumber, Immediate,
+    InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register,
+    RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily,
-    nftables::{
-        ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, HookNumber, Immediate,
-        InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register,
-        RuleAttribute, RuleMessage, TableAttribute, TableMessage,
-    },
-    none::ControlMessage,
-};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
+use self::exchange::{ask, attributes_of, batch};
 use crate::sockets::ADDRESS;
 
 /// Our table, of the family `inet`.
@@ -39,10 +35,10 @@ const NAT_FAMILY: u16 = 2;
 const NAT_PORT_REGISTER: u16 = 5;
 const NAT_DESTINATION: u32 = 1;
 
-/// The rule could not be made. What rules there were are as they were.
+/// The rule could not be read or made. What rules there were are as they were.
 #[derive(Debug, thiserror::Error)]
 pub enum RedirectError {
-    /// The socket itself.
+    /// The socket, or the namespace that it was to be in.
     #[error("netlink socket")]
     Socket(#[from] io::Error),
     /// The kernel refused, with this error number.
@@ -50,23 +46,65 @@ pub enum RedirectError {
     Refused(#[source] io::Error),
     /// The kernel's answer cannot be read.
     #[error("netlink answer cannot be read")]
-    Answer(#[from] DecodeError),
+    Answer,
 }
 
-/// Makes our table, or makes it anew, in this thread's network namespace, as one atomic batch.
-pub fn program(udp: u16, tcp: u16) -> Result<(), RedirectError> {
+impl RedirectError {
+    fn is(&self, number: i32) -> bool {
+        matches!(self, Self::Refused(error) if error.raw_os_error() == Some(number))
+    }
+}
+
+/// Where the rule leads.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    pub udp: u16,
+    pub tcp: u16,
+}
+
+/// Sees to it that our table, in this thread's network namespace, is as it is to be. True if it had to be made.
+pub fn mend(ports: Ports) -> Result<bool, RedirectError> {
+    let is_there = is_there(ports)?;
+    if !is_there {
+        program(ports)?;
+    }
+    Ok(!is_there)
+}
+
+/// Whether our chain has our hook and our rules, and no others.
+fn is_there(ports: Ports) -> Result<bool, RedirectError> {
+    let wanted = NfTablesMessage::NewChain(chain());
+    let named = [ChainAttribute::Table(TABLE.to_owned()), ChainAttribute::Name(CHAIN.to_owned())];
+    let asked = NfTablesMessage::GetChain(ChainMessage { attributes: named.into() });
+    let found = match ask(asked, 0, 1) {
+        Err(error) if error.is(libc::ENOENT) => return Ok(false),
+        found => found?,
+    };
+    if !found.iter().all(|found| attribute::holds(found, &attributes_of(&wanted))) {
+        return Ok(false);
+    }
+    let wanted = rules(ports).map(NfTablesMessage::NewRule);
+    let named = [RuleAttribute::Table(TABLE.to_owned()), RuleAttribute::Chain(CHAIN.to_owned())];
+    let asked = NfTablesMessage::GetRule(RuleMessage { attributes: named.into() });
+    let found = ask(asked, NLM_F_DUMP, wanted.len() + 1)?;
+    let alike = |(found, wanted): (&Vec<u8>, _)| attribute::holds(found, &attributes_of(wanted));
+    Ok(found.len() == wanted.len() && found.iter().zip(&wanted).all(alike))
+}
+
+/// Makes our table, or makes it anew, as one atomic batch.
+fn program(ports: Ports) -> Result<(), RedirectError> {
     let table = || TableMessage { attributes: vec![TableAttribute::Name(TABLE.to_owned())] };
     let made = |flags| {
-        vec![
+        let mut made = vec![
             (NfTablesMessage::NewTable(table()), NLM_F_CREATE | flags),
             (NfTablesMessage::NewChain(chain()), NLM_F_CREATE),
-            (NfTablesMessage::NewRule(rule(libc::IPPROTO_UDP, udp)), NLM_F_CREATE | NLM_F_APPEND),
-            (NfTablesMessage::NewRule(rule(libc::IPPROTO_TCP, tcp)), NLM_F_CREATE | NLM_F_APPEND),
-        ]
+        ];
+        made.extend(rules(ports).map(|rule| (NfTablesMessage::NewRule(rule), NLM_F_CREATE | NLM_F_APPEND)));
+        made
     };
     match batch(made(NLM_F_EXCL)) {
         // Only then, for a batch that deletes anything takes the kernel ten times as long.
-        Err(RedirectError::Refused(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
+        Err(error) if error.is(libc::EEXIST) => {
             let deleted = vec![(NfTablesMessage::DeleteTable(table()), 0)];
             batch([deleted, made(0)].concat())
         }
@@ -87,6 +125,10 @@ fn chain() -> ChainMessage {
             ChainAttribute::Type("nat".to_owned()),
         ],
     }
+}
+
+fn rules(ports: Ports) -> [RuleMessage; 2] {
+    [rule(libc::IPPROTO_UDP, ports.udp), rule(libc::IPPROTO_TCP, ports.tcp)]
 }
 
 /// `ip daddr 127.0.0.11 PROTOCOL dport 53 dnat ip to :PORT`
@@ -142,51 +184,4 @@ fn equals(with: Vec<u8>) -> Expressions {
         Cmp::Op(Operator::Equal),
         Cmp::Data(DataAttribute::Value(with)),
     ])
-}
-
-/// Has the kernel take all these steps at once, or none of them; returns when that is done. Each has its flags.
-fn batch(steps: Vec<(NfTablesMessage, u16)>) -> Result<(), RedirectError> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-
-    let last = steps.len();
-    let mut messages = vec![control(ControlMessage::BatchBegin)];
-    for (place, (step, flags)) in (1..).zip(steps) {
-        // The end of a batch is acknowledged since Linux 6.10 only, its last step always.
-        let acknowledge = if place == last { NLM_F_ACK } else { 0 };
-        let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
-        messages.push(request(NetfilterMessage::new(header, step), flags | acknowledge));
-    }
-    messages.push(control(ControlMessage::BatchEnd));
-
-    let mut packet = Vec::new();
-    for mut message in messages {
-        message.finalize();
-        let start = packet.len();
-        packet.resize(start + message.buffer_len(), 0);
-        message.serialize(&mut packet[start..]);
-    }
-    socket.send(&packet, 0)?;
-    // The first answer is the acknowledgement, or says which step was refused.
-    let (answer, _) = socket.recv_from_full()?;
-    match NetlinkMessage::<NetfilterMessage>::deserialize(&answer)?.payload {
-        NetlinkPayload::Error(error) if error.code.is_some() => Err(RedirectError::Refused(error.to_io())),
-        _ => Ok(()),
-    }
-}
-
-/// The borders of a batch name the subsystem that it is for.
-fn control(message: ControlMessage) -> NetlinkMessage<NetfilterMessage> {
-    let subsystem = libc::NFNL_SUBSYS_NFTABLES as u16;
-    request(
-        NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, subsystem), message),
-        0,
-    )
-}
-
-fn request(message: NetfilterMessage, flags: u16) -> NetlinkMessage<NetfilterMessage> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    NetlinkMessage::new(header, NetlinkPayload::from(message))
 }

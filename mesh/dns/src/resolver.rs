@@ -13,7 +13,6 @@ use std::{
 use covey_mesh::names::{Answer, View, Zone};
 use hickory_proto::op::{Message, ResponseCode};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
     sync::watch,
     task::{AbortHandle, JoinSet},
@@ -21,12 +20,14 @@ use tokio::{
 };
 
 use crate::{
-    forward::Forwarder,
+    forward::{Forwarder, Way},
+    framed::{read_framed, write_framed},
     message::{Asked, QUERY_MAX, TCP_MAX, UDP_MIN, Unanswerable, fitted},
-    sockets::Sockets,
+    sockets::{ADDRESS, Place, Sockets, SocketsError},
 };
 
-/// Most questions of one container over UDP that wait for other servers; what comes on top is dropped.
+/// Most questions of one container over UDP that wait, for other servers or for what is told of its networks; what
+/// comes on top is dropped.
 const IN_FLIGHT_MAX: usize = 64;
 /// Most TCP connections of one container; what comes on top waits for one to end, as many as the kernel lets wait.
 const CONNECTIONS_MAX: usize = 16;
@@ -45,6 +46,8 @@ pub enum Outside {
     Nothing,
     /// Those, in this order, as seen from the host. With none of them, names outside fail for the time being.
     Servers(Vec<SocketAddr>),
+    /// The same as seen from the container: they may be in its networks, or in itself.
+    Own(Vec<SocketAddr>),
 }
 
 /// What one container sees. Changes of a zone in its `watch` channel, and of the scope in its own, count from the next
@@ -65,6 +68,7 @@ pub struct Scope {
 /// duplicates of them are open.
 #[derive(Debug)]
 pub struct Resolver {
+    place: Place,
     tasks: [AbortHandle; 2],
 }
 
@@ -85,18 +89,29 @@ impl Resolver {
         scope: watch::Receiver<Scope>,
         forwarder: Arc<Forwarder>,
     ) -> io::Result<Self> {
-        let udp = UdpSocket::from_std(sockets.udp)?;
-        let tcp = TcpListener::from_std(sockets.tcp)?;
+        let Sockets { udp, tcp, place } = sockets;
+        let (udp, tcp) = (UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?);
         // Not every container begins with the same task.
-        let desk = Arc::new(Desk { scope, forwarder, turn: AtomicU64::new(rand::random()) });
+        let turn = AtomicU64::new(rand::random());
+        let desk = Arc::new(Desk { place: place.clone(), scope, forwarder, turn });
         let datagrams = tokio::spawn(serve_datagrams(Arc::new(udp), desk.clone()));
         let connections = tokio::spawn(serve_connections(tcp, desk));
-        Ok(Self { tasks: [datagrams.abort_handle(), connections.abort_handle()] })
+        Ok(Self { place, tasks: [datagrams.abort_handle(), connections.abort_handle()] })
+    }
+
+    /// Leads what is sent to port 53 of 127.0.0.11 to these sockets, where nothing does or something else: a container
+    /// may change its own rules. True if the rule had to be made. Blocks for some system calls.
+    ///
+    /// # Errors
+    /// What rules there were are as they were.
+    pub fn lead_here(&self) -> Result<bool, SocketsError> {
+        self.place.lead_here()
     }
 }
 
 /// What both sockets of a container share.
 struct Desk {
+    place: Place,
     scope: watch::Receiver<Scope>,
     forwarder: Arc<Forwarder>,
     /// Counts questions.
@@ -106,7 +121,9 @@ struct Desk {
 /// The next step for a question.
 enum Step {
     Reply(Box<Message>),
-    Forward(Vec<SocketAddr>),
+    Forward(Way),
+    /// Until all has been told of the container's networks.
+    Wait,
 }
 
 impl Desk {
@@ -118,29 +135,60 @@ impl Desk {
             let view = View { host: &scope.host, addresses: &scope.addresses, zones };
             view.answer(&question, self.turn.fetch_add(1, Ordering::Relaxed))
         });
-        match (asked.answered(answer), &scope.outside) {
-            (Some(message), _) => Step::Reply(message.into()),
-            (None, Outside::Nothing) => Step::Reply(asked.reply(ResponseCode::NXDomain).into()),
-            (None, Outside::Servers(servers)) => Step::Forward(servers.clone()),
+        if answer == Answer::Unheard {
+            return Step::Wait;
+        }
+        match asked.answered(answer) {
+            Some(message) => Step::Reply(message.into()),
+            None => self.outside(asked, &scope.outside),
         }
     }
 
+    fn outside(&self, asked: &Asked, outside: &Outside) -> Step {
+        match outside {
+            Outside::Nothing => Step::Reply(asked.reply(ResponseCode::NXDomain).into()),
+            Outside::Servers(servers) => Step::Forward(Way { servers: servers.clone(), namespace: None }),
+            Outside::Own(servers) => {
+                // There it is this resolver that would be asked.
+                let others = servers.iter().filter(|server| server.ip() != ADDRESS);
+                let namespace = Some(self.place.namespace.clone());
+                Step::Forward(Way { servers: others.copied().collect(), namespace })
+            }
+        }
+    }
+
+    /// The answer, which may take a while.
     async fn reply(&self, asked: &Asked) -> Message {
-        match self.step(asked) {
+        let mut step = self.step(asked);
+        if let Step::Wait = step {
+            self.hear_all().await;
+            step = self.step(asked);
+        }
+        match step {
             Step::Reply(message) => *message,
-            Step::Forward(servers) => self.forwarder.ask(asked, &servers).await,
+            Step::Forward(way) => self.forwarder.ask(asked, &way).await,
+            // The container has come into another network meanwhile.
+            Step::Wait => asked.reply(ResponseCode::ServFail),
+        }
+    }
+
+    async fn hear_all(&self) {
+        let zones = self.scope.borrow().zones.clone();
+        for mut zone in zones {
+            // Of a network that is gone nothing more is told.
+            let _ = zone.wait_for(Zone::is_whole).await;
         }
     }
 }
 
 async fn serve_datagrams(socket: Arc<UdpSocket>, desk: Arc<Desk>) {
-    let mut forwards = JoinSet::new();
+    let mut late = JoinSet::new();
     loop {
         let ready = tokio::select! {
             ready = socket.readable() => ready,
-            Some(_) = forwards.join_next() => continue,
+            Some(_) = late.join_next() => continue,
         };
-        if ready.is_err() || take_burst(&socket, &desk, &mut forwards).is_err() {
+        if ready.is_err() || take_burst(&socket, &desk, &mut late).is_err() {
             sleep(PAUSE).await;
         }
         tokio::task::yield_now().await;
@@ -148,7 +196,7 @@ async fn serve_datagrams(socket: Arc<UdpSocket>, desk: Arc<Desk>) {
 }
 
 /// Takes what is there, up to a bound. What our networks know is answered at once.
-fn take_burst(socket: &Arc<UdpSocket>, desk: &Arc<Desk>, forwards: &mut JoinSet<()>) -> io::Result<()> {
+fn take_burst(socket: &Arc<UdpSocket>, desk: &Arc<Desk>, late: &mut JoinSet<()>) -> io::Result<()> {
     // One byte more than the longest query shows one that is longer.
     let mut buffer = [0; QUERY_MAX + 1];
     for _ in 0..BURST {
@@ -159,16 +207,16 @@ fn take_burst(socket: &Arc<UdpSocket>, desk: &Arc<Desk>, forwards: &mut JoinSet<
         if length > QUERY_MAX {
             continue;
         }
-        while forwards.try_join_next().is_some() {}
+        while late.try_join_next().is_some() {}
         let (message, room) = match Asked::read(&buffer[..length]) {
             Err(Unanswerable::Silent) => continue,
             Err(Unanswerable::Refused(message)) => (message, UDP_MIN),
             Ok(asked) => match desk.step(&asked) {
                 Step::Reply(message) => (message, asked.room()),
                 // Dropped: the client asks again, when there may be room.
-                Step::Forward(_) if forwards.len() >= IN_FLIGHT_MAX => continue,
-                Step::Forward(servers) => {
-                    forwards.spawn(forward(socket.clone(), desk.clone(), asked, servers, client));
+                Step::Forward(_) | Step::Wait if late.len() >= IN_FLIGHT_MAX => continue,
+                Step::Forward(_) | Step::Wait => {
+                    late.spawn(reply_late(socket.clone(), desk.clone(), asked, client));
                     continue;
                 }
             },
@@ -181,14 +229,8 @@ fn take_burst(socket: &Arc<UdpSocket>, desk: &Arc<Desk>, forwards: &mut JoinSet<
     Ok(())
 }
 
-async fn forward(
-    socket: Arc<UdpSocket>,
-    desk: Arc<Desk>,
-    asked: Asked,
-    servers: Vec<SocketAddr>,
-    client: SocketAddr,
-) {
-    let message = desk.forwarder.ask(&asked, &servers).await;
+async fn reply_late(socket: Arc<UdpSocket>, desk: Arc<Desk>, asked: Asked, client: SocketAddr) {
+    let message = desk.reply(&asked).await;
     if let Some(bytes) = fitted(message, asked.room()) {
         // If it cannot be sent, the client asks again.
         let _ = socket.send_to(&bytes, client).await;
@@ -216,24 +258,13 @@ async fn serve_connections(listener: TcpListener, desk: Arc<Desk>) {
 /// Answers queries one after the other until the client leaves, is idle, or sends what is not DNS.
 async fn converse(mut stream: TcpStream, desk: &Desk) -> io::Result<()> {
     loop {
-        let query = timeout(IDLE, read_query(&mut stream)).await??;
+        let query = timeout(IDLE, read_framed(&mut stream, QUERY_MAX)).await??;
         let message = match Asked::read(&query) {
             Err(Unanswerable::Silent) => return Ok(()),
             Err(Unanswerable::Refused(message)) => *message,
             Ok(asked) => desk.reply(&asked).await,
         };
         let Some(bytes) = fitted(message, TCP_MAX) else { return Ok(()) };
-        let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
-        timeout(IDLE, stream.write_all(&[&length.to_be_bytes()[..], &bytes].concat())).await??;
+        timeout(IDLE, write_framed(&mut stream, &bytes)).await??;
     }
-}
-
-async fn read_query(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let length = usize::from(stream.read_u16().await?);
-    if length > QUERY_MAX {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut query = vec![0; length];
-    stream.read_exact(&mut query).await?;
-    Ok(query)
 }

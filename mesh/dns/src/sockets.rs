@@ -5,7 +5,7 @@ use std::{
     io,
     net::{Ipv4Addr, TcpListener, UdpSocket},
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
 };
 
@@ -14,7 +14,7 @@ use nix::{
     sys::socket::{SockType, getsockopt, sockopt},
 };
 
-use crate::redirect::{self, RedirectError};
+use crate::redirect::{self, Ports, RedirectError};
 
 /// Where containers look for their resolver.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -39,28 +39,35 @@ pub enum SocketsError {
 pub struct Sockets {
     pub(crate) udp: UdpSocket,
     pub(crate) tcp: TcpListener,
+    pub(crate) place: Place,
+}
+
+/// Where they are, and what is to lead to them.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub namespace: PathBuf,
+    ports: Ports,
 }
 
 impl Sockets {
-    /// Makes both in that network namespace (its loopback must be up), and leads port 53 there. Blocks for some
-    /// system calls.
+    /// Makes both in that network namespace (its loopback must be up). Nothing leads there yet. Blocks for some system
+    /// calls.
     ///
     /// # Errors
     /// Nothing was changed.
     pub fn open(namespace: &Path) -> Result<Self, SocketsError> {
-        inside(namespace, || {
-            let sockets = Self { udp: UdpSocket::bind((ADDRESS, 0))?, tcp: TcpListener::bind((ADDRESS, 0))? };
-            sockets.lead_here()?;
-            sockets.checked()
-        })
+        let (udp, tcp) = inside(namespace, || {
+            Ok::<_, io::Error>((UdpSocket::bind((ADDRESS, 0))?, TcpListener::bind((ADDRESS, 0))?))
+        })?;
+        Self::checked(udp, tcp, namespace)
     }
 
-    /// The same after the daemon's restart, of descriptors that were kept open elsewhere; the rule is still there.
+    /// The same after the daemon's restart, of descriptors that were kept open elsewhere.
     ///
     /// # Errors
     /// They are not bound as [`Sockets::open`] did, and are closed.
-    pub fn from_fds(udp: OwnedFd, tcp: OwnedFd) -> Result<Self, SocketsError> {
-        Self { udp: udp.into(), tcp: tcp.into() }.checked()
+    pub fn from_fds(udp: OwnedFd, tcp: OwnedFd, namespace: &Path) -> Result<Self, SocketsError> {
+        Self::checked(udp.into(), tcp.into(), namespace)
     }
 
     /// Duplicates to be kept open elsewhere: first UDP, then TCP. Both are closed on `exec` unless told otherwise.
@@ -71,38 +78,34 @@ impl Sockets {
         Ok((self.udp.try_clone()?.into(), self.tcp.try_clone()?.into()))
     }
 
-    /// Makes the rule anew, for a container that may change its own rules and has. Blocks for some system calls.
-    ///
-    /// # Errors
-    /// What rules there were are as they were.
-    pub fn repair(&self, namespace: &Path) -> Result<(), SocketsError> {
-        inside(namespace, || self.lead_here())
-    }
-
-    fn lead_here(&self) -> Result<(), SocketsError> {
-        Ok(redirect::program(self.udp.local_addr()?.port(), self.tcp.local_addr()?.port())?)
-    }
-
-    fn checked(self) -> Result<Self, SocketsError> {
+    fn checked(udp: UdpSocket, tcp: TcpListener, namespace: &Path) -> Result<Self, SocketsError> {
         let kinds = [SockType::Datagram, SockType::Stream];
-        let found = [getsockopt(&self.udp, sockopt::SockType), getsockopt(&self.tcp, sockopt::SockType)];
-        let listens = getsockopt(&self.tcp, sockopt::AcceptConn).map_err(io::Error::from)?;
-        let bound = [self.udp.local_addr()?, self.tcp.local_addr()?];
+        let found = [getsockopt(&udp, sockopt::SockType), getsockopt(&tcp, sockopt::SockType)];
+        let listens = getsockopt(&tcp, sockopt::AcceptConn).map_err(io::Error::from)?;
+        let bound = [udp.local_addr()?, tcp.local_addr()?];
         if found != kinds.map(Ok) || !listens || bound.iter().any(|address| address.ip() != ADDRESS) {
             return Err(SocketsError::Foreign);
         }
         // Of the open socket, not of the descriptor: duplicates see it too.
-        self.udp.set_nonblocking(true)?;
-        self.tcp.set_nonblocking(true)?;
-        Ok(self)
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        let ports = Ports { udp: bound[0].port(), tcp: bound[1].port() };
+        Ok(Self { udp, tcp, place: Place { namespace: namespace.to_owned(), ports } })
+    }
+}
+
+impl Place {
+    /// Leads port 53 there, where nothing does or something else. True if the rule had to be made.
+    pub fn lead_here(&self) -> Result<bool, SocketsError> {
+        Ok(inside(&self.namespace, || redirect::mend(self.ports))?)
     }
 }
 
 /// Runs `work` inside a network namespace, on a thread that is never used for anything else.
-fn inside<T: Send>(
+pub(crate) fn inside<T: Send, E: From<io::Error> + Send>(
     namespace: &Path,
-    work: impl FnOnce() -> Result<T, SocketsError> + Send,
-) -> Result<T, SocketsError> {
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
     let enter = || {
         setns(File::open(namespace)?, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
         work()

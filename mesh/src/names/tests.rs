@@ -168,6 +168,26 @@ fn a_container_named_like_a_service_does_not_capture_its_name() {
     assert_eq!(lab.v4("web"), addresses(&["10.0.1.9"]));
 }
 
+/// LB-01
+#[test]
+fn an_alias_may_have_dots_and_captures_no_name_of_the_network() {
+    let mut lab = Lab::new();
+    lab.set("a", web(1));
+    let other = names(&["db", "db.example.com", "web.shop", "x.shop"]);
+    lab.set("b", Member { services: other, vips: ips(&["10.0.0.6"]), ..web(2) });
+    for (name, address) in [
+        ("db.example.com", "10.0.0.6"),
+        ("DB.Example.com.shop.", "10.0.0.6"),
+        ("x.shop", "10.0.0.6"),
+        ("web.shop.shop", "10.0.0.6"),
+        ("web.shop", "10.0.0.5"),
+    ] {
+        assert_eq!(lab.v4(name), addresses(&[address]), "{name}");
+    }
+    assert_eq!(lab.v4("tasks.db.example.com"), addresses(&["10.0.1.2"]));
+    assert_eq!(lab.v4("example.com"), Answer::Unknown);
+}
+
 #[test]
 fn an_alias_of_two_services_has_the_addresses_of_both() {
     let mut lab = Lab::new();
@@ -227,6 +247,29 @@ fn what_nobody_here_is_called_is_unknown() {
 }
 
 /// LB-05
+/// LB-01
+#[test]
+fn what_is_not_known_before_all_is_told_may_be_told_yet() {
+    let (mut early, mut other) = (Zone::new("early"), Zone::new("other"));
+    early.set_whole(false);
+    early.set("a", Some(web(1)));
+    other.set("b", Some(Member { own: names(&["db"]), ..idle(Member::default()) }));
+    let ask = |zones: &[&Zone], name: &str| {
+        let view = View { host: "me", addresses: &ips(&["10.0.1.7"]), zones: zones.to_vec() };
+        view.answer(&Question::new(name, Kind::V4), 0)
+    };
+    assert_eq!(ask(&[&early], "web"), addresses(&["10.0.0.5"]), "what is known is no matter of time");
+    for name in ["nobody", "_http._tcp.nobody", "9.1.0.10.in-addr.arpa"] {
+        assert_eq!(ask(&[&early], name), Answer::Unheard, "{name}");
+        assert_eq!(ask(&[&other, &early], name), Answer::Unheard, "{name}");
+        assert_eq!(ask(&[&early, &other], name), Answer::Unheard, "{name}");
+    }
+    assert_eq!(ask(&[&early, &other], "db"), Answer::Unavailable);
+    assert_eq!(ask(&[&early], "me"), addresses(&["10.0.1.7"]));
+    early.set_whole(true);
+    assert_eq!(ask(&[&early, &other], "nobody"), Answer::Unknown);
+}
+
 #[test]
 fn another_address_comes_first_each_turn() {
     let mut lab = Lab::new();

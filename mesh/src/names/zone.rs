@@ -68,6 +68,7 @@ pub struct Zone {
     names: Index<String>,
     /// Services by virtual address.
     vips: Index<IpAddr>,
+    whole: bool,
 }
 
 impl Zone {
@@ -81,7 +82,19 @@ impl Zone {
             services: BTreeMap::new(),
             names: Index::new(),
             vips: Index::new(),
+            whole: true,
         }
+    }
+
+    /// Whether everybody who could tell of members has: until then a name that is not known is [`Answer::Unheard`], not
+    /// [`Answer::Unknown`].
+    pub const fn set_whole(&mut self, whole: bool) {
+        self.whole = whole;
+    }
+
+    /// As [set](Self::set_whole); a new zone is.
+    pub const fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Replaces what is known about one member, or forgets it. `key` tells members apart and means nothing.
@@ -157,7 +170,8 @@ impl Zone {
         }
         match spelling::port(name).and_then(|(port, protocol, of)| Some((port, protocol, self.meaning(of)?)))
         {
-            None => Answer::Unknown,
+            None if self.whole => Answer::Unknown,
+            None => Answer::Unheard,
             Some((port, protocol, meaning)) if *kind == Kind::Service => {
                 self.ports(&meaning, |candidate| spelling::is_called(candidate, port, protocol), turn)
             }
@@ -165,7 +179,8 @@ impl Zone {
         }
     }
 
-    /// A service's name comes before a container's, so that a container named like a service does not capture it.
+    /// A service's name comes before a container's, so that a container named like a service does not capture it; and a
+    /// name within this network before one that only ends so, as an alias may.
     fn meaning(&self, name: &str) -> Option<Meaning<'_>> {
         let exactly = |name: &str| {
             let tasks = || self.names.get(name.strip_prefix("tasks.")?).map(Meaning::Tasks);
@@ -173,7 +188,7 @@ impl Zone {
             self.names.get(name).map(Meaning::Services).or_else(tasks).or_else(members)
         };
         let within = || name.strip_suffix(&self.network)?.strip_suffix('.');
-        exactly(name).or_else(|| exactly(within()?))
+        within().and_then(exactly).or_else(|| exactly(name))
     }
 
     fn reachable(&self, meaning: &Meaning<'_>, kind: Kind, turn: u64) -> Answer {

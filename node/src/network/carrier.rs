@@ -74,6 +74,13 @@ fn mtu_of(config: &NetworkConfig, vtep: Option<IpAddr>) -> Result<u32> {
     config.mtu.map_or_else(|| mtu(vtep), Ok)
 }
 
+/// Nobody is in it yet. Others may be who have not told, unless it is this host's alone.
+fn zone(config: &NetworkConfig) -> Zone {
+    let mut zone = Zone::new(&config.name);
+    zone.set_whole(config.subnets.iter().all(|subnet| subnet.vni.is_none()));
+    zone
+}
+
 /// The namespace of a network's router.
 pub fn path(folder: &Path, network: Id) -> PathBuf {
     folder.join(format!("{PREFIX}{network}"))
@@ -114,7 +121,7 @@ impl Carrier {
                 Some(&path),
                 Tables::Network(Network::default()),
             )?,
-            zone: watch::Sender::new(Zone::new(&config.name)),
+            zone: watch::Sender::new(zone(&config)),
             desired,
             config,
             time: 0,
@@ -240,6 +247,15 @@ impl Carrier {
         self.balancer.suspend(owner, down);
         let keys: Vec<Key> = self.balancer.rows.of_owner(owner).map(|(key, _)| key.clone()).collect();
         keys.iter().for_each(|key| self.name(key));
+    }
+
+    /// What has not been told of it by now is not there.
+    pub fn close_names(&self) {
+        self.zone.send_if_modified(|zone| {
+            let is_news = !zone.is_whole();
+            zone.set_whole(true);
+            is_news
+        });
     }
 
     /// The ways to what another host has.

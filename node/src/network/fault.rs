@@ -15,8 +15,8 @@ pub struct Fault {
     pub text: String,
 }
 
-/// Kinds of kernel objects, as metrics name them: links and ways, then tables.
-pub const KINDS: [&str; 12] = [
+/// Kinds of kernel objects, as metrics name them: links and ways, tables, and what is in containers.
+pub const KINDS: [&str; 13] = [
     "sysctl",
     "link",
     "address",
@@ -29,7 +29,11 @@ pub const KINDS: [&str; 12] = [
     "nft_rule",
     "nft_map",
     "nft_element",
+    RESOLVER,
 ];
+
+/// The rule in a container that leads to its resolver.
+pub const RESOLVER: &str = "resolver";
 
 const MISSING: &str = "is missing";
 const UNWANTED: &str = "is there, and nobody wants it";

@@ -91,11 +91,13 @@ pub struct Mail {
     pub withdrawn: BTreeSet<(Scope, Key)>,
     /// Hosts that went down, or came back.
     pub down: BTreeMap<Id, bool>,
+    /// Of these everything has been told that others know.
+    pub heard: BTreeSet<Scope>,
 }
 
 impl Mail {
     fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.rows.is_empty() && self.down.is_empty()
+        self.requests.is_empty() && self.rows.is_empty() && self.down.is_empty() && self.heard.is_empty()
     }
 
     fn put(&mut self, key: (Scope, Key), row: Option<Endpoint>) {
@@ -135,6 +137,12 @@ impl Inbox {
     /// A host went down, or came back.
     pub fn host(&self, id: Id, down: bool) {
         self.mail().down.insert(id, down);
+        self.0.1.notify_one();
+    }
+
+    /// Everything has been told that others know of this.
+    pub fn heard(&self, scope: Scope) {
+        self.mail().heard.insert(scope);
         self.0.1.notify_one();
     }
 

@@ -81,6 +81,8 @@ pub struct Keeper {
     pub drift: BTreeMap<&'static str, u64>,
     /// How often something was mended.
     pub repairs: u64,
+    /// Networks of which not everything has been told yet, and until when that is waited for.
+    unheard: BTreeMap<Id, Instant>,
     /// Networks that are carried though nobody here is in them, and until when.
     parting: BTreeMap<Id, Instant>,
     /// When what is told is to be written down.
@@ -129,6 +131,7 @@ impl Keeper {
             aside: BTreeMap::new(),
             drift: BTreeMap::new(),
             repairs: 0,
+            unheard: BTreeMap::new(),
             parting: BTreeMap::new(),
             remember_at: None,
             repair_every,
@@ -145,10 +148,11 @@ impl Keeper {
                 .remember_at
                 .into_iter()
                 .chain(forget_at)
-                .chain(self.parting.values().copied())
+                .chain(self.parting.values().chain(self.unheard.values()).copied())
                 .fold(self.repair_at, Instant::min);
-            let Mail { requests, rows, withdrawn, down } = inbox.take(clock::monotonic, due);
+            let Mail { requests, rows, withdrawn, down, heard } = inbox.take(clock::monotonic, due);
             self.hear(rows, &withdrawn, down);
+            self.close_names(|id, _| heard.contains(&Scope::Network(id)));
             for request in requests {
                 match request {
                     Request::End(done) => {
@@ -245,6 +249,9 @@ impl Keeper {
         let scope = Scope::Network(config.id);
         self.down.iter().for_each(|host| carrier.suspend(*host, true));
         self.carriers.insert(config.id, carrier);
+        if overlay {
+            self.unheard.insert(config.id, clock::monotonic() + told::HEAR_WITHIN);
+        }
         self.recall(scope);
         self.tell_carried();
         if overlay {

@@ -35,20 +35,28 @@ pub struct View {
     pub addresses: Vec<IpAddr>,
     /// Its networks, in order of precedence.
     pub zones: Vec<watch::Receiver<Zone>>,
-    /// Servers of its own in place of the host's.
+    /// Servers of its own in place of the host's: it is asked from where the container is.
     pub servers: Vec<IpAddr>,
-    /// It has a way out, and so may ask others.
+    /// It has a way out, and so may ask the host's.
     pub way_out: bool,
 }
 
 /// One container's resolver. It ends when dropped.
 pub struct Served {
-    _resolver: Resolver,
+    resolver: Resolver,
     /// What the container sees.
     scope: watch::Sender<Scope>,
 }
 
 impl Served {
+    /// Sees to it that what the container asks comes here. True if it did not.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn lead_here(&self) -> Result<bool> {
+        Ok(self.resolver.lead_here()?)
+    }
+
     /// The container sees something else from now on.
     pub fn show(&self, view: View) {
         self.scope.send_replace(scope(view));
@@ -71,7 +79,8 @@ impl Resolvers {
         Self { forwarder: Arc::default(), runtime }
     }
 
-    /// Serves a container in this namespace; gives also what is to be kept for the next daemon.
+    /// Serves a container in this namespace, once it is [led here](Served::lead_here); gives also what is to be kept for
+    /// the next daemon.
     ///
     /// # Errors
     /// The kernel refused.
@@ -85,25 +94,26 @@ impl Resolvers {
     ///
     /// # Errors
     /// They are not those of a resolver.
-    pub fn adopt(&self, kept: Vec<OwnedFd>, view: View) -> Result<Served> {
+    pub fn adopt(&self, namespace: &Path, kept: Vec<OwnedFd>, view: View) -> Result<Served> {
         let [udp, tcp] = <[OwnedFd; 2]>::try_from(kept)
             .map_err(|kept| anyhow::anyhow!("{} sockets were kept for a resolver, not 2", kept.len()))?;
-        self.serve(Sockets::from_fds(udp, tcp)?, view)
+        self.serve(Sockets::from_fds(udp, tcp, namespace)?, view)
     }
 
     fn serve(&self, sockets: Sockets, view: View) -> Result<Served> {
         let (scope, seen) = watch::channel(scope(view));
         let _inside = self.runtime.enter();
-        Ok(Served { _resolver: Resolver::spawn(sockets, seen, self.forwarder.clone())?, scope })
+        Ok(Served { resolver: Resolver::spawn(sockets, seen, self.forwarder.clone())?, scope })
     }
 }
 
 fn scope(view: View) -> Scope {
-    let outside = match (view.way_out, view.servers.is_empty()) {
-        (false, _) => Outside::Nothing,
-        (true, false) => Outside::Servers(addresses(&view.servers)),
+    let outside = match (view.servers.is_empty(), view.way_out) {
+        // They may be in a network that has no way out.
+        (false, _) => Outside::Own(addresses(&view.servers)),
         // A host that names no server has none.
         (true, true) => Outside::Servers(addresses(&hosts_own().unwrap_or_default())),
+        (true, false) => Outside::Nothing,
     };
     let View { host, addresses, zones, .. } = view;
     Scope { host, addresses, zones, outside }

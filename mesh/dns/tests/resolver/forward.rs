@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use covey_mesh_dns::Outside;
 use hickory_proto::{
     op::{Message, MessageType, Query, ResponseCode},
     rr::{
@@ -222,4 +223,36 @@ fn a_flood_is_bounded_and_does_not_stop_names_of_ours() {
     assert_eq!(question.queries[0].name.to_string(), "after.example.");
     send(&server, &answer(&question), from);
     assert_eq!(addresses(&receive(&client)), ["192.0.2.1"]);
+}
+
+/// LB-01: such as a DNS server that is a task of the same network.
+#[test]
+fn a_containers_own_servers_are_asked_from_where_it_is() {
+    let Some(lab) = Lab::new() else { return };
+    let server = lab.udp("container", "127.0.0.1:0");
+    let address = server.local_addr().unwrap();
+    let listener = lab.listener("container", &address.to_string());
+    let client = lab.client();
+    let ask = || client.send(&query("example.com", RecordType::A).to_vec().unwrap()).unwrap();
+    // This resolver itself is left out: it would ask itself for ever.
+    lab.scope.send_modify(|scope| scope.outside = Outside::Own(vec![RESOLVER.parse().unwrap(), address]));
+    ask();
+    let (question, from) = receive_from(&server);
+    send(&server, &answer(&question), from);
+    assert_eq!(addresses(&receive(&client)), ["192.0.2.1"]);
+
+    ask();
+    let (question, from) = receive_from(&server);
+    let mut cut = answer(&question);
+    cut.metadata.truncation = true;
+    send(&server, &cut, from);
+    let (mut stream, _) = listener.accept().unwrap();
+    let whole = answer(&read_framed(&mut stream).unwrap());
+    write_framed(&mut stream, &whole.to_vec().unwrap());
+    assert_eq!(addresses(&receive(&client)), ["192.0.2.1"]);
+
+    // From the host nobody is there.
+    lab.forward_to(&[address]);
+    ask();
+    assert_eq!(code(&receive(&client)), ResponseCode::ServFail);
 }

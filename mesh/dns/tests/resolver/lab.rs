@@ -68,10 +68,17 @@ impl Lab {
         Some(Self { runtime: runtime.unwrap(), zone, scope, forwarder, resolver: None, folder })
     }
 
+    /// The resolver works, and the rule leads to it.
     pub fn start(&mut self, sockets: Sockets) {
         let _inside = self.runtime.enter();
-        let resolver = Resolver::spawn(sockets, self.scope.subscribe(), self.forwarder.clone());
-        self.resolver = Some(resolver.unwrap());
+        let resolver = Resolver::spawn(sockets, self.scope.subscribe(), self.forwarder.clone()).unwrap();
+        resolver.lead_here().unwrap();
+        self.resolver = Some(resolver);
+    }
+
+    /// Looks over the rule; true if it had to be made.
+    pub fn lead_here(&self) -> bool {
+        self.resolver.as_ref().unwrap().lead_here().unwrap()
     }
 
     /// Stops the resolver, and waits until nothing of it is at work any more.

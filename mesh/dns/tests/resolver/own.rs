@@ -13,8 +13,8 @@ use hickory_proto::{
 };
 
 use crate::lab::{
-    Lab, RESOLVER, addresses, answers, code, query, query_with_room, read_framed, receive, receive_raw, web,
-    write_framed,
+    Lab, RESOLVER, addresses, answers, code, query, query_with_room, read_framed, receive, receive_from,
+    receive_raw, web, write_framed,
 };
 
 /// LB-01, LB-03, NET-26
@@ -191,7 +191,7 @@ fn what_is_asked_while_the_daemon_restarts_is_answered_afterwards() {
     let mut stream = lab.connect(RESOLVER).unwrap();
     write_framed(&mut stream, &asked[0].1.to_vec().unwrap());
 
-    lab.start(Sockets::from_fds(udp, tcp).unwrap());
+    lab.start(Sockets::from_fds(udp, tcp, &lab.path("container")).unwrap());
     for (client, query) in &asked {
         let answer = receive(client);
         assert_eq!(
@@ -215,35 +215,32 @@ fn nobody_listens_any_more_once_all_descriptors_are_closed() {
 fn descriptors_of_something_else_are_refused() {
     let Some(lab) = Lab::without_resolver() else { return };
     let at = |address| (lab.udp("container", address).into(), lab.listener("container", address).into());
+    let take = |udp, tcp| Sockets::from_fds(udp, tcp, &lab.path("container"));
     let (udp, tcp) = at("127.0.0.1:0");
-    assert!(matches!(Sockets::from_fds(udp, tcp), Err(SocketsError::Foreign)));
+    assert!(matches!(take(udp, tcp), Err(SocketsError::Foreign)));
     let (udp, tcp) = at("127.0.0.11:0");
-    assert!(matches!(Sockets::from_fds(tcp, udp), Err(SocketsError::Foreign)), "one for the other");
+    assert!(matches!(take(tcp, udp), Err(SocketsError::Foreign)), "one for the other");
     let (udp, tcp) = at("127.0.0.11:0");
-    Sockets::from_fds(udp, tcp).unwrap();
+    take(udp, tcp).unwrap();
     let file = || std::fs::File::open("/proc/self/cmdline").unwrap().into();
-    assert!(matches!(Sockets::from_fds(file(), file()), Err(SocketsError::System(_))));
+    assert!(matches!(take(file(), file()), Err(SocketsError::System(_))));
     assert!(matches!(Sockets::open(&lab.path("nowhere")), Err(SocketsError::System(_))));
 }
 
 #[test]
-fn the_rule_is_one_table_of_ours_and_is_made_anew_where_it_was_removed() {
+fn the_rule_is_one_table_of_ours_beside_those_of_others() {
     let Some(mut lab) = Lab::without_resolver() else { return };
     if lab.nft("add table inet others").is_none() {
         return;
     }
     let sockets = Sockets::open(&lab.path("container")).unwrap();
-    let rules = lab.nft("list ruleset").unwrap();
-    sockets.repair(&lab.path("container")).unwrap();
-    assert_eq!(lab.nft("list ruleset").unwrap(), rules, "nothing twice");
-    lab.nft("delete table inet covey-dns");
-    sockets.repair(&lab.path("container")).unwrap();
-    assert_eq!(lab.nft("list ruleset").unwrap(), rules);
+    assert_eq!(lab.nft("list ruleset").unwrap(), "table inet others {\n}\n", "nothing leads there yet");
     let ports = sockets.duplicate().map(|(udp, tcp)| {
         let (udp, tcp) = (std::net::UdpSocket::from(udp), std::net::TcpListener::from(tcp));
         (udp.local_addr().unwrap().port(), tcp.local_addr().unwrap().port())
     });
     let (udp, tcp) = ports.unwrap();
+    lab.start(sockets);
     let expected = format!(
         "table inet others {{\n}}\n\
         table inet covey-dns {{\n\
@@ -254,8 +251,85 @@ fn the_rule_is_one_table_of_ours_and_is_made_anew_where_it_was_removed() {
         \t}}\n\
         }}\n"
     );
-    assert_eq!(rules, expected);
-    lab.start(sockets);
+    assert_eq!(lab.nft("list ruleset").unwrap(), expected);
+}
+
+/// What a container does to its own rules is seen, and undone.
+#[test]
+fn a_rule_that_was_taken_away_or_altered_is_made_anew_and_counted() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(rules) = lab.nft("list ruleset") else { return };
     lab.set("a", web("10.0.1.1", &[]));
+    assert!(!lab.lead_here(), "nothing is amiss");
+    let udp = "add rule inet covey-dns output ip daddr 127.0.0.11 udp dport 53";
+    for (name, blows) in [
+        ("no table", &["delete table inet covey-dns"][..]),
+        ("no rules", &["flush chain inet covey-dns output"]),
+        ("no chain", &["flush chain inet covey-dns output", "delete chain inet covey-dns output"]),
+        ("one rule more", &["insert rule inet covey-dns output drop"]),
+        (
+            "elsewhere",
+            &[
+                "flush chain inet covey-dns output",
+                &format!("{udp} dnat ip to 127.0.0.11:9"),
+                &format!("{} dnat ip to 127.0.0.11:9", udp.replace("udp", "tcp")),
+            ],
+        ),
+        (
+            "another chain",
+            &[
+                "delete table inet covey-dns",
+                "add table inet covey-dns",
+                "add chain inet covey-dns output { type nat hook output priority 0 ; }",
+            ],
+        ),
+    ] {
+        blows.iter().for_each(|blow| _ = lab.nft(blow));
+        assert_ne!(lab.nft("list ruleset").unwrap(), rules, "{name}");
+        assert!(lab.lead_here(), "{name}");
+        assert_eq!(lab.nft("list ruleset").unwrap(), rules, "{name}");
+        assert!(!lab.lead_here(), "{name}: once is enough");
+        assert_eq!(addresses(&lab.ask("web", RecordType::A)), ["10.0.1.1"], "{name}");
+    }
+}
+
+/// LB-01
+#[test]
+fn a_name_that_may_yet_be_told_is_waited_for_and_what_is_known_is_not() {
+    let Some(lab) = Lab::new() else { return };
+    let server = lab.udp("host", "127.0.0.1:0");
+    lab.forward_to(&[server.local_addr().unwrap()]);
+    lab.zone.send_modify(|zone| zone.set_whole(false));
+    lab.set("a", web("10.0.1.1", &[]));
+    let (early, outside) = (lab.client(), lab.client());
+    early.send(&query("db", RecordType::A).to_vec().unwrap()).unwrap();
+    outside.send(&query("example.com", RecordType::A).to_vec().unwrap()).unwrap();
+    let mut stream = lab.connect(RESOLVER).unwrap();
+    write_framed(&mut stream, &query("db", RecordType::A).to_vec().unwrap());
+    // Read after those above.
     assert_eq!(addresses(&lab.ask("web", RecordType::A)), ["10.0.1.1"]);
+    let own = vec!["db".to_owned()];
+    lab.set("b", Member { own, ..web("10.0.1.2", &[]) });
+    server.set_nonblocking(true).unwrap();
+    assert!(server.recv_from(&mut [0; 512]).is_err(), "nothing is asked outside yet");
+    server.set_nonblocking(false).unwrap();
+
+    lab.zone.send_modify(|zone| zone.set_whole(true));
+    assert_eq!(addresses(&receive(&early)), ["10.0.1.2"]);
+    assert_eq!(addresses(&read_framed(&mut stream).unwrap()), ["10.0.1.2"]);
+    let (question, _) = receive_from(&server);
+    assert_eq!(question.queries[0].name.to_string(), "example.com.");
+}
+
+/// LB-01
+#[test]
+fn nobody_waits_for_a_network_that_is_gone() {
+    let Some(lab) = Lab::new() else { return };
+    let zone = tokio::sync::watch::Sender::new(covey_mesh::names::Zone::new("gone"));
+    zone.send_modify(|zone| zone.set_whole(false));
+    lab.scope.send_modify(|scope| scope.zones.push(zone.subscribe()));
+    let client = lab.client();
+    client.send(&query("db", RecordType::A).to_vec().unwrap()).unwrap();
+    drop(zone);
+    assert_eq!(code(&receive(&client)), ResponseCode::ServFail, "it is to try again");
 }

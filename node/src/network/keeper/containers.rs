@@ -8,7 +8,7 @@ use covey_overlay_netlink::namespace;
 use covey_runtime::Attachment;
 use covey_state::network::{Attached, PublishedPort, Wiring};
 
-use super::{Keeper, View, Wired};
+use super::{Keeper, Served, View, Wired};
 
 /// Where a container finds its resolver.
 const RESOLVER: [u8; 4] = [127, 0, 0, 11];
@@ -43,15 +43,14 @@ impl Keeper {
             attachment.addresses.extend([IpAddr::V4(v4), IpAddr::V6(v6)]);
             self.edge.publish(container, &attachment.ports)?;
         }
-        if wiring.networks.is_empty() {
-            attachment.nameservers.clone_from(&wiring.nameservers);
-        } else {
+        if wiring.edge || !wiring.networks.is_empty() {
+            // Of those without networks as well: they may come into one, and only now can their shim be given anything.
             let (served, keep) = self.resolvers.open(&path, self.view(hostname, wiring))?;
+            name_servers(&mut attachment, wiring, &served)?;
             if let Some(wired) = self.containers.get_mut(container) {
                 wired.resolver = Some(served);
             }
             attachment.keep = keep;
-            name_resolver(&mut attachment);
         }
         Ok(attachment)
     }
@@ -102,9 +101,10 @@ impl Keeper {
         if !wiring.networks.is_empty() || !kept.is_empty() {
             // Its host name is among the names that its networks know.
             let view = self.view("", wiring);
+            // What leads there is looked at with the first repair.
             let served = match kept.is_empty() {
                 true => self.resolvers.open(&path, view)?.0,
-                false => self.resolvers.adopt(kept, view)?,
+                false => self.resolvers.adopt(&path, kept, view)?,
             };
             if let Some(wired) = self.containers.get_mut(container) {
                 wired.resolver = Some(served);
@@ -136,10 +136,16 @@ impl Keeper {
     }
 }
 
-/// The container is to ask its resolver for everything.
-pub(super) fn name_resolver(attachment: &mut Attachment) {
-    attachment.nameservers = vec![RESOLVER.into()];
-    attachment.options = vec!["ndots:0".to_owned()];
+/// Whom the container asks: its resolver for everything, where it has networks with names.
+pub(super) fn name_servers(attachment: &mut Attachment, wiring: &Wiring, served: &Served) -> Result<()> {
+    if wiring.networks.is_empty() {
+        attachment.nameservers.clone_from(&wiring.nameservers);
+    } else {
+        served.lead_here()?;
+        attachment.nameservers = vec![RESOLVER.into()];
+        attachment.options = vec!["ndots:0".to_owned()];
+    }
+    Ok(())
 }
 
 /// The name of a container's link into the network at this place of its list; the edge's is the first of all.

@@ -2,8 +2,22 @@
 
 use anyhow::Result;
 
-use super::{Carrier, Keeper};
-use crate::{clock, network::resolver};
+use super::{Carrier, Keeper, Wired};
+use crate::{
+    clock,
+    network::{fault::RESOLVER, resolver},
+};
+
+impl Wired {
+    /// Sees to it that the container's questions reach its resolver, where it has networks with names; the kinds of
+    /// objects that were not as wanted.
+    fn repair(&self) -> Result<Vec<&'static str>> {
+        match &self.resolver {
+            Some(served) if !self.wiring.networks.is_empty() && served.lead_here()? => Ok(vec![RESOLVER]),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
 
 impl Keeper {
     /// Has the kernel take what was told.
@@ -34,6 +48,7 @@ impl Keeper {
         if self.remember_at.is_some_and(|at| at <= now) {
             self.remember();
         }
+        self.close_names(|_, at| at <= now);
         self.part(|_, at| at <= now);
         if self.begun {
             self.forget_unconfirmed(now);
@@ -51,8 +66,9 @@ impl Keeper {
     pub fn repair(&mut self) {
         let edge = self.edge.repair();
         let networks: Vec<_> = self.carriers.values_mut().map(Carrier::repair).collect();
+        let resolvers: Vec<_> = self.containers.values().map(Wired::repair).collect();
         let mut is_mended = false;
-        for mended in std::iter::once(edge).chain(networks) {
+        for mended in std::iter::once(edge).chain(networks).chain(resolvers) {
             match mended {
                 Ok(objects) => {
                     if !objects.is_empty() {

@@ -9,7 +9,7 @@ use covey_runtime::Attachment;
 use covey_state::{Id, network::Wiring};
 use nix::net::if_::if_nameindex;
 
-use super::{Keeper, containers::name_resolver};
+use super::{Keeper, containers::name_servers};
 
 /// The container's end of its link to the edge.
 const EDGE_LINK: &str = "eth0";
@@ -68,15 +68,17 @@ impl Keeper {
         }
         let view = self.view(hostname, wiring);
         let wired = self.containers.get_mut(container).context("its networks are not known here")?;
-        match &wired.resolver {
-            Some(served) => served.show(view),
-            None if wiring.networks.is_empty() => attachment.nameservers.clone_from(&wiring.nameservers),
+        let served = match wired.resolver.take() {
+            Some(served) => {
+                served.show(view);
+                served
+            }
             // Its shim holds no sockets for it: the next daemon opens new ones.
-            None => wired.resolver = Some(self.resolvers.open(&path, view)?.0),
-        }
-        if wired.resolver.is_some() {
-            name_resolver(&mut attachment);
-        }
+            None => self.resolvers.open(&path, view)?.0,
+        };
+        let named = name_servers(&mut attachment, wiring, &served);
+        wired.resolver = Some(served);
+        named?;
         attachment.ports.clone_from(&wired.ports);
         wired.wiring = wiring.clone();
         Ok(attachment)

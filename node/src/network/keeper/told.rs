@@ -18,6 +18,9 @@ use crate::{
     },
 };
 
+/// Names that a network does not know are taken for names of nobody after this long, though not everything has been told
+/// of it. Clients ask again after 5 s (resolv.conf(5)).
+pub(super) const HEAR_WITHIN: Duration = Duration::from_secs(2);
 /// What is told is written down this long after it has changed, for the next daemon.
 const REMEMBER_AFTER: Duration = Duration::from_millis(500);
 /// The same where much is told.
@@ -56,6 +59,15 @@ impl Keeper {
         }
         self.settle_all();
         self.remember_soon();
+    }
+
+    /// What has not been told by now is not there: in those networks of which this is true.
+    pub(super) fn close_names(&mut self, is_time: impl Fn(Id, Instant) -> bool) {
+        for (network, _) in self.unheard.extract_if(.., |id, at| is_time(*id, *at)) {
+            if let Some(carrier) = self.carriers.get(&network) {
+                carrier.close_names();
+            }
+        }
     }
 
     /// Takes a row if it may be so.

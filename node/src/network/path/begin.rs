@@ -69,7 +69,7 @@ fn resolve(keeper: &Keeper, wiring: &Wiring, name: &str) -> (Step, Option<IpAddr
                         format!("the way ends: network {network} knows {name}, and nobody is behind it now");
                     return (Step::new("dns", text), None);
                 }
-                Answer::NoData | Answer::Unknown => {}
+                Answer::NoData | Answer::Unheard | Answer::Unknown => {}
             }
         }
     }

@@ -13,6 +13,10 @@ pub const NAME_MAX: usize = 63;
 pub const REPLICAS_MAX: u64 = 100_000;
 /// Aliases of a service in one network: its endpoints carry them.
 pub const ALIASES_MAX: usize = 32;
+/// Bytes of an alias: what a name has in DNS, without the last dot (RFC 1035).
+const ALIAS_MAX: usize = 253;
+/// In front of a service's name, this asks for its tasks.
+const TASKS: &str = "tasks.";
 
 /// A service spec that no service may have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,11 +51,14 @@ pub enum SpecError {
     /// Too many aliases.
     #[error("a service has at most {ALIASES_MAX} aliases in a network: not {0}")]
     Aliases(usize),
-    /// Not a DNS label.
+    /// Not a DNS name.
     #[error(
-        "alias {0:?} must be valid as a DNS name component: 1 to {NAME_MAX} letters, digits, '-' and '_', a letter or digit first and last"
+        "alias {0:?} must be valid as a DNS name: up to {ALIAS_MAX} characters, with dots between components of 1 to {NAME_MAX} letters, digits, '-' and '_', a letter or digit first and last"
     )]
     Alias(String),
+    /// It would hide what is there already.
+    #[error("alias {0:?} begins with {TASKS:?}, which asks for the tasks of a service")]
+    AliasOfTasks(String),
     /// No such way to balance.
     #[error(transparent)]
     Balance(#[from] UnknownBalance),
@@ -104,11 +111,19 @@ fn check_networks(networks: &[AttachmentSpec]) -> Result<(), SpecError> {
         if aliases.len() > ALIASES_MAX {
             return Err(SpecError::Aliases(aliases.len()));
         }
-        if let Some(alias) = aliases.iter().find(|alias| !is_name(alias)) {
-            return Err(SpecError::Alias(alias.clone()));
-        }
+        aliases.iter().try_for_each(|alias| check_alias(alias))?;
     }
     Ok(())
+}
+
+fn check_alias(alias: &str) -> Result<(), SpecError> {
+    if alias.len() > ALIAS_MAX || !alias.split('.').all(is_name) {
+        return Err(SpecError::Alias(alias.to_owned()));
+    }
+    match alias.get(..TASKS.len()) {
+        Some(start) if start.eq_ignore_ascii_case(TASKS) => Err(SpecError::AliasOfTasks(alias.to_owned())),
+        _ => Ok(()),
+    }
 }
 
 /// A limit of zero is none.
@@ -141,6 +156,21 @@ mod tests {
         let too_long = "a".repeat(NAME_MAX + 1);
         for name in ["", "-a", "a-", "_a", "a.b", "a b", "ä", &too_long] {
             assert!(!is_name(name), "{name}");
+        }
+    }
+
+    /// LB-01
+    #[test]
+    fn an_alias_may_have_dots_between_labels() {
+        for alias in ["db", "db.example.com", "10.0.0.1", "tasks", "a.tasks.b", &["a"; 127].join(".")] {
+            assert_eq!(check_alias(alias), Ok(()), "{alias}");
+        }
+        let (long, many) = ("a".repeat(NAME_MAX + 1) + ".b", ["a"; 128].join("."));
+        for alias in ["", ".", "a.", ".a", "a..b", "a.-b", "a b.c", &long, &many] {
+            assert_eq!(check_alias(alias), Err(SpecError::Alias(alias.to_owned())), "{alias}");
+        }
+        for alias in ["tasks.web", "Tasks.web"] {
+            assert_eq!(check_alias(alias), Err(SpecError::AliasOfTasks(alias.to_owned())));
         }
     }
 

@@ -134,7 +134,8 @@ impl Entry {
 
 /// What every host is told of a service with each of its tasks, and in each network, fits in one message of gossip.
 fn check_told(spec: &ServiceSpec, exposure: &Exposure) -> Result<(), Refusal> {
-    let words = |spec: &AttachmentSpec| spec.aliases.iter().map(|alias| 1 + alias.len()).sum::<usize>();
+    // The length of each takes two bytes at most.
+    let words = |spec: &AttachmentSpec| spec.aliases.iter().map(|alias| 2 + alias.len()).sum::<usize>();
     let aliases = spec.task.networks.iter().map(words).max().unwrap_or_default();
     let encoded = covey_wire::encode(exposure).map_err(|error| Refusal::Invalid(error.to_string()))?;
     let told = encoded.len() + aliases + spec.task.container.hostname.len();

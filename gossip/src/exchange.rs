@@ -22,6 +22,7 @@ use crate::{
         WRITTEN_PER_DIGEST_MAX,
     },
     digest::{Buckets, Sums},
+    hearing::Hearing,
     member::{Members, Peer},
     message::{self, Differences, Digest, Name, Repair, TopicDifferences, Wants},
     row::{Signed, Version},
@@ -50,6 +51,7 @@ pub(crate) fn digest(
     last: &mut Option<Topic>,
     rows: &Rows,
     swim: &Swim,
+    hearing: &Hearing,
     rng: &mut impl Rng,
 ) -> Vec<u8> {
     let sums =
@@ -78,6 +80,7 @@ pub(crate) fn digest(
         members: swim.sums(),
         topics: topics.into_iter().map(|topic| (topic.clone(), sums(topic))).collect(),
         written: written.into_iter().map(|topic| (topic.clone(), own(topic))).collect(),
+        hearing: !hearing.is_over(),
     };
     message::write(message::DIGEST, &digest)
 }
@@ -88,6 +91,7 @@ pub(crate) fn answer(
     rows: &Rows,
     swim: &Swim,
     members: &Members,
+    hearing: &Hearing,
     rng: &mut impl Rng,
 ) -> Vec<u8> {
     let mut more = false;
@@ -100,10 +104,13 @@ pub(crate) fn answer(
     let first = from as usize % shared.len().max(1);
     shared.rotate_left(first);
     let mut room = ROWS_PER_DIGEST_MAX;
-    let topics = shared
-        .into_iter()
-        .filter_map(|(topic, theirs)| batches_in(topic, theirs, from, &mut room, rows, &mut more));
-    let topics = topics.collect();
+    let topics = shared.into_iter().map(|(topic, theirs)| batches_in(topic, theirs, from, &mut room, rows));
+    let mut topics: Vec<TopicDifferences> = topics.collect();
+    for told in &mut topics {
+        more |= !told.whole;
+        told.whole &= !hearing.has(&told.topic);
+    }
+    topics.retain(|told| told.differs() || asked.hearing && told.whole);
     let wants = asked.written.iter().flat_map(|(topic, batches)| {
         let lacking = batches
             .iter()
@@ -151,23 +158,17 @@ fn members_in(
 }
 
 /// Names of what is here of a topic in the differing buckets, as long as there is room.
-fn batches_in(
-    topic: &Topic,
-    theirs: &Sums,
-    from: u32,
-    room: &mut usize,
-    rows: &Rows,
-    more: &mut bool,
-) -> Option<TopicDifferences> {
+fn batches_in(topic: &Topic, theirs: &Sums, from: u32, room: &mut usize, rows: &Rows) -> TopicDifferences {
     let shelf = rows.table.shelf(topic.as_str());
     let differing = theirs.differ(shelf.map_or(&Sums::new(), |shelf| shelf.sums()));
     let (mut batches, mut complete) = (Vec::<(Id, u16, Version)>::new(), Buckets::default());
+    let mut whole = true;
     for bucket in differing.each(from) {
         let inside = shelf.into_iter().flat_map(|shelf| shelf.batches());
         let inside = inside.filter(|(owner, ..)| bucket.holds(*owner));
         let mut inside: Vec<_> = inside.map(|(owner, number, held)| (owner, number, held.version)).collect();
         if inside.len() > *room {
-            *more = true;
+            whole = false;
             // Others each time, so that all are named in the end.
             let first = from as usize % inside.len();
             inside.rotate_left(first);
@@ -178,7 +179,7 @@ fn batches_in(
         *room -= inside.len();
         batches.extend(inside);
     }
-    (!differing.is_empty()).then(|| TopicDifferences { topic: topic.clone(), buckets: complete, batches })
+    TopicDifferences { topic: topic.clone(), whole, buckets: complete, batches }
 }
 
 /// What follows from a reply.
@@ -254,11 +255,12 @@ fn fill<'a>(names: impl Iterator<Item = &'a Name>, bytes: usize, rows: &Rows) ->
         .collect()
 }
 
-/// Whom to ask next: half of the time any live member, else one that subscribes to some topic of ours, since
-/// among many nodes a few subscribers would otherwise seldom meet.
-pub(crate) fn partner(rows: &Rows, members: &Members, rng: &mut impl Rng) -> Option<Id> {
+/// Whom to ask next: who subscribes to a topic that is still being heard; without one half of the time any live member,
+/// else one that subscribes to some topic of ours, since among many nodes a few subscribers would otherwise seldom meet.
+pub(crate) fn partner(rows: &Rows, members: &Members, hearing: &Hearing, rng: &mut impl Rng) -> Option<Id> {
     let special = rows.subscribed.iter().filter(|topic| topic.as_str() != NODES);
-    let topic = if rng.random() { special.choose(rng) } else { None };
+    let special = if rng.random() { special.choose(rng) } else { None };
+    let topic = hearing.topics().choose(rng).or(special);
     let fellow = topic.and_then(|topic| subscriber(topic, rows, members, rng));
     fellow.or_else(|| members.random_live(rng).map(|peer| peer.id))
 }

@@ -17,6 +17,7 @@ mod config;
 mod digest;
 mod error;
 mod exchange;
+mod hearing;
 mod machine;
 mod member;
 mod message;

@@ -16,6 +16,7 @@ use crate::{
     config::{Config, MESSAGE_BYTES_MAX, OUTPUTS_MAX, SEEDS_MAX, TOPICS_PER_DIGEST_MAX},
     error::{MessageError, RowError},
     exchange,
+    hearing::Hearing,
     member::{Liveness, Member, Members, Peer},
     message::{self, Differences, Digest, Repair, Wants},
     output::Output,
@@ -35,6 +36,10 @@ mod tests;
 const SEEDS_AT_ONCE: usize = 3;
 /// One round in so many goes to a seed that is not a live member, if there is one.
 const SEED_EVERY: u32 = 8;
+/// The incarnation of a node that never spoke before.
+const FIRST_LIFE: u64 = 1;
+/// Rounds that a topic is waited for of which nobody can say that it is whole.
+const HEARING_ROUNDS: u32 = 2;
 /// What a node only writes is compared with its readers ever more seldom, down to once in so many rounds.
 const CHECK_ROUNDS_MAX: u32 = 16;
 
@@ -58,6 +63,7 @@ pub struct Gossip {
     swim: Swim,
     members: Members,
     rows: Rows,
+    hearing: Hearing,
     seeds: Vec<(Id, SocketAddr)>,
     /// The incarnation that is being written to disk.
     pending: Option<u64>,
@@ -80,10 +86,13 @@ impl Gossip {
         let Myself { id, incarnation, address, signer } = myself;
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let me = Peer { id, incarnation, address, left: false };
+        let mut hearing = Hearing::default();
+        hearing.begin(Topic::nodes(), now + config.sync_period * HEARING_ROUNDS);
         Self {
             swim: Swim::new(now, config.clone(), me, rng.random()),
             members: Members::default(),
             rows: Rows::new(id, Own::new(id, signer)),
+            hearing,
             seeds: Vec::new(),
             pending: None,
             has_left: false,
@@ -104,6 +113,10 @@ impl Gossip {
     pub fn join(&mut self, now: Instant, peers: Vec<(Id, SocketAddr)>) {
         self.wake(now);
         self.seeds = peers.into_iter().filter(|(id, _)| *id != self.id).take(SEEDS_MAX).collect();
+        if self.seeds.is_empty() && self.incarnation() <= FIRST_LIFE {
+            // The first node of all: nobody knows more.
+            self.end_hearing(&Topic::nodes());
+        }
         self.ask_seeds();
     }
 
@@ -172,7 +185,9 @@ impl Gossip {
             (message::DIFFERENCES, body) => self.compare(now, from, message::read(body)?),
             (message::ROWS, body) => {
                 let news = self.accept(message::read::<message::Rows>(body)?.batches);
-                if !news.is_empty() && bytes.len() > MESSAGE_BYTES_MAX / 2 {
+                if !news.is_empty() && !self.hearing.is_over() {
+                    self.ask(from);
+                } else if !news.is_empty() && bytes.len() > MESSAGE_BYTES_MAX / 2 {
                     self.hasten(now);
                 }
                 Ok(())
@@ -212,6 +227,7 @@ impl Gossip {
             self.next_round = now + self.config.sync_period.mul_f64(self.rng.random_range(0.75..1.25));
             self.begin_round(now);
         }
+        self.settle_hearing(now);
         if now >= self.next_check {
             self.check_rounds = (self.check_rounds * 2).min(CHECK_ROUNDS_MAX);
             self.next_check = now + self.config.sync_period * self.check_rounds;
@@ -270,7 +286,12 @@ impl Gossip {
     /// See [`RowError`]; nothing changes.
     pub fn subscribe(&mut self, now: Instant, topic: &Topic) -> Result<(), RowError> {
         self.wake(now);
+        if self.rows.subscribed.contains(topic) {
+            return Ok(());
+        }
         self.rows.subscribe(topic, true)?;
+        self.hearing.begin(topic.clone(), now + self.config.sync_period * HEARING_ROUNDS);
+        self.settle_hearing(now);
         match exchange::subscriber(topic, &self.rows, &self.members, &mut self.rng) {
             Some(fellow) => self.ask(fellow),
             None => self.hasten(now),
@@ -284,6 +305,7 @@ impl Gossip {
     /// See [`RowError`]; nothing changes.
     pub fn unsubscribe(&mut self, topic: &Topic) -> Result<(), RowError> {
         let changed = self.rows.subscribe(topic, false)?;
+        self.hearing.end(topic);
         self.tell(changed);
         Ok(())
     }
@@ -348,7 +370,8 @@ impl Gossip {
 
     fn answer(&mut self, now: Instant, from: Id, digest: &Digest) -> Result<Vec<u8>, MessageError> {
         self.meet(now, from, &digest.sender)?;
-        Ok(exchange::answer(digest, &self.rows, &self.swim, &self.members, &mut self.rng))
+        let Self { rows, swim, members, hearing, rng, .. } = self;
+        Ok(exchange::answer(digest, rows, swim, members, hearing, rng))
     }
 
     fn compare(&mut self, now: Instant, from: Id, told: Differences) -> Result<(), MessageError> {
@@ -378,7 +401,31 @@ impl Gossip {
             let bytes = message::write(message::WANTS, &remedy.wants).into();
             self.send(Output::Request { to, address, bytes });
         }
+        for topic in told.topics.iter().filter(|told| told.whole) {
+            if self.rows.has_all(&topic.topic, &topic.batches, &self.members) {
+                self.end_hearing(&topic.topic);
+            }
+        }
+        self.settle_hearing(now);
         Ok(())
+    }
+
+    /// Topics that nobody else subscribes to are whole as they are, once it is known who subscribes to what.
+    fn settle_hearing(&mut self, now: Instant) {
+        let knows_readers = !self.hearing.has(&Topic::nodes());
+        let is_alone = |topic: &Topic| {
+            let mut readers = self.rows.subscribers.of(topic);
+            knows_readers && !readers.any(|reader| self.members.is_live(reader))
+        };
+        for topic in self.hearing.ripe(now, is_alone) {
+            self.end_hearing(&topic);
+        }
+    }
+
+    fn end_hearing(&mut self, topic: &Topic) {
+        if self.hearing.end(topic) {
+            self.outputs.push_back(Output::Heard { topic: topic.clone() });
+        }
     }
 
     /// Whoever says who it is must be who its connection says; and it is alive.
@@ -446,7 +493,7 @@ impl Gossip {
         if alone || self.rng.random_ratio(1, SEED_EVERY) {
             self.ask_seeds();
         }
-        if let Some(partner) = exchange::partner(&self.rows, &self.members, &mut self.rng) {
+        if let Some(partner) = exchange::partner(&self.rows, &self.members, &self.hearing, &mut self.rng) {
             self.ask(partner);
         }
     }
@@ -477,8 +524,8 @@ impl Gossip {
 
     fn compare_with(&mut self, to: Id, address: SocketAddr) {
         self.flush();
-        let bytes =
-            exchange::digest(to, &mut self.last_compared, &self.rows, &self.swim, &mut self.rng).into();
+        let Self { last_compared, rows, swim, hearing, rng, .. } = self;
+        let bytes = exchange::digest(to, last_compared, rows, swim, hearing, rng).into();
         self.send(Output::Request { to, address, bytes });
     }
 
@@ -487,9 +534,10 @@ impl Gossip {
         self.next_check = self.next_check.min(self.now + within);
     }
 
-    /// The next round comes soon, but not at the same moment on all nodes.
+    /// The next round comes soon, but not at the same moment on all nodes; at once on one that has yet to hear a topic.
     fn hasten(&mut self, now: Instant) {
-        let soon = self.config.sync_period.mul_f64(self.rng.random_range(0.02..0.12));
+        let part = if self.hearing.is_over() { 0.02..0.12 } else { 0.0005..0.002 };
+        let soon = self.config.sync_period.mul_f64(self.rng.random_range(part));
         self.next_round = self.next_round.min(now + soon);
     }
 

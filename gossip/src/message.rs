@@ -49,6 +49,8 @@ pub(crate) struct Digest {
     pub topics: Vec<(Topic, Sums)>,
     /// Topics that the sender only writes to: its own batches.
     pub written: Vec<(Topic, Vec<(u16, Version)>)>,
+    /// Whether the sender waits to hear that it knows all of a topic: then the reply says so of those that are equal, too.
+    pub hearing: bool,
 }
 
 /// Where the replier knows other things than the sender of a digest.
@@ -73,9 +75,18 @@ pub(crate) struct Differences {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct TopicDifferences {
     pub topic: Topic,
+    /// The replier has heard all that others know of it, and with what is told here, so has whoever asks.
+    pub whole: bool,
     /// The buckets that differ, and of which `batches` has all.
     pub buckets: Buckets,
     pub batches: Vec<(Id, u16, Version)>,
+}
+
+impl TopicDifferences {
+    /// Whether there is a difference, and not only the word that there is none.
+    pub fn differs(&self) -> bool {
+        !self.buckets.is_empty() || !self.batches.is_empty()
+    }
 }
 
 /// Batches that the sender lacks.

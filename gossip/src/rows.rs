@@ -19,6 +19,10 @@ use crate::{
     topic::{NODES, SUBSCRIPTIONS, Subscribers, Topic},
 };
 
+/// Objections to rows that may count yet.
+const NO_MEMBER: &str = "its owner is no member";
+const UNKNOWN: &str = "its owner is unknown";
+
 /// The rows of this node and of the topics that it subscribes to.
 pub(crate) struct Rows {
     me: Id,
@@ -121,6 +125,19 @@ impl Rows {
             && (owner == self.me || self.objection(topic, owner, version, members).is_none())
     }
 
+    /// Whether all of these batches are here, but for those that will never count. Those of an owner that is not known
+    /// yet may.
+    pub fn has_all(&self, topic: &Topic, batches: &[(Id, u16, Version)], members: &Members) -> bool {
+        !batches.iter().any(|(owner, number, version)| {
+            *owner != self.me
+                && self.is_news(topic, *owner, *number, *version)
+                && match self.objection(topic, *owner, *version, members) {
+                    None | Some(NO_MEMBER | UNKNOWN) => true,
+                    Some(_) => false,
+                }
+        })
+    }
+
     fn is_news(&self, topic: &Topic, owner: Id, number: u16, version: Version) -> bool {
         let wanted = self.subscribed.contains(topic) || owner == self.me;
         wanted && self.table.held(topic.as_str(), owner, number).is_none_or(|held| held.version < version)
@@ -134,7 +151,7 @@ impl Rows {
         version: Version,
         members: &Members,
     ) -> Option<&'static str> {
-        let Some(member) = members.get(owner) else { return Some("its owner is no member") };
+        let Some(member) = members.get(owner) else { return Some(NO_MEMBER) };
         let life = member.peer.incarnation;
         if member.liveness == Liveness::Left && version.incarnation <= life {
             return Some("its owner has left");
@@ -143,7 +160,7 @@ impl Rows {
             return Some("its owner has restarted since");
         }
         match self.owners.get(owner) {
-            None => Some("its owner is unknown"),
+            None => Some(UNKNOWN),
             Some(known) if !known.may_write(topic) => Some("its owner may not write this topic"),
             Some(_) => None,
         }

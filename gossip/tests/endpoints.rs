@@ -226,6 +226,60 @@ fn rows_are_suspended_with_their_owner_and_come_back_with_it() {
     });
 }
 
+/// NET: a restart of one node, and of all at once. What each hears of its topics it hears in a few round trips, and only
+/// then that it has heard all; where nobody can tell, it waits no longer than two rounds.
+#[test]
+fn a_node_that_begins_anew_hears_its_topics_at_once_and_is_told_when_it_has() {
+    let test = "a_node_that_begins_anew_hears_its_topics_at_once_and_is_told_when_it_has";
+    with_seeds(test, 0..4, |seed, test| {
+        let count = SOME / 4;
+        let networks = networks(count);
+        let mut world = subscribed(test, seed, count, &networks);
+        for network in &networks {
+            for node in &network.nodes {
+                let value = Bytes::from_static(b"12345678");
+                world.with(*node, |gossip| gossip.set_row(&network.topic, "endpoint", value)).expect("room");
+            }
+        }
+        world.run_for(5 * SECOND);
+        let wanted = |node: usize| networks.iter().filter(move |network| network.nodes.contains(&node));
+        let begin = |world: &mut World, node: usize| {
+            world.restart(node);
+            for network in wanted(node) {
+                let now = world.now;
+                world.with(node, |gossip| gossip.subscribe(now, &network.topic).expect("few topics"));
+                let value = Bytes::from_static(b"12345678");
+                world.with(node, |gossip| gossip.set_row(&network.topic, "endpoint", value)).expect("room");
+            }
+        };
+        for node in [1, 13] {
+            begin(&mut world, node);
+            let begun = world.now;
+            world.run_for(100 * MS);
+            for network in wanted(node) {
+                let told = world.nodes[node].heard.iter().find(|(_, topic, _)| *topic == network.topic);
+                let (at, _, rows) = told.unwrap_or_else(|| panic!("node {node}: {:?}", network.topic));
+                assert_eq!(
+                    *rows,
+                    network.nodes.len(),
+                    "node {node}: {:?} after {:?}",
+                    network.topic,
+                    *at - begun
+                );
+            }
+        }
+        (0..count).for_each(|node| begin(&mut world, node));
+        world.run_for(6 * SECOND);
+        for node in 0..count {
+            for network in wanted(node) {
+                let told = world.nodes[node].heard.iter().filter(|(_, topic, _)| *topic == network.topic);
+                let told: Vec<usize> = told.map(|(_, _, rows)| *rows).collect();
+                assert_eq!(told, [network.nodes.len()], "node {node}: {:?}", network.topic);
+            }
+        }
+    });
+}
+
 /// NET: a host that carries hundreds of networks, and one with a thousand endpoints in one of them.
 #[test]
 fn one_host_may_have_hundreds_of_networks_and_a_thousand_endpoints() {

@@ -267,6 +267,7 @@ impl GossipLoop {
                     self.partners.send_replace(self.machine.partners());
                 }
                 Output::Row { owner, topic, key } => self.pass_on(owner, &topic, &key),
+                Output::Heard { topic } => tracing::debug!(topic = topic.as_str(), "heard whole"),
             }
         }
     }

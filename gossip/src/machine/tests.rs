@@ -6,6 +6,7 @@ use ed25519_dalek::SigningKey;
 
 use super::*;
 use crate::{
+    NODES,
     member::MemberEvent,
     row::{Batch, Version},
     timer::tests::start,
@@ -165,6 +166,25 @@ fn who_meets_a_newer_version_of_itself_jumps_above_it_once_that_is_on_disk() {
     assert_eq!(gossip.row("tasks", id(1), "key").unwrap().version.incarnation, 9);
 }
 
+/// Carries what node 1 says to node 2, and the answers, until it has no more to say; what it tells of topics beside.
+fn carry(now: Instant, one: &mut Gossip, two: &mut Gossip) -> Vec<Output> {
+    let mut told = Vec::new();
+    while let Some(output) = one.poll_output() {
+        match output {
+            Output::Request { bytes, .. } => {
+                let reply = two.handle_request(now, id(1), &bytes).unwrap();
+                one.handle_reply(now, id(2), &reply).unwrap();
+            }
+            Output::Push { bytes, .. } => two.handle_push(now, id(1), &bytes).unwrap(),
+            Output::Row { ref topic, .. } | Output::Heard { ref topic } if topic.as_str() != NODES => {
+                told.push(output)
+            }
+            _ => {}
+        }
+    }
+    told
+}
+
 #[test]
 fn what_two_nodes_lack_they_get_in_one_exchange() {
     let now = start();
@@ -182,23 +202,64 @@ fn what_two_nodes_lack_they_get_in_one_exchange() {
     outputs(&mut two);
 
     one.join(now, vec![(id(2), address(2))]);
-    for _ in 0..3 {
-        for output in outputs(&mut one) {
-            match output {
-                Output::Request { bytes, .. } => {
-                    let reply = two.handle_request(now, id(1), &bytes).unwrap();
-                    one.handle_reply(now, id(2), &reply).unwrap();
-                }
-                Output::Push { bytes, .. } => two.handle_push(now, id(1), &bytes).unwrap(),
-                _ => {}
-            }
-        }
-    }
+    carry(now, &mut one, &mut two);
     for gossip in [&one, &two] {
         assert_eq!(gossip.rows("nodes").filter(|row| row.key == "key").count(), 2);
         assert_eq!(gossip.members().count(), 1);
         assert_eq!(said(gossip, 1), Some(("running".into(), false)));
     }
+}
+
+/// NET: a daemon that has just begun learns the others' keys last of all.
+#[test]
+fn a_topic_is_heard_only_when_the_rows_of_all_that_are_known_later_are_here() {
+    let now = start();
+    let (mut one, mut two) = (machine(now, 1), machine(now, 2));
+    let tasks = topic("tasks");
+    two.learn_owner(now, id(1), signer(1).verifying_key().as_bytes(), Rights::All);
+    // It is the first node of all.
+    two.join(now, Vec::new());
+    two.subscribe(now, &tasks).unwrap();
+    two.set_row(&tasks, "key", Bytes::from_static(b"running")).unwrap();
+    let told = outputs(&mut two);
+    assert!(told.contains(&Output::Heard { topic: tasks.clone() }), "nobody knows more: {told:?}");
+
+    one.join(now, vec![(id(2), address(2))]);
+    one.subscribe(now, &tasks).unwrap();
+    assert_eq!(carry(now, &mut one, &mut two), [], "whose row that is, is not known");
+    one.learn_owner(now, id(2), signer(2).verifying_key().as_bytes(), Rights::All);
+    let soon = one.poll_timeout().unwrap();
+    assert!(soon < now + Duration::from_millis(5), "{:?}", soon - now);
+    one.handle_timeout(soon);
+    let row = Output::Row { owner: id(2), topic: tasks.clone(), key: "key".into() };
+    assert_eq!(carry(soon, &mut one, &mut two), [row, Output::Heard { topic: tasks.clone() }]);
+    one.subscribe(soon, &tasks).unwrap();
+    assert_eq!(carry(soon, &mut one, &mut two), [], "it is told once");
+    one.unsubscribe(&tasks).unwrap();
+    one.subscribe(soon, &tasks).unwrap();
+    assert_eq!(
+        carry(soon, &mut one, &mut two).last(),
+        Some(&Output::Heard { topic: tasks }),
+        "and once more anew"
+    );
+}
+
+/// NET: where all begin at the same time, nobody can say of a topic that it is whole; but nobody waits for ever.
+#[test]
+fn whoever_has_not_heard_a_topic_itself_does_not_say_that_it_is_whole() {
+    let now = start();
+    let (mut one, mut two) = (machine(now, 1), machine(now, 2));
+    let tasks = topic("tasks");
+    for gossip in [&mut one, &mut two] {
+        gossip.learn_owner(now, id(1), signer(1).verifying_key().as_bytes(), Rights::All);
+        gossip.learn_owner(now, id(2), signer(2).verifying_key().as_bytes(), Rights::All);
+        gossip.subscribe(now, &tasks).unwrap();
+    }
+    one.join(now, vec![(id(2), address(2))]);
+    assert_eq!(carry(now, &mut one, &mut two), []);
+    let late = now + 2 * Config::lan().sync_period;
+    one.handle_timeout(late);
+    assert_eq!(carry(late, &mut one, &mut two), [Output::Heard { topic: tasks }]);
 }
 
 #[test]

@@ -93,6 +93,8 @@ pub struct Node {
     pub side: usize,
     pub sent_bytes: usize,
     pub events: Vec<(Instant, MemberEvent)>,
+    /// Topics that were heard whole, and how many rows they had then.
+    pub heard: Vec<(Instant, Topic, usize)>,
     life: u64,
     on_disk: u64,
     wakes_at: Option<Instant>,
@@ -201,6 +203,7 @@ impl World {
             side: 0,
             sent_bytes: 0,
             events: Vec::new(),
+            heard: Vec::new(),
             life: 0,
             on_disk: 1,
             wakes_at: None,
@@ -282,6 +285,7 @@ impl World {
             side: state.side,
             sent_bytes: 0,
             events: Vec::new(),
+            heard: Vec::new(),
             life: state.life + 1,
             on_disk: incarnation,
             wakes_at: None,
@@ -340,6 +344,10 @@ impl World {
             }
             Output::Persist { incarnation } => {
                 self.queue(self.now + FSYNC, from, What::Persisted(incarnation))
+            }
+            Output::Heard { topic } => {
+                let rows = self.nodes[from].gossip.rows(topic.as_str()).count();
+                self.nodes[from].heard.push((self.now, topic, rows));
             }
             Output::Member(event) => self.nodes[from].events.push((self.now, event)),
             Output::Row { owner, topic, key } => {

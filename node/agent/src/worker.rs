@@ -13,7 +13,7 @@ use crate::{
 use covey_state::{
     Id, Version,
     assignment::{Assignment, AssignmentSet, Generation},
-    task::{ContainerStatus, TaskStatus},
+    task::{ContainerStatus, TaskState, TaskStatus},
     time::Stamp,
 };
 
@@ -222,25 +222,30 @@ impl Worker {
         }
         let before = controller.status().state;
         controller.handle_done(now, done);
-        if controller.status().state != before {
-            self.outputs.push_back(Output::Report { task, status: controller.status().clone() });
-        }
+        self.tell(task, before);
         self.step(now, task);
     }
 
+    /// Tells what has become of a task that was in the state `before`. Whoever may be sent to it is told first: managers
+    /// have time.
+    fn tell(&mut self, task: Id, before: TaskState) {
+        let Some(controller) = self.controllers.get(&task) else { return };
+        let version = controller.assignment().exposure.version;
+        let presence = controller.presence().map(|presence| (presence, version));
+        if self.shown.get(&task).copied() != presence {
+            self.outputs.push_back(show(controller, &mut self.shown));
+        }
+        if controller.status().state != before {
+            self.outputs.push_back(Output::Report { task, status: controller.status().clone() });
+        }
+    }
+
     fn step(&mut self, now: Stamp, task: Id) {
-        let Some(controller) = self.controllers.get_mut(&task) else { return };
-        loop {
+        while let Some(controller) = self.controllers.get_mut(&task) {
             let before = controller.status().state;
             let next = controller.next(now);
-            if controller.status().state != before {
-                self.outputs.push_back(Output::Report { task, status: controller.status().clone() });
-            }
-            let version = controller.assignment().exposure.version;
-            let presence = controller.presence().map(|presence| (presence, version));
-            if self.shown.get(&task).copied() != presence {
-                self.outputs.push_back(show(controller, &mut self.shown));
-            }
+            self.tell(task, before);
+            let Some(controller) = self.controllers.get(&task) else { return };
             match next {
                 Next::Do(step) => self.outputs.push_back(Output::Do {
                     assignment: Box::new(controller.assignment().clone()),
@@ -317,10 +322,7 @@ fn show(controller: &Controller, shown: &mut BTreeMap<Id, (Presence, Version)>) 
 mod tests {
     use std::sync::Arc;
 
-    use covey_state::{
-        network::Exposure,
-        task::{DesiredState, TaskState},
-    };
+    use covey_state::{network::Exposure, task::DesiredState};
 
     use super::*;
     use crate::executor::HeldState;
@@ -537,6 +539,20 @@ mod tests {
             Done::Exited(Ok(crate::executor::Exit { code: 0, oom_killed: false })),
         );
         assert_eq!(story(&mut worker), ["hidden"]);
+    }
+
+    /// LB-07: each of the others goes on sending clients there until it is told.
+    #[test]
+    fn that_a_task_has_ended_is_told_to_its_clients_before_anybody_else() {
+        let remembered =
+            Remembered { generation: generation(1), tasks: vec![exposed(DesiredState::Running, 3)] };
+        let mut worker = Worker::new(T, remembered, vec![held(7, HeldState::Running)]);
+        while worker.poll_output().is_some() {}
+        let exit = crate::executor::Exit { code: 137, oom_killed: false };
+        worker.handle_done(T, Id::new(7), 1, Done::Exited(Ok(exit)));
+        assert_eq!(worker.poll_output(), Some(Output::Hide { task: Id::new(7) }));
+        assert!(matches!(worker.poll_output(), Some(Output::Report { .. })));
+        assert_eq!(worker.poll_output(), None);
     }
 
     /// LB-07

@@ -6,13 +6,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use covey_api::control::{Finding, Severity};
 use covey_state::Id;
 use futures_util::{StreamExt as _, stream};
+use serde::de::DeserializeOwned;
 
 use super::{
     Networks,
+    fault::Fault,
     inquiry::{self, Inquiry},
     probe::Reach,
     report::{Belief, Report, Row, Seen, State},
@@ -60,7 +62,7 @@ pub async fn examine(
             }
         }
     }
-    let doubts = cluster.settle(doubts(&reports, &cluster.nodes)).await;
+    let doubts = cluster.look_again(doubts(&reports, &cluster.nodes)).await;
     findings
         .extend(believed(&reports, &doubts).into_iter().map(|(id, seen)| finding(cluster.name(id), seen)));
     for (id, report) in reports {
@@ -95,64 +97,52 @@ impl Cluster<'_> {
 
     async fn reports(&self) -> Vec<(Id, Result<Report>)> {
         let ids: Vec<Id> = self.nodes.keys().copied().collect();
-        let asked = ids.into_iter().map(|id| async move { (id, self.report(id).await) });
+        let asked = ids.into_iter().map(|id| async move { (id, self.ask(id, Inquiry::Report).await) });
         stream::iter(asked).buffer_unordered(ASKED_MAX).collect().await
     }
 
-    async fn report(&self, host: Id) -> Result<Report> {
-        match self.nodes.get(&host) {
-            Some(peer) if host != self.member.id() => {
-                inquiry::ask(&self.member, peer, &Inquiry::Report).await
-            }
-            _ => inquiry::report(self.networks).await,
-        }
-    }
-
-    async fn rows(&self, host: Id, scope: Scope, owner: Id) -> Result<Vec<Row>> {
-        match self.nodes.get(&host) {
-            Some(peer) if host != self.member.id() => {
-                inquiry::ask(&self.member, peer, &Inquiry::Rows(scope, owner)).await
-            }
-            _ => inquiry::rows(self.networks, scope, owner).await,
-        }
+    async fn ask<T: DeserializeOwned>(&self, host: Id, inquiry: Inquiry) -> Result<T> {
+        let peer = self.nodes.get(&host).context("it is no member")?;
+        inquiry::ask(self.networks, &self.member, peer, inquiry).await
     }
 
     /// What is left of the doubts once gossip had its time, and what they are about.
-    async fn settle(&self, doubts: BTreeSet<Doubt>) -> BTreeMap<Doubt, Vec<(String, String)>> {
+    async fn look_again(&self, doubts: BTreeSet<Doubt>) -> BTreeMap<Doubt, Vec<Fault>> {
         if doubts.is_empty() {
             return BTreeMap::new();
         }
         tokio::time::sleep(SETTLES_WITHIN).await;
         let more = doubts.len().saturating_sub(COMPARED_MAX);
-        let compared = doubts.into_iter().take(COMPARED_MAX).map(|doubt| async move {
-            let Doubt { host, scope, owner } = doubt;
-            let says = match self.nodes.contains_key(&owner) {
-                true => self.rows(owner, scope, owner).await,
-                false => Ok(Vec::new()),
-            };
-            let differ = match (says, self.rows(host, scope, owner).await) {
-                (Ok(says), Ok(believes)) => differences(&says, &believes, self.name(owner)),
-                (Err(error), _) | (_, Err(error)) => {
-                    vec![(
-                        "endpoints".to_owned(),
-                        format!("cannot be compared with {}'s: {error:#}", self.name(owner)),
-                    )]
-                }
-            };
-            (doubt, differ)
-        });
+        let compared = doubts
+            .into_iter()
+            .take(COMPARED_MAX)
+            .map(|doubt| async move { (doubt, self.compare(doubt).await) });
         let compared: Vec<_> = stream::iter(compared).buffer_unordered(ASKED_MAX).collect().await;
         let mut left: BTreeMap<_, _> =
             compared.into_iter().filter(|(_, differ)| !differ.is_empty()).collect();
         if more > 0
             && let Some((_, differ)) = left.iter_mut().next()
         {
-            differ.push((
-                "endpoints".to_owned(),
-                format!("{more} more hosts differ from what others say of themselves"),
-            ));
+            let text = format!("{more} more hosts differ from what others say of themselves");
+            differ.push(Fault { object: "endpoints".to_owned(), text });
         }
         left
+    }
+
+    async fn compare(&self, Doubt { host, scope, owner }: Doubt) -> Vec<Fault> {
+        let rows = |of| self.ask::<Vec<Row>>(of, Inquiry::Rows(scope, owner));
+        let says = match self.nodes.contains_key(&owner) {
+            true => rows(owner).await,
+            // A host that is no member any more has no endpoints.
+            false => Ok(Vec::new()),
+        };
+        match (says, rows(host).await) {
+            (Ok(says), Ok(believes)) => differences(&says, &believes, self.name(owner)),
+            (Err(error), _) | (_, Err(error)) => {
+                let text = format!("cannot be compared with {}'s: {error:#}", self.name(owner));
+                vec![Fault { object: "endpoints".to_owned(), text }]
+            }
+        }
     }
 
     fn path(&self, to: Id, reach: Reach, mtu: u32) -> Seen {
@@ -201,37 +191,33 @@ fn doubts(reports: &BTreeMap<Id, Report>, nodes: &BTreeMap<Id, Peer>) -> BTreeSe
 }
 
 /// Each endpoint of `owner` of which a host believes otherwise than is said.
-fn differences(says: &[Row], believes: &[Row], owner: &str) -> Vec<(String, String)> {
-    let of = |row: &Row| format!("endpoint {}", row.shown);
+fn differences(says: &[Row], believes: &[Row], owner: &str) -> Vec<Fault> {
+    let of = |row: &Row, text: String| Fault { object: format!("endpoint {}", row.shown), text };
     let find = |rows: &[Row], key: &str| rows.iter().find(|row| row.key == key).map(|row| row.digest);
     let missing = says.iter().filter_map(|row| match find(believes, &row.key) {
-        None => Some((of(row), format!("{owner} tells of it, and it is missing here"))),
-        Some(digest) if digest != row.digest => Some((of(row), format!("is not as {owner} tells it now"))),
+        None => Some(of(row, format!("{owner} tells of it, and it is missing here"))),
+        Some(digest) if digest != row.digest => Some(of(row, format!("is not as {owner} tells it now"))),
         Some(_) => None,
     });
     let unknown = believes.iter().filter(|row| find(says, &row.key).is_none());
-    missing.chain(unknown.map(|row| (of(row), format!("{owner} does not know it")))).collect()
+    missing.chain(unknown.map(|row| of(row, format!("{owner} does not know it")))).collect()
 }
 
 /// For each network of each host: what is wrong with its endpoints, or that nothing is.
-fn believed(
-    reports: &BTreeMap<Id, Report>,
-    doubts: &BTreeMap<Doubt, Vec<(String, String)>>,
-) -> Vec<(Id, Seen)> {
+fn believed(reports: &BTreeMap<Id, Report>, doubts: &BTreeMap<Doubt, Vec<Fault>>) -> Vec<(Id, Seen)> {
     let mut all = Vec::new();
     for (host, report) in reports {
         for (scope, network) in &report.heard {
             let of_this = doubts.iter().filter(|(doubt, _)| doubt.host == *host && doubt.scope == *scope);
-            let wrong: Vec<_> = of_this.flat_map(|(_, differ)| differ.iter().cloned()).collect();
+            let wrong: Vec<&Fault> = of_this.flat_map(|(_, differ)| differ).collect();
             if wrong.is_empty() {
                 let beliefs = report.beliefs.iter().filter(|((of, _), _)| of == scope);
                 let rows: u64 = beliefs.map(|(_, belief)| belief.rows).sum();
                 let text = format!("{rows} known, as their hosts tell them");
                 all.push((*host, Seen::new(network, "endpoints", State::Ok, text)));
             }
-            let wrong =
-                wrong.into_iter().map(|(object, text)| Seen::new(network, object, State::Wrong, text));
-            all.extend(wrong.map(|seen| (*host, seen)));
+            let seen = |fault: &Fault| Seen::new(network, &fault.object, State::Wrong, &fault.text);
+            all.extend(wrong.into_iter().map(|fault| (*host, seen(fault))));
         }
     }
     all
@@ -300,7 +286,8 @@ mod tests {
             ("endpoint web.c (10.0.1.2)", "m2 tells of it, and it is missing here"),
             ("endpoint web.d (10.0.1.2)", "m2 does not know it"),
         ];
-        assert_eq!(found, expected.map(|(object, text)| (object.to_owned(), text.to_owned())));
+        let expected = expected.map(|(object, text)| Fault { object: object.into(), text: text.into() });
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -309,7 +296,7 @@ mod tests {
         let doubt = Doubt { host: Id::new(1), scope: FRONT, owner: Id::new(2) };
         let seen = believed(&reports, &BTreeMap::new());
         assert_eq!((seen.len(), seen[0].1.text.as_str()), (1, "2 known, as their hosts tell them"));
-        let differ = vec![("endpoint x".to_owned(), "m2 does not know it".to_owned())];
+        let differ = vec![Fault { object: "endpoint x".into(), text: "m2 does not know it".into() }];
         let seen = believed(&reports, &BTreeMap::from([(doubt, differ)]));
         assert_eq!((seen.len(), seen[0].1.state), (1, State::Wrong));
     }

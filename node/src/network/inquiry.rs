@@ -1,6 +1,6 @@
 //! What hosts ask each other about their networks, when somebody examines them: any member may.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
 use covey_gossip_quic::{read_frame, write_frame};
@@ -25,7 +25,7 @@ use crate::{
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// One question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Inquiry {
     /// How its networks are: answered by a [`Report`].
     Report,
@@ -72,19 +72,11 @@ pub async fn report(networks: &Networks) -> Result<Report> {
     Ok(tokio::task::spawn_blocking(move || report.with_surroundings(probes)).await?)
 }
 
-/// What this host takes to be the endpoints of another.
-///
-/// # Errors
-/// This node's networks have ended.
-pub async fn rows(networks: &Networks, scope: Scope, owner: Id) -> Result<Vec<Row>> {
+async fn rows(networks: &Networks, scope: Scope, owner: Id) -> Result<Vec<Row>> {
     look(networks, move |keeper| report::rows(keeper, scope, owner)).await
 }
 
-/// What has gone to a container of this host.
-///
-/// # Errors
-/// The kernel could not be asked, or this node's networks have ended.
-pub async fn passed(networks: &Networks, scope: Scope, address: IpAddr) -> Result<Option<Passed>> {
+async fn passed(networks: &Networks, scope: Scope, address: IpAddr) -> Result<Option<Passed>> {
     look(networks, move |keeper| {
         let Some((container, namespace, link)) = path::link_to(keeper, scope, address) else {
             return Ok(None);
@@ -106,18 +98,27 @@ pub async fn look<T: Send + 'static>(
     networks.look(question).await.context(super::ENDED)
 }
 
-/// Asks another host.
+/// Asks a host of the cluster, which may be this one.
 ///
 /// # Errors
 /// It does not answer in time, or says why it has no answer.
-pub async fn ask<T: DeserializeOwned>(member: &Arc<Member>, peer: &Peer, inquiry: &Inquiry) -> Result<T> {
+pub async fn ask<T: DeserializeOwned>(
+    networks: &Networks,
+    member: &Member,
+    peer: &Peer,
+    inquiry: Inquiry,
+) -> Result<T> {
     let exchange = async {
+        if peer.id == member.id() {
+            return answer(networks, inquiry).await;
+        }
         let (mut send, mut recv) = member.endpoint.open(peer.id, peer.address, kind::EXAMINE).await?;
-        write_frame(&mut send, &covey_wire::encode(inquiry)?).await?;
+        write_frame(&mut send, &covey_wire::encode(&inquiry)?).await?;
         send.finish()?;
-        let answer = read_frame(&mut recv, MESSAGE_MAX).await?;
-        let answer: Answer<T> = covey_wire::decode::<_, MESSAGE_MAX>(&answer)?;
-        answer.map_err(anyhow::Error::msg)
+        Ok(read_frame(&mut recv, MESSAGE_MAX).await?)
     };
-    timeout(ANSWER_MAX, exchange).await.map_err(|_| anyhow::anyhow!("no answer within {ANSWER_MAX:?}"))?
+    let answered = timeout(ANSWER_MAX, exchange).await;
+    let answered = answered.map_err(|_| anyhow::anyhow!("no answer within {ANSWER_MAX:?}"))??;
+    let answer: Answer<T> = covey_wire::decode::<_, MESSAGE_MAX>(&answered)?;
+    answer.map_err(anyhow::Error::msg)
 }

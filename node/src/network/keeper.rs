@@ -239,8 +239,7 @@ impl Keeper {
             return Ok(());
         }
         self.make_way_for(config);
-        let overlay = config.subnets.iter().any(|subnet| subnet.vni.is_some());
-        if overlay && self.place.is_none() {
+        if config.is_overlay() && self.place.is_none() {
             bail!("network {} is the swarm's, and this node is in none", config.name);
         }
         let mut carrier = Carrier::open(&self.folder, config.clone(), self.place.as_ref())?;
@@ -249,12 +248,12 @@ impl Keeper {
         let scope = Scope::Network(config.id);
         self.down.iter().for_each(|host| carrier.suspend(*host, true));
         self.carriers.insert(config.id, carrier);
-        if overlay {
+        if config.is_overlay() {
             self.unheard.insert(config.id, clock::monotonic() + told::HEAR_WITHIN);
         }
         self.recall(scope);
         self.tell_carried();
-        if overlay {
+        if config.is_overlay() {
             self.join();
         }
         self.mend_one(config.id)
@@ -271,7 +270,7 @@ impl Keeper {
     }
 
     fn tell_carried(&self) {
-        let carried = self.carriers.iter().filter(|(_, carrier)| carrier.vnis().next().is_some());
+        let carried = self.carriers.iter().filter(|(_, carrier)| carrier.config.is_overlay());
         let carried = carried
             .map(|(id, carrier)| ((*id, carrier.time), (carrier.config.clone(), carrier.hosts())))
             .collect();

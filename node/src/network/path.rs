@@ -55,7 +55,8 @@ enum Counter {
 }
 
 /// What the other host counts.
-struct There {
+struct There<'a> {
+    networks: &'a Networks,
     scope: Scope,
     backend: SocketAddr,
     nodes: BTreeMap<Id, Peer>,
@@ -89,7 +90,7 @@ pub async fn follow(
         look(networks, move |keeper| decide(keeper, scope, protocol, from, to, &names)).await?;
     steps.extend(decided);
 
-    let there = There { scope, backend: backend.unwrap_or(to), nodes, member };
+    let there = There { networks, scope, backend: backend.unwrap_or(to), nodes, member };
     let before = there.count(&mut steps).await;
     let answer = Step::new("answer", answer(&flow.outcome));
     if backend.is_none() || !flow.send_more() {
@@ -162,7 +163,7 @@ fn answer(outcome: &Outcome) -> String {
     }
 }
 
-impl There {
+impl There<'_> {
     /// What is counted at each step now.
     async fn count(&self, steps: &mut [Step]) -> Vec<Option<u64>> {
         let mut counts = Vec::new();
@@ -197,7 +198,7 @@ impl There {
 
     async fn passed(&self, node: Id) -> Result<Option<Passed>> {
         let Some((peer, member)) = self.nodes.get(&node).zip(self.member.as_ref()) else { return Ok(None) };
-        inquiry::ask(member, peer, &Inquiry::Passed(self.scope, self.backend.ip())).await
+        inquiry::ask(self.networks, member, peer, Inquiry::Passed(self.scope, self.backend.ip())).await
     }
 }
 

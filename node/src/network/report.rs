@@ -105,11 +105,12 @@ pub struct Probes {
 /// Examines this host's networks, and mends what is not as it should be.
 pub fn examine(keeper: &mut Keeper) -> (Report, Option<Probes>) {
     let before = faults(keeper);
-    let after = if before.iter().all(|(_, found)| found.as_ref().is_ok_and(Vec::is_empty)) {
-        None
+    let is_well = before.iter().all(|(_, found)| found.as_ref().is_ok_and(Vec::is_empty));
+    let after = if is_well {
+        before.clone()
     } else {
         keeper.repair();
-        Some(faults(keeper))
+        faults(keeper)
     };
     let mut seen = kernel(before, after);
     let drift = keeper.drift.iter();
@@ -144,8 +145,10 @@ impl Report {
     }
 }
 
-/// What is not as wanted in the kernel, by network.
-type Faults = Vec<(String, Result<Vec<Fault>, String>)>;
+/// What is not as wanted in the kernel, or why that is not known.
+type Found = Result<Vec<Fault>, String>;
+/// The same of each network, in the same order whenever it is looked at.
+type Faults = Vec<(String, Found)>;
 
 fn faults(keeper: &mut Keeper) -> Faults {
     let words = |error: anyhow::Error| format!("{error:#}");
@@ -156,39 +159,29 @@ fn faults(keeper: &mut Keeper) -> Faults {
     found
 }
 
-/// What was found, and what of it was found again after it was mended.
-fn kernel(before: Faults, after: Option<Faults>) -> Vec<Seen> {
-    let after: BTreeMap<String, _> = after.into_iter().flatten().collect();
-    let mut seen = Vec::new();
-    for (network, found) in before {
-        let found = found.unwrap_or_default();
-        let (left, error) = match after.get(&network) {
-            Some(Ok(left)) => (left.as_slice(), None),
-            Some(Err(error)) => (&[][..], Some(error)),
-            None => (&[][..], None),
-        };
-        let of = |state| move |fault: &Fault| (state, fault.object.clone(), fault.text.clone());
-        let gone = found.iter().filter(|fault| left.iter().all(|other| other.object != fault.object));
-        let all: Vec<_> = left.iter().map(of(State::Wrong)).chain(gone.map(of(State::Repaired))).collect();
-        if let Some(error) = error {
-            seen.push(Seen::new(&network, "kernel", State::Wrong, format!("cannot be looked at: {error}")));
-        } else if all.is_empty() {
-            seen.push(Seen::new(&network, "kernel", State::Ok, "links, ways and tables are as wanted"));
-        }
-        let more = all.len().saturating_sub(SEEN_MAX);
-        seen.extend(
-            all.into_iter()
-                .take(SEEN_MAX)
-                .map(|(state, object, text)| Seen::new(&network, object, state, text)),
-        );
-        if more > 0 {
-            seen.push(Seen::new(
-                &network,
-                "kernel",
-                State::Wrong,
-                format!("{more} objects more are or were not as wanted"),
-            ));
-        }
+/// What was found of each network, and what of it was found again after it was mended.
+fn kernel(before: Faults, after: Faults) -> Vec<Seen> {
+    let networks = before.into_iter().zip(after);
+    networks.flat_map(|((network, before), (_, after))| links_and_tables(&network, before, after)).collect()
+}
+
+fn links_and_tables(network: &str, before: Found, after: Found) -> Vec<Seen> {
+    let kernel = |state, text: String| Seen::new(network, "kernel", state, text);
+    let left = match after {
+        Ok(left) => left,
+        Err(error) => return vec![kernel(State::Wrong, format!("cannot be looked at: {error}"))],
+    };
+    let mut gone = before.unwrap_or_default();
+    gone.retain(|fault| left.iter().all(|other| other.object != fault.object));
+    if left.is_empty() && gone.is_empty() {
+        return vec![kernel(State::Ok, "links, ways and tables are as wanted".to_owned())];
+    }
+    let more = (left.len() + gone.len()).saturating_sub(SEEN_MAX);
+    let of = |state| move |Fault { object, text }: Fault| Seen::new(network, object, state, text);
+    let all = left.into_iter().map(of(State::Wrong)).chain(gone.into_iter().map(of(State::Repaired)));
+    let mut seen: Vec<Seen> = all.take(SEEN_MAX).collect();
+    if more > 0 {
+        seen.push(kernel(State::Wrong, format!("{more} objects more are or were not as wanted")));
     }
     seen
 }
@@ -196,7 +189,7 @@ fn kernel(before: Faults, after: Option<Faults>) -> Vec<Seen> {
 /// Scopes that gossip tells of, with what is believed there.
 fn scopes(keeper: &Keeper) -> impl Iterator<Item = (Scope, String, &Rows)> {
     let ingress = keeper.place.map(|_| (Scope::Ingress, INGRESS.to_owned(), &keeper.edge.balancer.rows));
-    let overlays = keeper.carriers.values().filter(|carrier| carrier.vnis().next().is_some());
+    let overlays = keeper.carriers.values().filter(|carrier| carrier.config.is_overlay());
     let networks = overlays.map(|carrier| {
         (Scope::Network(carrier.config.id), carrier.config.name.clone(), &carrier.balancer.rows)
     });
@@ -275,17 +268,26 @@ mod tests {
         let network = || "front".to_owned();
         let before = || vec![(network(), Ok(vec![fault("fdb a"), fault("route b")]))];
         let after = vec![(network(), Ok(vec![fault("route b")]))];
-        let seen = kernel(before(), Some(after));
+        let seen = kernel(before(), after);
         assert_eq!(states(&seen), [("route b", State::Wrong), ("fdb a", State::Repaired)]);
-        let seen = kernel(before(), Some(vec![(network(), Err("no".into()))]));
-        assert_eq!(seen[0].text, "cannot be looked at: no");
-        assert_eq!(states(&kernel(vec![(network(), Ok(Vec::new()))], None)), [("kernel", State::Ok)]);
+        let seen = kernel(before(), vec![(network(), Err("no".into()))]);
+        assert_eq!((seen.len(), seen[0].text.as_str()), (1, "cannot be looked at: no"));
+        let well = || vec![(network(), Ok(Vec::new()))];
+        assert_eq!(states(&kernel(well(), well())), [("kernel", State::Ok)]);
+    }
+
+    #[test]
+    fn networks_of_one_name_are_told_apart() {
+        let network = |found| ("front".to_owned(), found);
+        let before = vec![network(Ok(vec![fault("route a")])), network(Ok(vec![fault("route b")]))];
+        let after = vec![network(Ok(vec![fault("route a")])), network(Ok(Vec::new()))];
+        assert_eq!(states(&kernel(before, after)), [("route a", State::Wrong), ("route b", State::Repaired)]);
     }
 
     #[test]
     fn so_many_faults_that_nobody_reads_them_are_counted() {
         let many = (0..SEEN_MAX + 3).map(|number| fault(&format!("route {number}"))).collect();
-        let seen = kernel(vec![("front".into(), Ok(many))], Some(vec![("front".into(), Ok(Vec::new()))]));
+        let seen = kernel(vec![("front".into(), Ok(many))], vec![("front".into(), Ok(Vec::new()))]);
         assert_eq!(seen.len(), SEEN_MAX + 1);
         assert!(seen[SEEN_MAX].text.starts_with("3 objects more"), "{}", seen[SEEN_MAX].text);
     }

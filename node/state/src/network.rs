@@ -114,6 +114,13 @@ pub struct NetworkConfig {
     pub subnets: Vec<Subnet>,
 }
 
+impl NetworkConfig {
+    /// It is the cluster's, and reaches from host to host. One of a host alone has no VNI.
+    pub fn is_overlay(&self) -> bool {
+        self.subnets.iter().any(|subnet| subnet.vni.is_some())
+    }
+}
+
 impl Network {
     /// What a host has to know of it.
     pub fn config(&self) -> NetworkConfig {

@@ -79,9 +79,7 @@ impl Keeper {
         kept: Vec<OwnedFd>,
     ) -> Result<()> {
         let path = self.path(container);
-        let of_cluster =
-            |attached: &Attached| attached.network.subnets.iter().any(|subnet| subnet.vni.is_some());
-        if wiring.networks.iter().any(of_cluster) && self.place.is_none() {
+        if wiring.networks.iter().any(|attached| attached.network.is_overlay()) && self.place.is_none() {
             tracing::warn!(container, "where this node is in its swarm was forgotten");
         }
         let wired = Wired { wiring: wiring.clone(), ports: ports.to_vec(), resolver: None };

@@ -14,10 +14,10 @@ use crate::clock;
 const PART_AFTER: Duration = Duration::from_secs(1);
 
 impl Keeper {
-    /// Lets a network go that nobody here is in, soon; at once, if no other host has it.
+    /// Lets a network go that nobody here is in, soon; at once, if it is this host's alone.
     pub(super) fn part_soon(&mut self, network: Id) -> Result<()> {
         match self.carriers.get(&network) {
-            Some(carrier) if carrier.is_empty() && carrier.vnis().next().is_some() => {
+            Some(carrier) if carrier.is_empty() && carrier.config.is_overlay() => {
                 self.parting.insert(network, clock::monotonic() + PART_AFTER);
                 Ok(())
             }
@@ -51,9 +51,9 @@ impl Keeper {
         }
         let Some(carrier) = self.carriers.remove(&network) else { return Ok(()) };
         self.tell_carried();
-        let overlay = carrier.vnis().next().is_some();
+        let is_overlay = carrier.config.is_overlay();
         let removed = carrier.remove();
-        if overlay {
+        if is_overlay {
             self.join();
         }
         removed

@@ -5,6 +5,7 @@ pub mod exposure;
 pub mod image;
 pub mod later;
 pub mod mount;
+pub mod naming;
 pub mod network;
 pub mod node;
 pub mod port;

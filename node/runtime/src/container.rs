@@ -63,7 +63,7 @@ pub struct TaskRef {
 }
 
 /// Which network a container is in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetworkMode {
     /// A namespace of its own with nothing but loopback.
     #[default]
@@ -72,6 +72,8 @@ pub enum NetworkMode {
     Host,
     /// A namespace that the node makes and wires, as its [`Wiring`] says.
     Edge,
+    /// That of another container, which has to run when this one starts: its addresses, ports and names.
+    Container(ContainerId),
 }
 
 /// The image of a container.

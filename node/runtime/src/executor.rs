@@ -123,7 +123,7 @@ impl Executor for TaskExecutor {
             resources: assignment.spec.resources,
             labels: labels.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<BTreeMap<_, _>>(),
             task: Some(reference),
-            network: self.network,
+            network: self.network.clone(),
             wiring: assignment.wiring(),
             ..CreateContainer::default()
         };

@@ -10,6 +10,7 @@ mod attach;
 mod cgroup;
 mod container;
 mod create;
+mod etc;
 mod event;
 mod exec;
 mod executor;

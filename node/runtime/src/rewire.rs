@@ -7,12 +7,12 @@ use covey_state::network::Wiring;
 use crate::{
     Runtime,
     container::{ContainerId, ContainerState, NetworkMode, Record},
+    etc,
     event::Action,
     layout,
     name::LookupError,
     network::{Attachment, Remembered},
     runtime::{Inner, Slot, blocking, to_the_end},
-    spec,
 };
 
 /// A container has the networks that it had.
@@ -87,7 +87,7 @@ async fn rewire(
 }
 
 async fn wire(inner: &Inner, record: &Record, wiring: &Wiring) -> Result<Attachment, RewireError> {
-    let (NetworkMode::Edge, Some(network)) = (record.network, &inner.config.network) else {
+    let (NetworkMode::Edge, Some(network)) = (&record.network, &inner.config.network) else {
         return Err(RewireError::Network("it has no network of its own".to_owned()));
     };
     network.rewire(record.id.as_str(), record.hostname(), wiring).await.map_err(RewireError::Network)
@@ -107,7 +107,7 @@ async fn note(
         match attachment {
             Some(attachment) => {
                 Remembered::rewrite(&attachment, &exec)?;
-                refresh_resolv_conf(&exec, &attachment, record.network)
+                refresh_resolv_conf(&exec, &attachment, &record)
             }
             None => Ok(()),
         }
@@ -116,9 +116,10 @@ async fn note(
 }
 
 /// The file is mounted into the container: it is written in place, and only where it changes.
-fn refresh_resolv_conf(exec: &Path, attachment: &Attachment, network: NetworkMode) -> io::Result<()> {
+fn refresh_resolv_conf(exec: &Path, attachment: &Attachment, record: &Record) -> io::Result<()> {
     let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let (file, text) = (exec.join("resolv.conf"), spec::resolv_conf(attachment, &host, network));
+    let text = etc::resolv_conf(attachment, &record.spec.naming, &host, &record.network);
+    let file = exec.join("resolv.conf");
     if fs::read_to_string(&file).unwrap_or_default() == text {
         return Ok(());
     }

@@ -403,7 +403,7 @@ impl Inner {
             invocation: record.invocation.clone(),
             image: record.image.clone(),
             task: record.task,
-            network: record.network,
+            network: record.network.clone(),
             wiring: life.wiring,
             exposed_ports: record.exposed_ports.clone(),
             open_stdin: record.open_stdin,

@@ -1,8 +1,6 @@
 //! From what the user asked for to an OCI spec: the only thing that the shim, or any OCI runtime, is told.
 
 use std::{
-    fmt::Write as _,
-    net::IpAddr,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -20,7 +18,7 @@ use oci_spec::{
 
 use crate::{
     container::{NetworkMode, Record},
-    layout,
+    etc, layout,
     network::Attachment,
     seccomp,
 };
@@ -89,13 +87,13 @@ pub(crate) fn build(
         .linux(
             LinuxBuilder::default()
                 .cgroups_path(places.cgroup)
-                .namespaces(namespaces(record.network, attachment)?)
+                .namespaces(namespaces(&record.network, attachment)?)
                 .resources(resources(&record.resources)?)
                 .seccomp(filter()?)
                 .masked_paths(MASKED.map(str::to_owned).to_vec())
                 .readonly_paths(READ_ONLY.map(str::to_owned).to_vec())
                 .sysctl(
-                    sysctls(record.network).map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<Sysctls>(),
+                    sysctls(&record.network).map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<Sysctls>(),
                 )
                 .build()?,
         )
@@ -116,10 +114,11 @@ fn filter() -> Result<LinuxSeccomp, OciSpecError> {
 #[allow(clippy::disallowed_types, reason = "the OCI types want this one; nobody looks at its order")]
 type Sysctls = std::collections::HashMap<String, String>;
 
-/// What the network namespace allows beyond the kernel's defaults: low ports and ping need no privilege inside.
-fn sysctls(network: NetworkMode) -> impl Iterator<Item = (&'static str, &'static str)> {
+/// What a network namespace of its own allows beyond the kernel's defaults: low ports and ping need no privilege inside.
+fn sysctls(network: &NetworkMode) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let is_own = matches!(network, NetworkMode::None | NetworkMode::Edge);
     let own = [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
-    own.into_iter().filter(move |_| network != NetworkMode::Host)
+    own.into_iter().filter(move |_| is_own)
 }
 
 /// The container's process; another one of `exec` is a changed copy of it.
@@ -153,7 +152,7 @@ pub(crate) fn user(user: &str, groups: &[String]) -> String {
 }
 
 fn namespaces(
-    network: NetworkMode,
+    network: &NetworkMode,
     attachment: &Attachment,
 ) -> Result<Vec<oci_spec::runtime::LinuxNamespace>, OciSpecError> {
     use LinuxNamespaceType as Kind;
@@ -165,7 +164,9 @@ fn namespaces(
     let net = LinuxNamespaceBuilder::default().typ(Kind::Network);
     match network {
         NetworkMode::None => namespaces.push(net.build()?),
-        NetworkMode::Edge => namespaces.push(net.path(&attachment.namespace).build()?),
+        NetworkMode::Edge | NetworkMode::Container(_) => {
+            namespaces.push(net.path(&attachment.namespace).build()?);
+        }
         NetworkMode::Host => {}
     }
     Ok(namespaces)
@@ -255,7 +256,7 @@ fn mounts(record: &Record, places: &Places<'_>) -> Result<Vec<Mount>, OciSpecErr
     for (target, kind, source, options) in fixed {
         mounts.push(mount(target, kind, source, options.iter().map(|o| (*o).to_owned()).collect())?);
     }
-    for name in ["resolv.conf", "hostname", "hosts"] {
+    for name in etc::FILES {
         let source = places.exec.join(name);
         mounts.push(mount(
             Path::new("/etc").join(name),
@@ -301,76 +302,9 @@ fn mount(
         .build()
 }
 
-/// `/etc/hosts`.
-pub(crate) fn hosts(hostname: &str, attachment: &Attachment) -> String {
-    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
-                    ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
-        .to_owned();
-    let own = attachment.addresses.first().map(|address| (*address, hostname));
-    let more = attachment.hosts.iter().map(|(address, names)| (*address, names.as_str()));
-    for (address, names) in own.into_iter().chain(more) {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "{address}\t{names}");
-    }
-    text
-}
-
-/// `/etc/resolv.conf`, from the attachment, and from the host where that names no servers; a resolver on the host's
-/// loopback is of no use in a namespace of its own.
-pub(crate) fn resolv_conf(attachment: &Attachment, host: &str, network: NetworkMode) -> String {
-    let Attachment { nameservers, search, options, .. } = attachment;
-    let usable = |line: &&str| match line.split_ascii_whitespace().next() {
-        Some("nameserver") => {
-            let server = line.trim_start_matches("nameserver").trim().parse::<IpAddr>();
-            network == NetworkMode::Host || !server.is_ok_and(|address| address.is_loopback())
-        }
-        Some("search" | "domain") => search.is_empty(),
-        Some("options") => options.is_empty(),
-        _ => true,
-    };
-    let host = if nameservers.is_empty() { host } else { "" };
-    let mut text = host.lines().filter(usable).fold(String::new(), |text, line| text + line + "\n");
-    // Writing to a String does not fail.
-    for server in nameservers {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    for (word, values) in [("search", search), ("options", options)] {
-        if !values.is_empty() {
-            let _ = writeln!(text, "{word} {}", values.join(" "));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_resolver_on_the_hosts_loopback_is_left_out() {
-        let host = "search lan\nnameserver 127.0.0.53\nnameserver 9.9.9.9\n";
-        let none = Attachment::default();
-        assert_eq!(resolv_conf(&none, host, NetworkMode::Edge), "search lan\nnameserver 9.9.9.9\n");
-        assert_eq!(resolv_conf(&none, host, NetworkMode::Host), host);
-    }
-
-    /// CTR-11
-    #[test]
-    fn what_the_network_says_of_names_comes_before_what_the_host_says() {
-        let host = "search lan\nnameserver 9.9.9.9\noptions edns0\n";
-        let search = Attachment { search: vec!["a".into(), "b".into()], ..Attachment::default() };
-        let text = "nameserver 9.9.9.9\noptions edns0\nsearch a b\n";
-        assert_eq!(resolv_conf(&search, host, NetworkMode::Edge), text);
-        let own = Attachment {
-            addresses: vec![[10, 0, 0, 5].into(), [10, 1, 0, 5].into()],
-            nameservers: vec![[127, 0, 0, 11].into()],
-            options: vec!["ndots:0".into()],
-            hosts: vec![([10, 0, 0, 9].into(), "db db.lan".into())],
-            ..Attachment::default()
-        };
-        assert_eq!(resolv_conf(&own, host, NetworkMode::Edge), "nameserver 127.0.0.11\noptions ndots:0\n");
-        assert!(hosts("box", &own).ends_with("ip6-allrouters\n10.0.0.5\tbox\n10.0.0.9\tdb db.lan\n"));
-    }
 
     #[test]
     fn user_and_groups_travel_in_one_text() {

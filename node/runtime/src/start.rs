@@ -4,7 +4,7 @@ use std::{
     fs, io,
     io::Read as _,
     os::fd::{AsFd as _, AsRawFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, PoisonError},
 };
@@ -14,6 +14,7 @@ use covey_state::{network::Wiring, time::Stamp};
 use crate::{
     Runtime,
     container::{ContainerId, ContainerState, NetworkMode, Record},
+    etc,
     event::Action,
     layout::{self, ExitRecord, Process},
     name::LookupError,
@@ -65,7 +66,15 @@ struct Launch {
     inner: Arc<Inner>,
     record: Record,
     attachment: Attachment,
+    joined: Option<Joined>,
     data: PathBuf,
+    exec: PathBuf,
+}
+
+/// A container that runs, whose network another one joins.
+struct Joined {
+    /// Held until the other is in it: a path by a process id could come to mean somebody else's.
+    namespace: OwnedFd,
     exec: PathBuf,
 }
 
@@ -97,7 +106,14 @@ async fn start(inner: Arc<Inner>, slot: Arc<Slot>) -> Result<(), StartError> {
 async fn launch(inner: &Arc<Inner>, slot: &Arc<Slot>) -> Result<(), StartError> {
     let _permit = inner.launches.acquire().await;
     let wiring = slot.life.borrow().wiring.clone();
-    let attachment = attach_network(inner, &slot.record, &wiring).await?;
+    let joined = match &slot.record.network {
+        NetworkMode::Container(other) => Some(join(inner, other)?),
+        NetworkMode::None | NetworkMode::Host | NetworkMode::Edge => None,
+    };
+    let mut attachment = attach_network(inner, &slot.record, &wiring).await?;
+    if let Some(Joined { namespace, .. }) = &joined {
+        attachment.namespace = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()).into();
+    }
     let (addresses, ports) = (attachment.addresses.clone(), attachment.ports.clone());
     let id = &slot.record.id;
     let launch = Launch {
@@ -106,6 +122,7 @@ async fn launch(inner: &Arc<Inner>, slot: &Arc<Slot>) -> Result<(), StartError> 
         data: inner.layout.data(id),
         exec: inner.layout.exec(id),
         attachment,
+        joined,
     };
     let launched = blocking(move || launch.run()).await?;
     slot.life.send_modify(|life| {
@@ -119,6 +136,22 @@ async fn launch(inner: &Arc<Inner>, slot: &Arc<Slot>) -> Result<(), StartError> 
     inner.tell(&slot.record, Action::Start);
     adopt::watch(inner, slot, launched.shim);
     Ok(())
+}
+
+/// The network of the container `other`.
+fn join(inner: &Inner, other: &ContainerId) -> Result<Joined, StartError> {
+    let slot = inner.find(other.as_str())?;
+    let idle =
+        || StartError::Network(format!("cannot join network of a non running container: {}", other.short()));
+    let pid =
+        || Some(slot.life.borrow()).filter(|life| life.state == ContainerState::Running).map(|life| life.pid);
+    let seen = pid().ok_or_else(idle)?;
+    let namespace = fs::File::open(format!("/proc/{seen}/ns/net")).map_err(|_| idle())?;
+    // It ran all the while, so this was its own.
+    if pid() != Some(seen) {
+        return Err(idle());
+    }
+    Ok(Joined { namespace: namespace.into(), exec: inner.layout.exec(other) })
 }
 
 async fn attach_network(inner: &Inner, record: &Record, wiring: &Wiring) -> Result<Attachment, StartError> {
@@ -215,11 +248,15 @@ impl Launch {
         if record.network == NetworkMode::Edge {
             Remembered::write(&self.attachment, exec)?;
         }
-        let hostname = record.hostname();
-        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        fs::write(exec.join("hosts"), spec::hosts(hostname, &self.attachment))?;
-        fs::write(exec.join("hostname"), format!("{hostname}\n"))?;
-        fs::write(exec.join("resolv.conf"), spec::resolv_conf(&self.attachment, &host, record.network))?;
+        match &self.joined {
+            Some(joined) => {
+                // The very same files: what changes for the one changes for the other.
+                for name in etc::FILES {
+                    fs::hard_link(joined.exec.join(name), exec.join(name))?;
+                }
+            }
+            None => self.write_names(exec)?,
+        }
         let cgroup = self.inner.cgroup_path(&record.id);
         let places = spec::Places { data, exec, cgroup: &cgroup };
         let spec = spec::build(record, &places, &self.attachment).map_err(io::Error::other)?;
@@ -227,6 +264,15 @@ impl Launch {
         let at = sys::now();
         fs::write(data.join(layout::STARTED), format!("{at} {}", sys::boot_id()?))?;
         Ok(Stamp(at))
+    }
+
+    fn write_names(&self, exec: &Path) -> io::Result<()> {
+        let Self { record, attachment, .. } = self;
+        let (hostname, naming) = (record.hostname(), &record.spec.naming);
+        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        fs::write(exec.join("hosts"), etc::hosts(hostname, attachment, naming))?;
+        fs::write(exec.join("hostname"), format!("{hostname}\n"))?;
+        fs::write(exec.join("resolv.conf"), etc::resolv_conf(attachment, naming, &host, &record.network))
     }
 
     fn spawn(&self) -> io::Result<Child> {

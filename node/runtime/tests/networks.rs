@@ -21,8 +21,8 @@ use covey_agent::{
     template::NodeNames,
 };
 use covey_runtime::{
-    Attachment, BoxFuture, Config, ContainerState, CreateContainer, KEPT_MAX, Network, NetworkMode, Runtime,
-    TaskExecutor, image::ImageStore,
+    Attachment, BoxFuture, Config, ContainerId, ContainerState, CreateContainer, KEPT_MAX, Network,
+    NetworkMode, Runtime, TaskExecutor, image::ImageStore,
 };
 use covey_state::{
     Id,
@@ -317,6 +317,42 @@ async fn every_start_that_fails_gives_its_network_back_once() {
     let error = bench.runtime.start(&id).await.unwrap_err().to_string();
     assert_eq!(error, "failed to set up container networking: 5 sockets are to be kept; at most 4 can be");
     assert_eq!(network.calls(), ["attach box web", "detach 0"]);
+    bench.close().await;
+}
+
+/// CTR-13: one that joins another has its network and its names, for as long as it runs itself.
+#[tokio::test]
+async fn a_container_joins_the_network_of_another_that_runs() {
+    let lane = Lane::new();
+    let network = Notes::of(&lane, vec![]);
+    let Some(bench) = bench_with(Some(network.clone())).await else { return };
+    let web = bench.runtime.create(request("box", &["sleep", "1000"])).await.unwrap();
+    let joins = |other: &ContainerId, words: &[&str]| CreateContainer {
+        spec: ContainerSpec { hostname: "box".into(), ..spec(words) },
+        network: NetworkMode::Container(other.clone()),
+        ..CreateContainer::default()
+    };
+    let script = "readlink /proc/self/ns/net; cat /etc/hostname /etc/resolv.conf; echo up; exec sleep 1000";
+    let side = bench.runtime.create(joins(&web, &["sh", "-c", script])).await.unwrap();
+    let error = bench.runtime.start(side.as_str()).await.unwrap_err().to_string();
+    let said = format!("cannot join network of a non running container: {}", web.short());
+    assert_eq!(error, format!("failed to set up container networking: {said}"));
+
+    bench.runtime.start(web.as_str()).await.unwrap();
+    bench.runtime.start(side.as_str()).await.unwrap();
+    let names = "nameserver 100.64.0.1\nsearch lan\noptions ndots:0\nup\n";
+    let expected = format!("net:[{}]\nbox\n{names}", lane.inode());
+    assert_eq!(bench.lines_until(side.as_str(), "up").await, expected);
+    // Of one that joins, too.
+    let third = bench.runtime.create(joins(&side, &["sh", "-c", script])).await.unwrap();
+    bench.runtime.start(third.as_str()).await.unwrap();
+    assert_eq!(bench.lines_until(third.as_str(), "up").await, expected);
+    bench.runtime.remove(web.as_str(), true).await.unwrap();
+    assert_eq!(bench.runtime.inspect(side.as_str()).unwrap().state, ContainerState::Running);
+    for id in [side, third] {
+        bench.runtime.remove(id.as_str(), true).await.unwrap();
+    }
+    assert_eq!(network.calls(), ["attach box web", "detach 2"], "it is the network of one");
     bench.close().await;
 }
 

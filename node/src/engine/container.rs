@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use covey_api::{
     Failure,
-    engine::{Container, ContainerState, CreateContainer},
+    engine::{Container, ContainerState, CreateContainer, Network},
     log::{LogLine, LogQuery, Output},
 };
-use covey_runtime::{self as runtime, ExitStatus, LookupError, OperationError};
+use covey_runtime::{self as runtime, ExitStatus, LookupError, NetworkMode, OperationError};
 use covey_state::{container::ContainerSpec, network::PublishMode, time::Stamp};
 use futures_util::{StreamExt as _, stream::BoxStream};
 
@@ -16,15 +16,27 @@ use super::{LocalEngine, failure, network};
 impl LocalEngine {
     pub(super) async fn create_container(&self, request: CreateContainer) -> Result<String, Failure> {
         let (wiring, entered) = self.wire(&request).await?;
+        let mut spec = request.spec;
+        let network = match &request.network {
+            Network::Bridge | Network::Named(_) => NetworkMode::Edge,
+            Network::Host => NetworkMode::Host,
+            Network::None => NetworkMode::None,
+            Network::Container(other) => {
+                let other = self.runtime.inspect(other).map_err(failure::lookup)?;
+                // Who has the names of another has its host name.
+                spec.hostname = other.hostname;
+                NetworkMode::Container(other.id)
+            }
+        };
         let wanted = runtime::CreateContainer {
             name: request.name,
-            spec: request.spec,
+            spec,
             resources: request.resources,
             labels: BTreeMap::new(),
             open_stdin: request.open_stdin,
             auto_remove: request.auto_remove,
             task: None,
-            network: network::mode(&request.network),
+            network,
             wiring,
         };
         let id = self.runtime.create(wanted).await.map_err(failure::create)?;
@@ -91,7 +103,6 @@ pub(super) fn to_api(container: runtime::Container) -> Container {
             .cloned()
             .collect(),
         ports: container.ports,
-        nameservers: container.wiring.nameservers,
         id: container.id.to_string(),
         name: container.name,
         spec: ContainerSpec { hostname: container.hostname, ..container.spec },

@@ -47,7 +47,7 @@ impl LocalEngine {
         let named = |name: &String| (!name.is_empty()).then(|| name.clone());
         let mut wiring = Wiring {
             ports: request.ports.clone(),
-            nameservers: request.nameservers.clone(),
+            nameservers: request.spec.naming.servers.clone(),
             names: [&request.name, &request.spec.hostname].into_iter().filter_map(named).collect(),
             bridge: request.network == Network::Bridge,
             ..Wiring::default()
@@ -184,13 +184,13 @@ impl LocalEngine {
     /// A container whose networks its user chooses.
     fn movable(&self, id: &str) -> Result<Container, Failure> {
         let container = self.runtime.inspect(id).map_err(failure::lookup)?;
-        match (container.task, container.network) {
+        match (container.task, &container.network) {
             (Some(task), _) => Err(Failure::forbidden(format!(
                 "container {} belongs to task {}: change the networks of its service",
                 container.name, task.task
             ))),
             (None, NetworkMode::Edge) => Ok(container),
-            (None, NetworkMode::Host | NetworkMode::None) => {
+            (None, NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_)) => {
                 Err(Failure::forbidden("container has no network namespace that can be connected"))
             }
         }

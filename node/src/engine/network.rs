@@ -10,23 +10,15 @@ use ipnet::IpNet;
 
 use crate::network::local;
 
-/// What kind of network a container has.
-pub(super) fn mode(network: &Network) -> NetworkMode {
-    match network {
-        Network::Bridge | Network::Named(_) => NetworkMode::Edge,
-        Network::Host => NetworkMode::Host,
-        Network::None => NetworkMode::None,
-    }
-}
-
-/// The same in the words of the API; a container that is in users' networks alone is named by the first of them.
+/// What kind of network a container has; a container that is in users' networks alone is named by the first of them.
 pub(super) fn kind(container: &Container) -> Network {
     let named = container.wiring.networks.first().filter(|_| !container.wiring.bridge);
-    match (container.network, named) {
+    match (&container.network, named) {
         (NetworkMode::Edge, None) => Network::Bridge,
         (NetworkMode::Edge, Some(attached)) => Network::Named(attached.network.name.clone()),
         (NetworkMode::Host, _) => Network::Host,
         (NetworkMode::None, _) => Network::None,
+        (NetworkMode::Container(other), _) => Network::Container(other.to_string()),
     }
 }
 

@@ -85,7 +85,7 @@ impl Assignment {
             bridge: false,
             networks: self.networks.clone(),
             ports: self.ports.iter().chain(ingress).cloned().collect(),
-            nameservers: Vec::new(),
+            nameservers: self.spec.container.naming.servers.clone(),
             names: Vec::new(),
         }
     }

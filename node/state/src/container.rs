@@ -1,8 +1,12 @@
 //! What one container is made of: shared by the tasks of services and by plain containers.
 
+mod naming;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+pub use self::naming::{HostEntry, NAMING_MAX, Naming, NamingError};
 
 /// What to run. Empty texts and lists mean "as the image says".
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,9 @@ pub struct ContainerSpec {
     pub stop_signal: String,
     /// Time between that signal and `SIGKILL`; `None`: 10 s.
     pub stop_grace: Option<Duration>,
+    /// How it finds names.
+    #[serde(default)]
+    pub naming: Naming,
 }
 
 impl ContainerSpec {

@@ -2,15 +2,16 @@
 
 mod network;
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use covey_state::{
-    container::{Amount, ContainerSpec, Mount, MountKind, Resources},
+    container::{Amount, ContainerSpec, Mount, MountKind, Naming, Resources},
     time::Stamp,
 };
 
+use self::network::check_shared;
 pub use self::network::{Wanted, wanted};
-use super::{amount, later, mount, port, service::amount_from_wire};
+use super::{amount, later, mount, naming, port, service::amount_from_wire};
 use crate::{
     engine::{Container, ContainerState, CreateContainer, Join, Network},
     failure::Failure,
@@ -23,13 +24,14 @@ pub const STORAGE_DRIVER: &str = "overlay2";
 const COMMAND_CHARS_MAX: usize = 512;
 
 /// The container of a request, with the places that it is to have in networks, by the names of these. `image_ports` are
-/// those that its image says it serves.
+/// those that its image says it serves, `gateway` where it reaches its host.
 pub fn from_wire(
     request: wire::CreateRequest,
     name: &str,
     mode: Option<Network>,
     places: Vec<(String, Join)>,
     image_ports: &[String],
+    gateway: Option<IpAddr>,
 ) -> Result<CreateContainer, Failure> {
     let wire::CreateRequest { config, host_config: mut host, .. } = request;
     later::refuse(&config.rest, later::CONFIG)?;
@@ -43,12 +45,19 @@ pub fn from_wire(
     if config.image.is_empty() {
         return Err(Failure::invalid("no image specified"));
     }
+    if !config.domainname.is_empty() {
+        return Err(Failure::not_yet("--domainname"));
+    }
     check_name(name)?;
+    if matches!(mode, Some(Network::Container(_))) {
+        check_shared(&config, &host)?;
+    }
+    let naming = naming::of_container(&host, gateway)?;
     let exposed = network::exposed(image_ports.iter().chain(config.exposed_ports.keys()))?;
     let bindings = std::mem::take(&mut host.port_bindings);
     let ports = port::from_bindings(bindings, host.publish_all_ports, &exposed)?;
     // The host's own network needs nothing published, and without a network nothing is reached: Docker drops them too.
-    let has_ports = !matches!(mode, Some(Network::Host | Network::None));
+    let has_ports = !matches!(mode, Some(Network::Host | Network::None | Network::Container(_)));
     let named = || Network::Named(places.first().map(|(name, _)| name.clone()).unwrap_or_default());
     Ok(CreateContainer {
         name: name.to_owned(),
@@ -65,8 +74,7 @@ pub fn from_wire(
         network: mode.unwrap_or_else(named),
         networks: places.into_iter().map(|(_, join)| join).collect(),
         ports: if has_ports { ports } else { Vec::new() },
-        nameservers: network::nameservers(&host.dns)?,
-        spec: spec(config, host)?,
+        spec: ContainerSpec { naming, ..spec(config, host)? },
     })
 }
 
@@ -98,6 +106,7 @@ fn spec(config: wire::Config, host: wire::HostConfig) -> Result<ContainerSpec, F
         read_only: host.readonly_rootfs,
         stop_signal: config.stop_signal,
         stop_grace: grace.map(Duration::from_secs),
+        naming: Naming::default(),
     })
 }
 
@@ -128,7 +137,7 @@ pub fn summary(container: &Container, host: &str, now: Stamp) -> wire::Summary {
         labels: container.spec.labels.clone(),
         state: container.state.as_str(),
         status: status(container, now),
-        host_config: wire::SummaryHostConfig { network_mode: container.network.as_str().to_owned() },
+        host_config: wire::SummaryHostConfig { network_mode: container.network.to_string() },
         network_settings: network::settings(container, host),
         mounts: mount_points(container),
     }
@@ -198,9 +207,12 @@ fn host_config(container: &Container) -> wire::HostConfig {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let Resources { limits, reservations, pids_limit } = container.resources;
     wire::HostConfig {
-        network_mode: container.network.as_str().to_owned(),
+        network_mode: container.network.to_string(),
         port_bindings: network::bindings(container),
-        dns: container.nameservers.iter().map(ToString::to_string).collect(),
+        dns: naming::texts(&container.spec.naming.servers),
+        dns_options: container.spec.naming.options.clone(),
+        dns_search: container.spec.naming.search.clone(),
+        extra_hosts: naming::extra_hosts(&container.spec.naming),
         restart_policy: wire::RestartPolicy { name: "no".to_owned(), maximum_retry_count: 0 },
         auto_remove: container.auto_remove,
         readonly_rootfs: container.spec.read_only,

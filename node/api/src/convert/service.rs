@@ -12,7 +12,7 @@ use covey_state::{
     task::{DesiredState, TaskState},
 };
 
-use super::{amount, duration, exposure, later, mount, reference::Reference, task};
+use super::{amount, duration, exposure, later, mount, naming, reference::Reference, task};
 use crate::{
     control::View,
     failure::Failure,
@@ -84,9 +84,6 @@ fn task_from_wire(task: wire::TaskSpec) -> Result<TaskSpec, Failure> {
 
 fn container_from_wire(spec: wire::ContainerSpec) -> Result<ContainerSpec, Failure> {
     later::refuse(&spec.rest, later::CONTAINER_SPEC)?;
-    if spec.dns_config.values().any(|value| value.as_array().is_none_or(|list| !list.is_empty())) {
-        return Err(Failure::not_yet("--dns*"));
-    }
     if spec.image.is_empty() {
         return Err(Failure::invalid("ContainerSpec: image reference must be provided"));
     }
@@ -111,6 +108,7 @@ fn container_from_wire(spec: wire::ContainerSpec) -> Result<ContainerSpec, Failu
         read_only: spec.read_only,
         stop_signal: spec.stop_signal,
         stop_grace: Some(stop_grace),
+        naming: naming::of_service(spec.dns_config, &spec.hosts)?,
     })
 }
 
@@ -255,6 +253,8 @@ fn container_to_wire(spec: &ContainerSpec) -> wire::ContainerSpec {
         read_only: spec.read_only,
         mounts: spec.mounts.iter().map(mount::to_wire).collect(),
         stop_grace_period: Some(nanos(spec.stop_grace())),
+        hosts: naming::lines(&spec.naming),
+        dns_config: naming::dns_config(&spec.naming),
         ..wire::ContainerSpec::default()
     }
 }

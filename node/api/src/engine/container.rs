@@ -1,7 +1,5 @@
 //! Containers and the processes in them.
 
-use std::net::IpAddr;
-
 use bytes::Bytes;
 use covey_state::{
     container::{ContainerSpec, Resources},
@@ -37,8 +35,6 @@ pub struct CreateContainer {
     pub networks: Vec<Join>,
     /// Ports of this host that are its own; `published` 0: any that is free, anew at each start.
     pub ports: Vec<PublishedPort>,
-    /// Name servers in place of the host's.
-    pub nameservers: Vec<IpAddr>,
 }
 
 /// How far a container is.
@@ -112,8 +108,6 @@ pub struct Container {
     pub exposed: Vec<ExposedPort>,
     /// Its service publishes ports on every host: its interface at the edge is its place in the ingress network.
     pub ingress: bool,
-    /// Name servers in place of the host's.
-    pub nameservers: Vec<IpAddr>,
     /// Its standard input is kept open.
     pub open_stdin: bool,
     /// It is removed when it ends.

@@ -1,6 +1,6 @@
 //! Networks of this host, and the places of plain containers in networks.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use covey_state::{
     Id,
@@ -21,16 +21,19 @@ pub enum Network {
     None,
     /// A network that a user made, under this name.
     Named(String),
+    /// That of the container with this full id.
+    Container(String),
 }
 
-impl Network {
-    /// As the Engine API writes it.
-    pub fn as_str(&self) -> &str {
+/// As the Engine API writes it.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bridge => "bridge",
-            Self::Host => "host",
-            Self::None => "none",
-            Self::Named(name) => name,
+            Self::Bridge => f.write_str("bridge"),
+            Self::Host => f.write_str("host"),
+            Self::None => f.write_str("none"),
+            Self::Named(name) => f.write_str(name),
+            Self::Container(id) => write!(f, "container:{id}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 mod list;
 mod stats;
 
-use std::convert::Infallible;
+use std::{convert::Infallible, net::IpAddr};
 
 use axum::{
     Json as Reply, Router,
@@ -20,7 +20,7 @@ use super::{logs, network::joins};
 use crate::{
     app::App,
     convert,
-    engine::WaitCondition,
+    engine::{Network, WaitCondition},
     failure::{Failure, FailureKind},
     params::{Json, Params},
     stream::hijack,
@@ -57,13 +57,18 @@ async fn create(
     Json(mut request): Json<wire::CreateRequest>,
 ) -> Result<Response, Failure> {
     let name = params.text("name").trim_start_matches('/');
-    let convert::container::Wanted { mode, networks } = convert::container::wanted(&mut request)?;
+    let convert::container::Wanted { mut mode, networks } = convert::container::wanted(&mut request)?;
+    if let Some(Network::Container(other)) = &mut mode {
+        *other = app.container_id(other).await.map_err(not_the_image)?;
+    }
     let places = joins(&app, networks).await.map_err(not_the_image)?;
     let image_ports = match request.host_config.publish_all_ports {
         true => app.engine.image(&request.config.image).await?.exposed_ports,
         false => Vec::new(),
     };
-    let request = convert::container::from_wire(request, name, mode, places, &image_ports)?;
+    // The edge's next hop is the host itself.
+    let gateway = app.control.carried().block.and_then(|block| block.v4.hosts().next()).map(IpAddr::V4);
+    let request = convert::container::from_wire(request, name, mode, places, &image_ports, gateway)?;
     let id = app.engine.create(request).await?;
     Ok((StatusCode::CREATED, Reply(wire::Created { id, warnings: Vec::new() })).into_response())
 }

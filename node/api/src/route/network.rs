@@ -215,7 +215,7 @@ fn check_movable(container: &Container) -> Result<(), Failure> {
         )));
     }
     match container.network {
-        engine::Network::Host => Err(Failure::forbidden(
+        engine::Network::Host | engine::Network::Container(_) => Err(Failure::forbidden(
             "container sharing network namespace with another container or host cannot be connected to any other network",
         )),
         engine::Network::None => Err(Failure::forbidden(

@@ -95,6 +95,10 @@ pub struct HostConfig {
     pub port_bindings: PortMap,
     pub publish_all_ports: bool,
     pub dns: Vec<String>,
+    pub dns_options: Vec<String>,
+    pub dns_search: Vec<String>,
+    /// `name:address`
+    pub extra_hosts: Vec<String>,
     pub restart_policy: RestartPolicy,
     pub auto_remove: bool,
     pub readonly_rootfs: bool,

@@ -82,10 +82,24 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_grace_period: Option<i64>,
+    /// Lines of `/etc/hosts`: `10.0.0.9 db`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub hosts: Vec<String>,
     #[serde(rename = "DNSConfig")]
-    pub dns_config: Rest,
+    pub dns_config: DnsConfig,
     #[serde(flatten, skip_serializing)]
     pub rest: Rest,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct DnsConfig {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub nameservers: Vec<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub search: Vec<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub options: Vec<String>,
 }
 
 /// A mount, of services and of plain containers.

@@ -325,7 +325,7 @@ async fn what_is_not_built_yet_is_refused_by_name() {
         ("/TaskTemplate/ContainerSpec/Configs", json!([{"ConfigID": "s"}]), "--config"),
         ("/TaskTemplate/ContainerSpec/Healthcheck", json!({"Test": ["CMD", "x"]}), "--health-*"),
         ("/TaskTemplate/ContainerSpec/TTY", json!(true), "--tty"),
-        ("/TaskTemplate/ContainerSpec/DNSConfig", json!({"Nameservers": ["1.1.1.1"]}), "--dns*"),
+        ("/TaskTemplate/ContainerSpec/Sysctls", json!({"net.core.somaxconn": "1024"}), "--sysctl"),
         ("/TaskTemplate/Placement", json!({"Preferences": [{}]}), "--placement-pref"),
         ("/UpdateConfig", json!({"Order": "start-first"}), "--update-order start-first"),
         ("/UpdateConfig", json!({"FailureAction": "rollback"}), "--update-failure-action rollback"),

@@ -74,9 +74,10 @@ async fn options_of_run_that_are_not_built_yet_are_refused_by_name() {
     let client = daemon.client();
     for (body, what) in [
         (json!({"Tty": true}), "--tty"),
-        (json!({"HostConfig": {"ExtraHosts": ["db:10.0.0.1"]}}), "--add-host"),
+        (json!({"HostConfig": {"Links": ["db:db"]}}), "--link"),
+        (json!({"Domainname": "lan"}), "--domainname"),
+        (json!({"MacAddress": "02:00:00:00:00:01"}), "--mac-address"),
         (json!({"HostConfig": {"RestartPolicy": {"Name": "always"}}}), "--restart"),
-        (json!({"HostConfig": {"NetworkMode": "container:web"}}), "--network container:…"),
         (
             json!({"HostConfig": {"Binds": ["data:/d"]}}),
             "a named volume (the source must be an absolute path)",
@@ -91,6 +92,77 @@ async fn options_of_run_that_are_not_built_yet_are_refused_by_name() {
         assert_eq!(reply.message(), format!("not yet: {what} is not available yet"));
     }
     assert!(daemon.engine.names().is_empty());
+}
+
+/// CTR-03
+#[tokio::test]
+async fn a_container_finds_names_as_its_user_says() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let host = json!({
+        "Dns": ["192.0.2.53"], "DnsSearch": ["corp"], "DnsOptions": ["ndots:2"],
+        "ExtraHosts": ["db:10.0.0.9", "up:host-gateway"],
+    });
+    let body = json!({"Image": "busybox", "Cmd": ["sleep"], "HostConfig": host});
+    let made = client.post("/containers/create?name=box", &body.to_string()).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{:?}", made.body);
+    let shown = client.get("/containers/box/json").await.json()["HostConfig"].clone();
+    for field in ["Dns", "DnsSearch", "DnsOptions"] {
+        assert_eq!(shown[field], host[field]);
+    }
+    assert_eq!(shown["ExtraHosts"], json!(["db:10.0.0.9", "up:100.64.1.1"]));
+    for (field, wrong) in
+        [("DnsSearch", "a b"), ("DnsOptions", "a\nb"), ("ExtraHosts", "db"), ("Dns", "here")]
+    {
+        let body = json!({"Image": "busybox", "Cmd": ["sleep"], "HostConfig": {field: [wrong]}});
+        let refusal = client.post("/containers/create", &body.to_string()).await;
+        assert_eq!(refusal.status, StatusCode::BAD_REQUEST, "{field}");
+    }
+}
+
+/// CTR-03: as with a sidecar, or when somebody looks at the network of another container.
+#[tokio::test]
+async fn a_container_in_the_network_of_another_has_nothing_of_its_own_there() {
+    let daemon = Daemon::start().await;
+    let client = daemon.client();
+    let run = async |name: &str, config: Value, host: Value| {
+        let mut body = json!({"Image": "busybox", "Cmd": ["sleep"], "HostConfig": host});
+        body.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+        body["HostConfig"]["NetworkMode"] = json!("container:web");
+        client.post(&format!("/containers/create?name={name}"), &body.to_string()).await
+    };
+    let missing = run("early", json!({}), json!({})).await;
+    // Not 404: clients take that for a missing image.
+    assert_eq!(
+        (missing.status, missing.message()),
+        (StatusCode::BAD_REQUEST, "No such container: web".into())
+    );
+    let web = create(&client, "web", &["sleep"]).await;
+    for (config, host, what) in [
+        (json!({"Hostname": "x"}), json!({}), "hostname and the network mode"),
+        (json!({}), json!({"Dns": ["192.0.2.53"]}), "dns and the network mode"),
+        (json!({}), json!({"ExtraHosts": ["a:10.0.0.1"]}), "custom host-to-IP mapping and the network mode"),
+        (
+            json!({}),
+            json!({"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}),
+            "port publishing and the container type network mode",
+        ),
+        (
+            json!({"ExposedPorts": {"80/tcp": {}}}),
+            json!({}),
+            "port exposing and the container type network mode",
+        ),
+    ] {
+        let refusal = run("wrong", config, host).await;
+        assert_eq!(refusal.status, StatusCode::BAD_REQUEST);
+        assert_eq!(refusal.message(), format!("conflicting options: {what}"));
+    }
+    assert_eq!(run("side", json!({}), json!({})).await.status, StatusCode::CREATED);
+    let side = client.get("/containers/side/json").await.json();
+    assert_eq!(side["HostConfig"]["NetworkMode"], format!("container:{web}"));
+    assert_eq!(side["NetworkSettings"]["Networks"], json!({}));
+    let refusal = client.post("/networks/bridge/connect", r#"{"Container":"side"}"#).await;
+    assert_eq!(refusal.status, StatusCode::FORBIDDEN);
 }
 
 /// CTR-08

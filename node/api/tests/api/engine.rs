@@ -278,7 +278,6 @@ impl Engine for FakeEngine {
             endpoints: request.networks.into_iter().map(|join| self.endpoint(join)).collect(),
             published: request.ports.clone(),
             ports: request.ports,
-            nameservers: request.nameservers,
             open_stdin: request.open_stdin,
             auto_remove: request.auto_remove,
             ..Container::default()

@@ -89,7 +89,7 @@ async fn plain_containers_join_attachable_overlays_only() {
     run(&client, "box", &json!({"NetworkMode": "open"}), &none).await.unwrap();
     let made = daemon.engine.made("box");
     assert_eq!(made.networks[0].network, NetworkRef::Cluster(id.parse().unwrap()));
-    assert_eq!(made.network.as_str(), "open");
+    assert_eq!(made.network.to_string(), "open");
 }
 
 /// NET-19, NET-33

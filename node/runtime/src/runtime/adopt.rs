@@ -129,7 +129,7 @@ fn resume(inner: &Inner, slot: &Slot) -> Found {
 
 /// Tells the network of a container that runs, and gives it the sockets back that the container's shim held.
 fn hand_over(inner: &Inner, slot: &Slot, shim: BorrowedFd<'_>) {
-    let (NetworkMode::Edge, Some(network)) = (slot.record.network, &inner.config.network) else { return };
+    let (NetworkMode::Edge, Some(network)) = (&slot.record.network, &inner.config.network) else { return };
     let Remembered { addresses, ports, kept } = Remembered::read(&inner.layout.exec(&slot.record.id));
     let places = (shim::HELD_FROM..).take(kept.min(KEPT_MAX));
     let kept = places.map(|place| sys::pidfd_getfd(shim, place)).collect::<io::Result<Vec<_>>>();

@@ -3,7 +3,7 @@
 use super::{EndpointError, Mode, ServiceSpec};
 use crate::{
     Id,
-    container::Resources,
+    container::{NamingError, Resources},
     network::{ATTACHMENTS_MAX, AttachmentSpec, BALANCE_LABEL, Balance, UnknownBalance},
 };
 
@@ -62,6 +62,9 @@ pub enum SpecError {
     /// No such way to balance.
     #[error(transparent)]
     Balance(#[from] UnknownBalance),
+    /// Its tasks cannot find names like that.
+    #[error(transparent)]
+    Naming(#[from] NamingError),
     /// It cannot be reached like that.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -88,6 +91,7 @@ impl ServiceSpec {
         check_reservation("cpu", reservations.nano_cpus, limits.nano_cpus)?;
         check_networks(&self.task.networks)?;
         self.balance()?;
+        self.task.container.naming.check()?;
         Ok(self.endpoint.check()?)
     }
 

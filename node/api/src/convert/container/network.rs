@@ -1,6 +1,6 @@
 //! The networks and ports of a plain container: what is asked for, and what is shown.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use covey_state::network::PublishedPort;
 use ipnet::IpNet;
@@ -15,6 +15,27 @@ use crate::{
     networks::{Given, shown_places},
     wire::container as wire,
 };
+
+/// Whoever is in the network of another container has its names and ports too.
+pub fn check_shared(config: &wire::Config, host: &wire::HostConfig) -> Result<(), Failure> {
+    let conflicts = [
+        (!config.hostname.is_empty(), "hostname and the network mode"),
+        (
+            !host.dns.is_empty() || !host.dns_options.is_empty() || !host.dns_search.is_empty(),
+            "dns and the network mode",
+        ),
+        (!host.extra_hosts.is_empty(), "custom host-to-IP mapping and the network mode"),
+        (
+            !host.port_bindings.is_empty() || host.publish_all_ports,
+            "port publishing and the container type network mode",
+        ),
+        (!config.exposed_ports.is_empty(), "port exposing and the container type network mode"),
+    ];
+    match conflicts.into_iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(Failure::invalid(format!("conflicting options: {what}"))),
+        None => Ok(()),
+    }
+}
 
 /// What a container wants of the networks, by the names that the user gives them.
 pub struct Wanted {
@@ -37,11 +58,10 @@ pub fn wanted(request: &mut wire::CreateRequest) -> Result<Wanted, Failure> {
         "bridge" => Some(Network::Bridge),
         "host" => Some(Network::Host),
         "none" => Some(Network::None),
-        other if other.starts_with("container:") => return Err(Failure::not_yet("--network container:…")),
-        _ => None,
+        other => other.strip_prefix("container:").map(|other| Network::Container(other.to_owned())),
     };
     let first = by_name.remove(name).unwrap_or_default();
-    if matches!(mode, Some(Network::Host | Network::None)) {
+    if matches!(mode, Some(Network::Host | Network::None | Network::Container(_))) {
         return match by_name.keys().next() {
             None => Ok(Wanted { mode, networks: Vec::new() }),
             Some(_) => Err(Failure::invalid(
@@ -59,15 +79,6 @@ fn canonical(name: &str) -> &str {
         "" | "default" => "bridge",
         other => other,
     }
-}
-
-/// The name servers of a request.
-pub fn nameservers(texts: &[String]) -> Result<Vec<IpAddr>, Failure> {
-    let read = |text: &String| {
-        text.parse()
-            .map_err(|_| Failure::invalid(format!("bad nameserver address {text:?}: it is no IP address")))
-    };
-    texts.iter().map(read).collect()
 }
 
 /// Ports of a configuration's `ExposedPorts`.
@@ -88,7 +99,7 @@ pub fn settings(container: &Container, host: &str) -> wire::NetworkSettings {
     if let Some(given) = alone {
         let settings =
             wire::EndpointSettings { network_id: given.id(host), ..wire::EndpointSettings::default() };
-        networks.insert(container.network.as_str().to_owned(), settings);
+        networks.insert(container.network.to_string(), settings);
     }
     let first = networks.get(Given::Bridge.name()).cloned().unwrap_or_default();
     wire::NetworkSettings {
@@ -233,6 +244,7 @@ mod tests {
         assert_eq!(read("host", json!({"host": {}})), Ok((Some(Network::Host), Vec::new())));
         assert_eq!(read("none", json!({})), Ok((Some(Network::None), Vec::new())));
         assert!(read("host", json!({"front": {}})).unwrap_err().starts_with("conflicting options"));
-        assert!(read("container:web", json!({})).unwrap_err().starts_with("not yet: --network container"));
+        let other = Some(Network::Container("web".to_owned()));
+        assert_eq!(read("container:web", json!({"container:web": {}})), Ok((other, Vec::new())));
     }
 }

@@ -126,8 +126,8 @@ fn is_on(container: &Container, network: &str) -> bool {
                 NetworkRef::Cluster(id) => id.to_string() == network,
             }
     };
-    let alone = matches!(container.network, Network::Host | Network::None);
-    (alone && container.network.as_str() == network) || shown_places(container).any(is_it)
+    let alone = matches!(container.network, Network::Host | Network::None | Network::Container(_));
+    (alone && container.network.to_string() == network) || shown_places(container).any(is_it)
 }
 
 /// `text` is a port or a range of ports, `80`, `53/udp` or `8000-8010/tcp`.

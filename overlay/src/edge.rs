@@ -30,8 +30,12 @@ pub const SWITCHES: &[(&str, u32)] = &[("ipv4/ip_forward", 1), ("ipv6/conf/all/f
 /// `rp_filter`, and the value of `all` is a minimum for every link.
 pub const JOINED_SWITCHES: &[(&str, u32)] = &[("ipv4/conf/all/rp_filter", 0)];
 
-/// Published ports of this host answer on 127.0.0.1 as well.
-const CONF: Conf = Conf { rp_filter: 0, send_redirects: false, route_localnet: true, accept_local: false };
+/// What comes in by one host and is answered by another passes. Published ports answer on 127.0.0.1 as well.
+const DEVICE_CONF: Conf =
+    Conf { rp_filter: 0, send_redirects: false, route_localnet: true, accept_local: false };
+/// What is not from where it says it is does not pass. A reply that goes back by another host passes: the mark that leads
+/// it there does not count when its source is looked up (`src_valid_mark`).
+const VETH_CONF: Conf = Conf { rp_filter: 1, ..DEVICE_CONF };
 
 /// The edge as it is wanted on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,7 +97,7 @@ impl Device {
     fn objects(&self, wanted: &mut Wanted) {
         let name = LinkName::of_vni(VNI);
         let kind = LinkKind::Vxlan(Vxlan { vni: VNI, local: self.local, port: self.port });
-        wanted.links.insert(name.clone(), Link { mac: self.mac, mtu: self.mtu, conf: CONF, kind });
+        wanted.links.insert(name.clone(), Link { mac: self.mac, mtu: self.mtu, conf: DEVICE_CONF, kind });
         wanted.switches.extend(JOINED_SWITCHES.iter().copied());
         for block in [IpNet::V4(self.v4.trunc()), IpNet::V6(self.v6.trunc())] {
             let (first, v6) = (block.network(), matches!(block, IpNet::V6(_)));
@@ -139,7 +143,7 @@ impl Veth {
             routes: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
             mac: self.container_mac(),
         };
-        let link = Link { mac: self.host_mac(), mtu: self.mtu, conf: CONF, kind: LinkKind::Veth(inside) };
+        let link = Link { mac: self.host_mac(), mtu: self.mtu, conf: VETH_CONF, kind: LinkKind::Veth(inside) };
         wanted.links.insert(self.name.clone(), link);
         for address in addresses {
             wanted.routes.insert(Destination::main(address), Hop::On(self.name.clone()));

@@ -142,6 +142,25 @@ fn an_edge_address_that_nobody_has_fails_at_once() {
 }
 
 #[test]
+fn a_packet_with_the_address_of_another_does_not_leave_its_container() {
+    let Some(lab) = Lab::new() else { return };
+    lab.hosts(1);
+    let veths = [veth(&lab, 1, A, 5), veth(&lab, 1, B, 6)];
+    repair(&lab, 1, &desired(1, false, &veths));
+    let [b4, _] = addresses(&veths[1]);
+    let far = lab.udp(B, b4);
+    // Another container's, the host's, somebody's outside, and its own.
+    for stolen in [[100, 64, 1, 7], [192, 0, 2, 1], [198, 51, 100, 1], [100, 64, 1, 5]].map(IpAddr::from) {
+        if stolen != addresses(&veths[0])[0] {
+            lab.address(A, "eth0", stolen.into());
+        }
+        lab.udp(A, stolen).send_to(&[1], far.local_addr().unwrap()).unwrap();
+    }
+    let (_, from) = far.recv_from(&mut [0]).unwrap();
+    assert_eq!(from.ip(), addresses(&veths[0])[0], "the first that is heard");
+}
+
+#[test]
 fn marked_packets_go_back_by_the_edge_and_others_do_not() {
     let Some(lab) = Lab::new() else { return };
     lab.hosts(1);

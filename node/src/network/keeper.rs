@@ -171,12 +171,9 @@ impl Keeper {
     fn handle(&mut self, request: Request) {
         match request {
             Request::Attach { container, hostname, wiring, reply } => {
-                let attached = self.attach(&container, &hostname, &wiring).map_err(|error| {
-                    self.let_go(&container);
-                    format!("{error:#}")
-                });
+                let attached = self.attach(&container, &hostname, &wiring);
                 // Whoever asked may be gone; the container's end is told all the same.
-                let _ = reply.send(attached);
+                let _ = reply.send(attached.map_err(|error| format!("{error:#}")));
             }
             Request::Detach { container, reply } => {
                 let _ = reply.send(self.detach(&container).map_err(|error| format!("{error:#}")));
@@ -310,3 +307,6 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,10 +14,19 @@ use super::{Keeper, Served, View, Wired};
 const RESOLVER: [u8; 4] = [127, 0, 0, 11];
 
 impl Keeper {
+    /// Gives a new container its networks: all of them, or none.
     pub(super) fn attach(&mut self, container: &str, hostname: &str, wiring: &Wiring) -> Result<Attachment> {
         if self.containers.contains_key(container) {
-            bail!("container {container} has a network already");
+            bail!("container {container} has its networks already");
         }
+        let attached = self.wire(container, hostname, wiring);
+        if attached.is_err() {
+            self.let_go(container);
+        }
+        attached
+    }
+
+    fn wire(&mut self, container: &str, hostname: &str, wiring: &Wiring) -> Result<Attachment> {
         let ports = self.edge.hold(container, &wiring.ports)?;
         let path = self.path(container);
         match namespace::create(&path) {

@@ -1,0 +1,101 @@
+//! The keeper in a network namespace of its own.
+
+use covey_state::network::{PublishMode, Subnet};
+
+use std::net::IpAddr;
+
+use super::*;
+
+const BOX: &str = "b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0";
+
+/// Runs this with the keeper of a host that has no network yet.
+fn alone(work: impl FnOnce(Keeper) + Send) {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: a network namespace needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("host");
+    namespace::create(&path).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let done = namespace::inside(&path, || {
+        let carried = watch::Sender::new(Carried::new());
+        let mut keeper =
+            Keeper::open(folder.path(), Duration::from_secs(10), carried, runtime.handle().clone())?;
+        keeper.begin(None);
+        work(keeper);
+        anyhow::Ok(())
+    });
+    namespace::remove(&path).unwrap();
+    done.unwrap();
+}
+
+/// A way out, one port of the host, and a network of this host.
+fn wiring() -> Wiring {
+    let subnet = Subnet {
+        net: "172.18.0.0/24".parse().unwrap(),
+        gateway: [172, 18, 0, 1].into(),
+        range: None,
+        vni: None,
+    };
+    let network = NetworkConfig {
+        id: Id::new(7),
+        name: "own".into(),
+        internal: false,
+        mtu: None,
+        subnets: vec![subnet],
+    };
+    let attached = covey_state::network::Attached {
+        network: Arc::new(network),
+        addresses: vec![[172, 18, 0, 2].into()],
+        aliases: Vec::new(),
+        attachment: None,
+    };
+    let port =
+        PublishedPort { target: 80, published: 8080, mode: PublishMode::Host, ..PublishedPort::default() };
+    Wiring { edge: true, networks: vec![attached], ports: vec![port], ..Wiring::default() }
+}
+
+/// What is wrong in the kernel, of the edge and of all networks.
+fn faults(keeper: &mut Keeper) -> Vec<crate::network::fault::Fault> {
+    let mut faults = keeper.edge.examine().unwrap();
+    keeper.carriers.values_mut().for_each(|carrier| faults.extend(carrier.examine().unwrap()));
+    faults
+}
+
+/// CTR-11
+#[test]
+fn a_container_that_is_attached_twice_keeps_what_it_has() {
+    alone(|mut keeper| {
+        let attached = keeper.attach(BOX, "box", &wiring()).unwrap();
+        assert_eq!((attached.addresses.len(), attached.ports.len()), (3, 1));
+        let again = keeper.attach(BOX, "box", &wiring()).unwrap_err();
+        assert_eq!(again.to_string(), format!("container {BOX} has its networks already"));
+        assert_eq!(faults(&mut keeper), [], "all that it had is there");
+        assert_eq!(keeper.wiring(BOX), Some(&wiring()));
+        let pair = keeper.edge.addresses(BOX).map(|pair| IpAddr::from(pair.v4));
+        assert!(pair.is_some_and(|address| attached.addresses.contains(&address)));
+
+        keeper.detach(BOX).unwrap();
+        assert_eq!(keeper.attach(BOX, "box", &wiring()).unwrap().ports.len(), 1, "its port came free");
+        keeper.detach(BOX).unwrap();
+    });
+}
+
+/// One that gets only a part of what it wants gets nothing.
+#[test]
+fn a_container_whose_networks_cannot_all_be_had_leaves_nothing() {
+    alone(|mut keeper| {
+        let mut wanted = wiring();
+        let mut second = wanted.networks[0].clone();
+        second.network = Arc::new(NetworkConfig { id: Id::new(8), ..NetworkConfig::clone(&second.network) });
+        // No link can have such an address.
+        second.addresses = vec!["ff02::9".parse().unwrap()];
+        wanted.networks.push(second);
+        keeper.attach(BOX, "box", &wanted).unwrap_err();
+        assert!(keeper.containers.is_empty() && keeper.carriers.is_empty());
+        assert!(!keeper.path(BOX).exists());
+        assert_eq!(keeper.attach(BOX, "box", &wiring()).unwrap().ports.len(), 1, "its port came free");
+        keeper.detach(BOX).unwrap();
+    });
+}

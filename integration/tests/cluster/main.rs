@@ -8,6 +8,7 @@ mod ingress;
 mod loss;
 mod members;
 mod names;
+mod names_kept;
 mod net_doctor;
 mod network_bad_input;
 mod networks_plain;

@@ -18,12 +18,13 @@ use covey_integration::{
     wait,
 };
 
-const REPAIR: u64 = 20;
+/// Seconds until names are as they should be.
+pub const REPAIR: u64 = 20;
 /// What the lab's name server says of every name.
-const OUTSIDE: &str = "192.0.2.53";
+pub const OUTSIDE: &str = "192.0.2.53";
 
 /// A service of witnesses on the network `net`, and whatever else is said of it; waits until its tasks run.
-fn create(lab: &Lab, name: &str, replicas: usize, more: &[&str], ports: &[&str]) {
+pub fn create(lab: &Lab, name: &str, replicas: usize, more: &[&str], ports: &[&str]) {
     let count = replicas.to_string();
     let args = ["service", "create", "-d", "--no-resolve-image", "--name", name, "--replicas", &count];
     lab.docker("m1", &[&args[..], more, &["alpine", "witness"], ports].concat()).ok();
@@ -31,7 +32,7 @@ fn create(lab: &Lab, name: &str, replicas: usize, more: &[&str], ports: &[&str])
 }
 
 /// A container of a service: its host and its name.
-fn container(lab: &Lab, service: &str) -> (String, String) {
+pub fn container(lab: &Lab, service: &str) -> (String, String) {
     let mut running = lab.running(lab.hosts()).into_iter();
     running
         .find(|(_, name)| name.starts_with(&format!("{service}.")))
@@ -39,14 +40,14 @@ fn container(lab: &Lab, service: &str) -> (String, String) {
 }
 
 /// The virtual address of a service in its only network.
-fn vip(lab: &Lab, service: &str) -> String {
+pub fn vip(lab: &Lab, service: &str) -> String {
     let service = lab.get("m1", &format!("/services/{service}")).expect("it is there");
     let address = service["Endpoint"]["VirtualIPs"][0]["Addr"].as_str().unwrap_or_default().to_owned();
     address.split('/').next().unwrap_or_default().to_owned()
 }
 
 /// Waits until a name has so many addresses, and gives them.
-fn wait_for_names(space: &Space, name: &str, count: usize) -> Vec<String> {
+pub fn wait_for_names(space: &Space, name: &str, count: usize) -> Vec<String> {
     wait::until_some(REPAIR, &format!("{count} addresses of {name}"), || {
         Some(space.addresses(name)).filter(|found| found.len() == count)
     })
@@ -75,7 +76,7 @@ fn names_lead_to_services_tasks_and_containers() {
         ],
     )
     .ok();
-    create(&lab, "web", 3, &["--network", "name=net,alias=www"], &[]);
+    create(&lab, "web", 3, &["--network", "name=net,alias=www,alias=www.example.com", "-p", "8081:80"], &[]);
     create(&lab, "each", 2, &["--network", "net", "--endpoint-mode", "dnsrr"], &[]);
     create(&lab, "dns", 1, &["--network", "net"], &["53"]);
     create(&lab, "client", 1, &["--network", "net"], &["80"]);
@@ -84,7 +85,7 @@ fn names_lead_to_services_tasks_and_containers() {
 
     let vip = vip(&lab, "web");
     let tasks = wait_for_names(&client, "tasks.web", 3);
-    for name in ["web", "WEB", "web.", "www", "web.net"] {
+    for name in ["web", "WEB", "web.", "www", "web.net", "www.example.com"] {
         assert_eq!(client.addresses(name), [vip.as_str()], "{name}");
     }
     assert!(!tasks.contains(&vip));
@@ -164,7 +165,49 @@ fn names_lead_to_services_tasks_and_containers() {
         server.run(|| dns::over_udp("127.0.0.1:53", "x.test", dns::A)).expect("its own").records,
         [OUTSIDE]
     );
+    ports_are_found_by_name(&lab, &client);
+    servers_are_asked_where_the_container_is(&lab);
     queries_wait_for_the_daemon(&lab, &client, &vip);
+}
+
+/// Ports that a service publishes have records of type SRV: all of them under its name, and those with a name of their own.
+fn ports_are_found_by_name(lab: &Lab, client: &Space) {
+    assert_eq!(client.resolve("web", dns::SRV).records, ["80 web.net"]);
+    let tasks = client.resolve("tasks.web", dns::SRV).records;
+    let addresses = client.addresses("tasks.web");
+    let found: BTreeSet<String> = tasks
+        .iter()
+        .filter_map(|task| task.strip_prefix("80 "))
+        .flat_map(|target| client.addresses(target))
+        .collect();
+    assert_eq!(found, addresses.into_iter().collect(), "{tasks:?}");
+    let spec = r#"{"Name": "named", "TaskTemplate": {"ContainerSpec": {"Image": "alpine", "Command": ["witness"]},
+        "Networks": [{"Target": "net"}]}, "EndpointSpec": {"Ports": [
+        {"Name": "http", "TargetPort": 80, "PublishedPort": 8082}, {"Name": "dns", "Protocol": "udp", "TargetPort": 53}]}}"#;
+    let (status, text) = lab.request("m1", "POST", "/services/create", Some(spec));
+    assert_eq!(status, 201, "{text}");
+    wait::until(REPAIR, "its task", || lab.slots("named", lab.hosts()).len() == 1);
+    wait::until_equal(REPAIR, "named", &[vip(lab, "named")].to_vec(), || client.addresses("named"));
+    assert_eq!(client.resolve("_http._tcp.named", dns::SRV).records, ["80 named.net"]);
+    assert_eq!(client.resolve("_dns._udp.named", dns::SRV).records, ["53 named.net"]);
+    assert_eq!(client.resolve("named", dns::SRV).records.len(), 2);
+    let other = client.resolve("_http._udp.named", dns::SRV);
+    assert_eq!((other.code, other.records.len()), (NO_ERROR, 0));
+}
+
+/// A DNS server that is a task of the same network is reached from there only.
+fn servers_are_asked_where_the_container_is(lab: &Lab) {
+    lab.docker("m1", &["network", "create", "-d", "overlay", "--attachable", "--internal", "inner"]).ok();
+    create(lab, "server", 1, &["--network", "inner", "--network", "net"], &["53"]);
+    let (host, name) = container(lab, "server");
+    let inspected = lab.get(&host, &format!("/containers/{name}/json")).expect("it is there");
+    let address = inspected["NetworkSettings"]["Networks"]["inner"]["IPAddress"].clone();
+    let address = address.as_str().unwrap_or_default();
+    let run = ["run", "-d", "--name", "inner", "--network", "inner", "--dns", address, "alpine", "witness"];
+    lab.docker("w1", &run).ok();
+    let inner = lab.space_of("w1", "inner");
+    wait::until_equal(REPAIR, "its answer", &[OUTSIDE.to_owned()].to_vec(), || inner.addresses("any.test"));
+    assert_eq!(inner.addresses("tasks.server"), [address]);
 }
 
 /// What is asked while the daemon restarts is answered, late.

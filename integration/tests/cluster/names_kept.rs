@@ -1,0 +1,120 @@
+//! Names over time: daemons that are killed and come back, and nodes that are drained.
+#![allow(clippy::disallowed_methods, reason = "door: files of a host, and clients that ask all the while")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use covey_integration::{
+    lab::Lab,
+    space::{Connection, Space},
+    wait,
+};
+
+use crate::names::{OUTSIDE, REPAIR, container, create, vip, wait_for_names};
+
+/// LB-01, NET-26: a daemon that forgot a name over a restart does not take it for one outside before others have told it
+/// again; and a container that came into its network while it ran loses no question.
+#[test]
+#[ignore = "needs root and the release binary: scripts/test runs it"]
+fn a_daemon_that_was_killed_takes_no_name_for_one_outside() {
+    let Some(mut lab) = Lab::cluster(1, 1) else { return };
+    lab.start_name_server();
+    lab.docker("m1", &["network", "create", "-d", "overlay", "--attachable", "net"]).ok();
+    create(&lab, "web", 1, &["--network", "net", "--constraint", "node.role==manager"], &[]);
+    let run = |host: &str, name: &str, more: &[&str]| {
+        lab.docker(host, &[&["run", "-d", "--name", name], more, &["alpine", "witness"]].concat()).ok();
+    };
+    run("w1", "plain", &[]);
+    lab.docker("w1", &["network", "connect", "net", "plain"]).ok();
+    let plain = lab.space_of("w1", "plain");
+    let vip = vip(&lab, "web");
+    assert_eq!(wait_for_names(&plain, "web", 1), [vip.as_str()]);
+    let own = wait_for_names(&plain, "plain", 1);
+
+    // From here on the daemon cannot write down any more what it is told.
+    let file = lab.root("w1").join("run/covey/network");
+    let holds = |text: &str| {
+        let bytes = fs::read(&file).expect("the file is there");
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    wait::until(REPAIR, "what was told is written down", || holds("web.1.") && holds("plain"));
+    fs::create_dir(file.with_extension("new")).expect("a directory in the place of the next file");
+    run("m1", "late", &["--network", "net"]);
+    let late = wait_for_names(&plain, "late", 1);
+    assert!(!holds("late"), "it was written down all the same");
+
+    let over = AtomicBool::new(false);
+    let (known, forgotten) = thread::scope(|scope| {
+        let ended = wait::Raise(&over);
+        let ask = |name: &'static str, expected: &[String]| {
+            let (plain, over, expected) = (&plain, &over, expected.to_owned());
+            scope.spawn(move || {
+                let mut asked = 0;
+                while !over.load(Ordering::Relaxed) {
+                    assert_eq!(plain.addresses(name), expected, "{name}");
+                    asked += 1;
+                }
+                asked
+            })
+        };
+        let asking = [ask("web", &[vip]), ask("late", &late), ask("any.test", &[OUTSIDE.to_owned()])];
+        lab.script(&["restart", "w1"]).ok();
+        wait::until(REPAIR, "the daemon", || lab.get("w1", "/containers/json").is_some());
+        assert_eq!(plain.addresses("late"), late);
+        drop(ended);
+        let asked = asking.map(|asking| asking.join().expect("every question is answered rightly"));
+        (asked[0], asked[1])
+    });
+    assert!(known > 1 && forgotten > 1, "{known} and {forgotten} questions");
+    assert_eq!(plain.addresses("plain"), own);
+    fs::remove_dir(file.with_extension("new")).expect("the directory is there");
+}
+
+/// LB-07, NOD-11: whoever asks for the tasks of a service while a node is drained is sent to none that is about to end, and
+/// connections to those last until the end.
+#[test]
+#[ignore = "needs root and the release binary: scripts/test runs it"]
+fn tasks_of_a_drained_node_leave_the_names_before_they_end() {
+    let Some(lab) = Lab::cluster(1, 2) else { return };
+    lab.docker("m1", &["network", "create", "-d", "overlay", "net"]).ok();
+    let slowly = ["--network", "net", "--env", "WITNESS_STOP=4000", "--stop-grace-period", "20s"];
+    create(&lab, "web", 2, &[&slowly[..], &["--constraint", "node.role==worker"]].concat(), &[]);
+    create(&lab, "each", 2, &[&slowly[..], &["--endpoint-mode", "dnsrr"]].concat(), &[]);
+    create(&lab, "client", 1, &["--network", "net", "--constraint", "node.role==manager"], &["80"]);
+    let (host, name) = container(&lab, "client");
+    let client = lab.space_of(&host, &name);
+    wait_for_names(&client, "tasks.web", 2);
+    wait_for_names(&client, "each", 2);
+    let drained = lab.running(["w1"]);
+    let leaving: Vec<String> = drained.iter().flat_map(|(_, name)| client.addresses(name)).collect();
+    assert!(drained.iter().any(|(_, name)| name.starts_with("web.")), "{drained:?}");
+    let lasting = |address: &String| Connection::open(&format!("{address}:80"));
+    let mut lasting: Vec<_> =
+        client.run(|| leaving.iter().map(|address| lasting(address).expect("it opens")).collect());
+
+    lab.docker("m1", &["node", "update", "--availability", "drain", "w1"]).ok();
+    let are_named = |space: &Space, name: &str| {
+        let found = space.addresses(name);
+        found.iter().any(|address| leaving.contains(address))
+    };
+    wait::until(REPAIR, "names without them", || {
+        !are_named(&client, "tasks.web") && !are_named(&client, "each")
+    });
+    let running: BTreeSet<_> = lab.running(["w1"]).into_iter().collect();
+    assert!(drained.iter().all(|task| running.contains(task)), "{running:?} of {drained:?}");
+    for open in &mut lasting {
+        open.ask().expect("the connection lasts");
+    }
+    // Asked for by its own name, a task is reached to the end: nobody else could answer.
+    for (_, name) in &drained {
+        assert!(are_named(&client, name), "{name}");
+    }
+    wait_for_names(&client, "tasks.web", 2);
+    wait_for_names(&client, "each", 2);
+    wait::until(REPAIR, "their end", || lasting.iter_mut().all(|open| open.ask().is_err()));
+    assert!(!are_named(&client, "tasks.web") && !are_named(&client, "each"));
+}

@@ -267,7 +267,12 @@ impl GossipLoop {
                     self.partners.send_replace(self.machine.partners());
                 }
                 Output::Row { owner, topic, key } => self.pass_on(owner, &topic, &key),
-                Output::Heard { topic } => tracing::debug!(topic = topic.as_str(), "heard whole"),
+                Output::Heard { topic } => {
+                    tracing::debug!(topic = topic.as_str(), "heard whole");
+                    if let Some(scope) = Scope::of(&topic) {
+                        self.network.handle_heard(scope);
+                    }
+                }
             }
         }
     }

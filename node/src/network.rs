@@ -127,7 +127,6 @@ impl Networks {
     }
 
     /// All rows of these endpoints are here that others have, as far as one of them knew: told after those rows.
-    #[expect(dead_code, reason = "gossip does not say so yet")]
     pub fn handle_heard(&self, scope: Scope) {
         self.inbox.heard(scope);
     }

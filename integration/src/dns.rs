@@ -65,20 +65,46 @@ impl Space {
 /// # Errors
 /// It does not answer.
 pub fn over_udp(server: &str, name: &str, kind: u16) -> io::Result<Reply> {
-    let server: SocketAddr = server.parse().map_err(io::Error::other)?;
     let mut last = io::Error::from(io::ErrorKind::TimedOut);
-    for attempt in 0..ATTEMPTS {
-        let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.connect(server)?;
-        socket.send(&question(attempt as u16 + 1, name, kind))?;
-        let mut answer = vec![0; MESSAGE_BYTES_MAX];
-        match socket.recv(&mut answer) {
-            Ok(length) => return parse(&answer[..length], kind).ok_or_else(nonsense),
+    for _ in 0..ATTEMPTS {
+        match Asked::over_udp(server, name, kind)?.answer(PATIENCE) {
+            Ok(reply) => return Ok(reply),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// A question that was sent once.
+#[derive(Debug)]
+pub struct Asked {
+    socket: UdpSocket,
+    kind: u16,
+}
+
+impl Asked {
+    /// Sends it, from where this thread is.
+    ///
+    /// # Errors
+    /// There is no way to the server.
+    pub fn over_udp(server: &str, name: &str, kind: u16) -> io::Result<Self> {
+        let server: SocketAddr = server.parse().map_err(io::Error::other)?;
+        let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+        socket.connect(server)?;
+        socket.send(&question(1, name, kind))?;
+        Ok(Self { socket, kind })
+    }
+
+    /// The answer, which may have come already.
+    ///
+    /// # Errors
+    /// It does not come in this time, or makes no sense.
+    pub fn answer(self, patience: Duration) -> io::Result<Reply> {
+        self.socket.set_read_timeout(Some(patience))?;
+        let mut answer = vec![0; MESSAGE_BYTES_MAX];
+        let length = self.socket.recv(&mut answer)?;
+        parse(&answer[..length], self.kind).ok_or_else(nonsense)
+    }
 }
 
 /// Asks a server over TCP, from where this thread is.

@@ -268,7 +268,6 @@ impl GossipLoop {
                 }
                 Output::Row { owner, topic, key } => self.pass_on(owner, &topic, &key),
                 Output::Heard { topic } => {
-                    tracing::debug!(topic = topic.as_str(), "heard whole");
                     if let Some(scope) = Scope::of(&topic) {
                         self.network.handle_heard(scope);
                     }

@@ -42,6 +42,8 @@ fn a_daemon_that_was_killed_takes_no_name_for_one_outside() {
     wait::until_equal(REPAIR, "web", &vec![vip.clone()], || plain.addresses("web"));
     let own = address_in_net(&lab, "w1", "plain");
     wait::until_equal(REPAIR, "plain", &own, || plain.addresses("plain"));
+    let hosts = lab.docker("w1", &["exec", "plain", "cat", "/etc/hosts"]).ok().to_owned();
+    assert!(hosts.contains(&format!("{}\t", own[0])), "its own line leads to its address there: {hosts}");
 
     // From here on the daemon cannot write down any more what it is told.
     let file = lab.root("w1").join("run/covey/network");
@@ -89,7 +91,8 @@ fn ask_all_the_while(name: &str, expected: &[String], over: &AtomicBool) {
     let count = asked.len();
     assert!(count > 1, "{count} questions");
     for (number, asked) in asked.into_iter().enumerate() {
-        let reply = asked.answer(PATIENCE).unwrap_or_else(|error| panic!("{name}, {number} of {count}: {error}"));
+        let reply =
+            asked.answer(PATIENCE).unwrap_or_else(|error| panic!("{name}, {number} of {count}: {error}"));
         assert_eq!(reply.records, expected, "{name}, {number} of {count}: {reply:?}");
     }
 }

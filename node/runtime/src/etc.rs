@@ -16,14 +16,15 @@ pub(crate) fn hosts(hostname: &str, attachment: &Attachment, naming: &Naming) ->
         .to_owned();
     let own = attachment.addresses.first().map(|address| (*address, hostname));
     let more = attachment.hosts.iter().map(|(address, names)| (*address, names.as_str()));
-    // Writing to a String does not fail.
-    for (address, names) in own.into_iter().chain(more) {
-        let _ = writeln!(text, "{address}\t{names}");
-    }
-    for host in &naming.hosts {
-        let _ = writeln!(text, "{}\t{}", host.address, host.names.join(" "));
-    }
+    let lines = own.into_iter().chain(more).map(|(address, names)| hosts_line(address, names));
+    let asked = naming.hosts.iter().map(|host| hosts_line(host.address, &host.names.join(" ")));
+    text.extend(lines.chain(asked).map(|line| line + "\n"));
     text
+}
+
+/// One line of `/etc/hosts`, without its end.
+pub(crate) fn hosts_line(address: IpAddr, names: &str) -> String {
+    format!("{address}\t{names}")
 }
 
 /// `/etc/resolv.conf`: what the user asked for, then what the attachment says, and where neither names servers what the

@@ -1,6 +1,6 @@
 //! Giving a container other networks than it was made with, while it runs or not.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, io, net::IpAddr, path::Path, sync::Arc};
 
 use covey_state::network::Wiring;
 
@@ -67,7 +67,8 @@ async fn rewire(
         ContainerState::Running => Some(wire(&inner, &slot.record, &wiring).await?),
         _ => None,
     };
-    if let Err(source) = note(&inner, &slot.record, &wiring, attachment.clone()).await {
+    let before = life.addresses.first().copied();
+    if let Err(source) = note(&inner, &slot.record, &wiring, before, attachment.clone()).await {
         if attachment.is_some()
             && let Err(error) = wire(&inner, &slot.record, &life.wiring).await
         {
@@ -93,11 +94,13 @@ async fn wire(inner: &Inner, record: &Record, wiring: &Wiring) -> Result<Attachm
     network.rewire(record.id.as_str(), record.hostname(), wiring).await.map_err(RewireError::Network)
 }
 
-/// Writes down what the container has, for its next start and for the daemon after this one.
+/// Writes down what the container has, for its next start and for the daemon after this one. Its first address was
+/// `before`.
 async fn note(
     inner: &Inner,
     record: &Record,
     wiring: &Wiring,
+    before: Option<IpAddr>,
     attachment: Option<Attachment>,
 ) -> io::Result<()> {
     let record = Record { wiring: wiring.clone(), ..record.clone() };
@@ -107,6 +110,7 @@ async fn note(
         match attachment {
             Some(attachment) => {
                 Remembered::rewrite(&attachment, &exec)?;
+                refresh_hosts(&exec, record.hostname(), before, attachment.addresses.first().copied())?;
                 refresh_resolv_conf(&exec, &attachment, &record)
             }
             None => Ok(()),
@@ -115,13 +119,51 @@ async fn note(
     .await
 }
 
-/// The file is mounted into the container: it is written in place, and only where it changes.
 fn refresh_resolv_conf(exec: &Path, attachment: &Attachment, record: &Record) -> io::Result<()> {
     let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let text = etc::resolv_conf(attachment, &record.spec.naming, &host, &record.network);
-    let file = exec.join("resolv.conf");
-    if fs::read_to_string(&file).unwrap_or_default() == text {
+    refresh(&exec.join("resolv.conf"), |_| text)
+}
+
+/// The container's own line in `/etc/hosts` goes from one address to another; what it wrote there itself stays.
+fn refresh_hosts(exec: &Path, hostname: &str, before: Option<IpAddr>, now: Option<IpAddr>) -> io::Result<()> {
+    if before == now {
         return Ok(());
     }
-    fs::write(file, text)
+    let line = |address: IpAddr| etc::hosts_line(address, hostname);
+    let (gone, new) = (before.map(line), now.map(line));
+    refresh(&exec.join("hosts"), |text| {
+        let stays = text.lines().filter(|line| Some(*line) != gone.as_deref());
+        stays.chain(new.as_deref()).map(|line| line.to_owned() + "\n").collect()
+    })
+}
+
+/// The file is mounted into the container: it is written in place, and only where it changes.
+fn refresh(file: &Path, change: impl FnOnce(&str) -> String) -> io::Result<()> {
+    let before = fs::read_to_string(file).unwrap_or_default();
+    let text = change(&before);
+    if before == text { Ok(()) } else { fs::write(file, text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// NET-26
+    #[test]
+    fn a_containers_own_line_follows_its_first_address_and_what_it_wrote_stays() {
+        let exec = tempfile::tempdir().unwrap();
+        let file = exec.path().join("hosts");
+        let [a, b] = [[10, 0, 0, 5], [10, 1, 0, 5]].map(|address| Some(IpAddr::from(address)));
+        let attachment = Attachment { addresses: a.into_iter().collect(), ..Attachment::default() };
+        let written = etc::hosts("box", &attachment, &Default::default()) + "10.9.9.9\tmine";
+        fs::write(&file, &written).unwrap();
+        let has = |line: &str| fs::read_to_string(&file).unwrap().lines().any(|found| found == line);
+        refresh_hosts(exec.path(), "box", a, a).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), written);
+        refresh_hosts(exec.path(), "box", a, b).unwrap();
+        assert!(has("10.1.0.5\tbox") && !has("10.0.0.5\tbox") && has("10.9.9.9\tmine"));
+        refresh_hosts(exec.path(), "box", b, None).unwrap();
+        assert!(!has("10.1.0.5\tbox") && has("10.9.9.9\tmine") && has("127.0.0.1\tlocalhost"));
+    }
 }

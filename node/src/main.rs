@@ -14,6 +14,7 @@ mod daemon;
 mod disk;
 mod endpoint;
 mod engine;
+mod exchange;
 mod gossip_loop;
 mod identity;
 mod joining;

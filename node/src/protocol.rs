@@ -22,7 +22,7 @@ pub mod kind {
     pub const ROWS: u8 = 3;
     /// The leader hands out work: [`super::Assign`], [`super::Assigned`].
     pub const ASSIGN: u8 = 4;
-    /// A node says goodbye: empty request, [`super::Answer`] of `()`.
+    /// A node says goodbye: `()`, [`super::Answer`] of `()`.
     pub const LEAVE: u8 = 5;
     /// A manager asks for log lines: [`super::LogsRequest`], then a [`super::LogFrame`] each.
     pub const LOGS: u8 = 6;

@@ -3,19 +3,18 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
-use covey_gossip_quic::{read_frame, write_frame};
+use anyhow::Result;
 use covey_state::{Id, assignment::AssignmentSet, node::NodeDescription};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
-
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    exchange::exchange,
     member::Member,
-    protocol::{Assign, Assigned, MESSAGE_MAX, Roster, Taken, kind},
+    protocol::{Assign, Assigned, Roster, Taken, kind},
     serve,
 };
 
@@ -193,12 +192,6 @@ impl Work {
 /// It was not taken, or nobody knows.
 pub async fn ask(member: &Member, node: Id, address: SocketAddr, assign: &Assign) -> Result<Assigned> {
     // A leader of many nodes waits here for a place, which is not the node's fault.
-    let (mut send, mut recv) = member.endpoint.open(node, address, kind::ASSIGN).await?;
-    let exchange = async {
-        write_frame(&mut send, &covey_wire::encode(assign)?).await?;
-        send.finish()?;
-        let answer = read_frame(&mut recv, MESSAGE_MAX).await.context("no answer")?;
-        Ok(covey_wire::decode::<_, MESSAGE_MAX>(&answer)?)
-    };
-    timeout(ANSWER_MAX, exchange).await?
+    let stream = member.endpoint.open(node, address, kind::ASSIGN).await?;
+    timeout(ANSWER_MAX, exchange(stream, assign)).await?
 }

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use covey_agent::executor::Executor;
 use covey_api::{Failure, control::LocalState};
-use covey_gossip_quic::{read_frame, write_frame};
 use covey_raft::Raft;
 use covey_state::{
     Id,
@@ -16,8 +15,9 @@ use tokio::time::{sleep, timeout};
 
 use super::{Daemon, LOOK, internal};
 use crate::{
+    exchange::exchange,
     member::{Log, Member},
-    protocol::{Answer, JOIN_MAX, kind},
+    protocol::{Answer, kind},
 };
 
 /// How long the others may take to let a manager go that leaves.
@@ -146,12 +146,8 @@ async fn say_goodbye(member: &Member) -> Result<()> {
     let mut last = anyhow::anyhow!("no manager is known");
     for (id, address) in member.managers() {
         let said = async {
-            let (mut send, mut recv) = member.endpoint.open(id, address, kind::LEAVE).await?;
-            write_frame(&mut send, &[]).await?;
-            send.finish()?;
-            let answer: Answer<()> =
-                covey_wire::decode::<_, JOIN_MAX>(&read_frame(&mut recv, JOIN_MAX).await?)?;
-            answer.map_err(anyhow::Error::msg)
+            let stream = member.endpoint.open(id, address, kind::LEAVE).await?;
+            exchange::<Answer<()>>(stream, &()).await?.map_err(anyhow::Error::msg)
         };
         match timeout(GOODBYE_MAX, said).await {
             Ok(Ok(())) => return Ok(()),

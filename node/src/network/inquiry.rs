@@ -3,7 +3,6 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
-use covey_gossip_quic::{read_frame, write_frame};
 use covey_overlay_netlink::underlay;
 use covey_state::Id;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -17,6 +16,7 @@ use super::{
 };
 use crate::{
     endpoint::Scope,
+    exchange::exchange,
     member::Member,
     protocol::{Answer, MESSAGE_MAX, Peer, kind},
 };
@@ -108,17 +108,14 @@ pub async fn ask<T: DeserializeOwned>(
     peer: &Peer,
     inquiry: Inquiry,
 ) -> Result<T> {
-    let exchange = async {
+    let asked = async {
         if peer.id == member.id() {
-            return answer(networks, inquiry).await;
+            let answered = answer(networks, inquiry).await?;
+            return Ok(covey_wire::decode::<_, MESSAGE_MAX>(&answered)?);
         }
-        let (mut send, mut recv) = member.endpoint.open(peer.id, peer.address, kind::EXAMINE).await?;
-        write_frame(&mut send, &covey_wire::encode(&inquiry)?).await?;
-        send.finish()?;
-        Ok(read_frame(&mut recv, MESSAGE_MAX).await?)
+        exchange(member.endpoint.open(peer.id, peer.address, kind::EXAMINE).await?, &inquiry).await
     };
-    let answered = timeout(ANSWER_MAX, exchange).await;
-    let answered = answered.map_err(|_| anyhow::anyhow!("no answer within {ANSWER_MAX:?}"))??;
-    let answer: Answer<T> = covey_wire::decode::<_, MESSAGE_MAX>(&answered)?;
+    let answered = timeout(ANSWER_MAX, asked).await;
+    let answer: Answer<T> = answered.map_err(|_| anyhow::anyhow!("no answer within {ANSWER_MAX:?}"))??;
     answer.map_err(anyhow::Error::msg)
 }

@@ -46,10 +46,11 @@ pub fn vip(lab: &Lab, service: &str) -> String {
     address.split('/').next().unwrap_or_default().to_owned()
 }
 
-/// Waits until a name has so many addresses, and gives them.
+/// Waits until a name of the cluster has so many addresses, and gives them. As long as it is none, it is asked outside.
 pub fn wait_for_names(space: &Space, name: &str, count: usize) -> Vec<String> {
     wait::until_some(REPAIR, &format!("{count} addresses of {name}"), || {
-        Some(space.addresses(name)).filter(|found| found.len() == count)
+        Some(space.addresses(name))
+            .filter(|found| found.len() == count && !found.iter().any(|found| found == OUTSIDE))
     })
 }
 

@@ -15,6 +15,8 @@ const BLOWS: usize = 6;
 const ROUNDS: usize = 5;
 /// The blows of every run, unless `COVEY_SEED` names others (`scripts/soak drift`).
 const SEED: u64 = 7;
+/// In front of the names of routers' namespaces.
+const ROUTER: &str = "net-";
 /// What somebody else has in each host.
 const FOREIGN: &str = "ip link add other type bridge && ip link set other up && ip addr add 198.51.100.1/24 dev other && \
     ip route add 203.0.113.0/24 dev other && ip rule add pref 5000 fwmark 7 lookup 77 && \
@@ -25,10 +27,10 @@ const FOREIGN: &str = "ip link add other type bridge && ip link set other up && 
     nft add rule inet foreign forward tcp dport 81 counter accept";
 const SHOW_FOREIGN: &str = "nft -s list table inet foreign; ip -4 addr show dev other; ip route show dev other; \
     ip route show table 77; ip rule show pref 5000; ip neigh show dev other nud permanent";
-/// What ours is, in a host and in a router. Where an object is in an order of its own, lines are compared as a set.
+/// What ours is, in a host, in a router and in a container. Where an object is in an order of its own, lines are compared as a set.
 const SHOW: &str = "ip -br link; ip route show table all proto 67; ip -6 route show table all proto 67; \
     ip -4 neigh show nud permanent; ip rule; ip -6 rule; bridge fdb show | grep dst; ip -o addr show scope global; \
-    for t in 'inet covey' 'netdev covey'; do nft -s list table $t 2>/dev/null; done";
+    for t in 'inet covey' 'netdev covey' 'inet covey-dns'; do nft -s list table $t 2>/dev/null; done";
 
 /// A choice out of so many, which is the same in every run (Knuth's multiplier).
 fn choose(state: &mut u64, of: usize) -> usize {
@@ -36,15 +38,15 @@ fn choose(state: &mut u64, of: usize) -> usize {
     (*state >> 33) as usize % of.max(1)
 }
 
-/// A place where objects of ours are: a host, or a router in it.
+/// A place where objects of ours are: a host, or a router or a container in it.
 struct Place {
     host: String,
-    router: Option<String>,
+    inside: Option<String>,
 }
 
 impl Place {
     fn run(&self, lab: &Lab, command: &str) -> Reply {
-        let enter = self.router.as_ref().map(|name| format!("--net=/run/covey/netns/{name}"));
+        let enter = self.inside.as_ref().map(|name| format!("--net=/run/covey/netns/{name}"));
         let words = match &enter {
             Some(enter) => vec!["exec", &self.host, "nsenter", enter, "sh", "-c", command],
             None => vec!["exec", &self.host, "sh", "-c", command],
@@ -79,6 +81,11 @@ impl Place {
             self.run(lab, command).out.lines().map(str::to_owned).collect()
         };
         let mut blows = Vec::new();
+        if self.inside.as_ref().is_some_and(|name| !name.starts_with(ROUTER)) {
+            return ["nft delete table inet covey-dns", "nft flush chain inet covey-dns output"]
+                .map(str::to_owned)
+                .into();
+        }
         for link in lines("ip -br link | grep -o '^cv[^ @]*'") {
             blows.push(format!("ip link set {link} down"));
             blows.push(format!("ip link set {link} mtu 1300"));
@@ -112,7 +119,7 @@ impl Place {
                 blows.push(format!("bridge fdb replace {mac} dev {link} dst 10.77.0.99 self permanent"));
             }
         }
-        if self.router.is_none() {
+        if self.inside.is_none() {
             blows.extend(
                 ["ip rule del pref 4096", "ip -6 rule del pref 4096", "nft delete table netdev covey"]
                     .map(str::to_owned),
@@ -135,6 +142,23 @@ impl Place {
         blows.push("nft delete table inet covey".to_owned());
         blows
     }
+}
+
+/// What is mended is counted by the kind of object.
+fn a_resolver_is_counted(lab: &Lab, places: &[Place]) {
+    let is_container = |name: &String| !name.starts_with(ROUTER);
+    let container = places.iter().find(|place| place.inside.as_ref().is_some_and(is_container));
+    let container = container.expect("containers have places");
+    let count = || {
+        let (_, text) = lab.request(&container.host, "GET", "/metrics", None);
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("covey_dataplane_drift_total{object=\"resolver\"} "));
+        line.map(str::to_owned)
+    };
+    assert_eq!(count().as_deref(), Some("0"));
+    container.run(lab, "nft delete table inet covey-dns").ok();
+    wait::until_equal(REPAIR, "the count", &Some("1".to_owned()), count);
 }
 
 /// NET, PRT, LB-01: whatever of ours is taken away or altered while requests go on is soon as it was, without any help; what
@@ -181,11 +205,13 @@ fn any_damage_heals_by_itself_and_nothing_foreign_is_touched() {
     let mut places = Vec::new();
     for host in lab.hosts().map(str::to_owned) {
         let names = lab.script(&["exec", &host, "ls", "/run/covey/netns"]);
-        let routers = names.ok().lines().filter(|name| name.starts_with("net-")).map(str::to_owned);
-        places.extend(routers.map(|name| Place { host: host.clone(), router: Some(name) }));
-        places.push(Place { host, router: None });
+        let names = names.ok().lines().map(str::to_owned);
+        places.extend(names.map(|name| Place { host: host.clone(), inside: Some(name) }));
+        places.push(Place { host, inside: None });
     }
-    assert_eq!(places.len(), 4);
+    // Two hosts, each with a router, and the containers.
+    assert_eq!(places.len(), 4 + containers.len());
+    a_resolver_is_counted(&lab, &places);
     let healthy: Vec<_> = places.iter().map(|place| place.objects(&lab)).collect();
     let mut state = std::env::var("COVEY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
     let mut missed = 0;
@@ -211,10 +237,10 @@ fn any_damage_heals_by_itself_and_nothing_foreign_is_touched() {
                 let reply = place.run(&lab, &blow);
                 missed += usize::from(reply.code != 0);
                 *struck.entry(blow.split(' ').take(3).collect::<Vec<_>>().join(" ")).or_default() += 1;
-                fallen.push(format!("{} {:?}: {blow}", place.host, place.router));
+                fallen.push(format!("{} {:?}: {blow}", place.host, place.inside));
             }
             for (place, healthy) in places.iter().zip(&healthy) {
-                let what = format!("{} {:?} in round {round} after {fallen:#?}", place.host, place.router);
+                let what = format!("{} {:?} in round {round} after {fallen:#?}", place.host, place.inside);
                 wait::until_equal(REPAIR, &what, &Vec::<String>::new(), || {
                     place.objects(&lab).symmetric_difference(healthy).cloned().collect()
                 });

@@ -83,7 +83,7 @@ pub enum Request {
 /// What has come in since the keeper looked last.
 #[derive(Default)]
 pub struct Mail {
-    /// Requests, in order.
+    /// The first of the requests. Each may take long: what gossip says meanwhile does not wait for the next ones.
     pub requests: VecDeque<Request>,
     /// What hosts tell of endpoints now.
     pub rows: BTreeMap<(Scope, Key), Option<Endpoint>>,
@@ -98,6 +98,14 @@ pub struct Mail {
 impl Mail {
     fn is_empty(&self) -> bool {
         self.requests.is_empty() && self.rows.is_empty() && self.down.is_empty() && self.heard.is_empty()
+    }
+
+    /// All of it but the requests after the first.
+    fn take(&mut self) -> Self {
+        let mut taken = mem::take(self);
+        let others = taken.requests.split_off(taken.requests.len().min(1));
+        self.requests = others;
+        taken
     }
 
     fn put(&mut self, key: (Scope, Key), row: Option<Endpoint>) {
@@ -157,7 +165,7 @@ impl Inbox {
             let (waited, _) = self.0.1.wait_timeout(mail, left).unwrap_or_else(PoisonError::into_inner);
             mail = waited;
         }
-        mem::take(&mut *mail)
+        mail.take()
     }
 }
 
@@ -191,5 +199,30 @@ mod tests {
         }
         assert_eq!(mail.withdrawn, BTreeSet::from([key("gone")]));
         assert_eq!(mail.rows.len(), 3);
+    }
+
+    /// LB-07: fifty containers that start at the same time do not keep an endpoint's end from being heard.
+    #[test]
+    fn what_gossip_says_waits_for_one_request_and_not_for_all() {
+        let inbox = Inbox::default();
+        let detach = |container: &str| {
+            let (reply, _) = oneshot::channel();
+            inbox.ask(Request::Detach { container: container.to_owned(), reply });
+        };
+        let taken = || {
+            let now = crate::clock::monotonic();
+            let Mail { requests, rows, .. } = inbox.take(crate::clock::monotonic, now);
+            let requests = requests.into_iter().map(|request| match request {
+                Request::Detach { container, .. } => container,
+                _ => "another".to_owned(),
+            });
+            (requests.collect::<Vec<_>>(), rows.len())
+        };
+        ["a", "b", "c"].into_iter().for_each(detach);
+        assert_eq!(taken(), (vec!["a".to_owned()], 0));
+        inbox.row(Scope::Ingress, (Id::new(1), "gone".into()), None);
+        assert_eq!(taken(), (vec!["b".to_owned()], 1));
+        assert_eq!(taken(), (vec!["c".to_owned()], 0));
+        assert_eq!(taken(), (vec![], 0));
     }
 }

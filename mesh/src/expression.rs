@@ -210,9 +210,11 @@ pub fn immediate(to: Register, bytes: &[u8]) -> Expression {
     Expression::new("immediate", [(1, to.number()), (2, constant(bytes))])
 }
 
-/// `NF_DROP`, `NFT_JUMP` of verdicts.
+/// `NF_DROP`, `NF_ACCEPT`, `NFT_JUMP`, `NFT_GOTO` of verdicts.
 const DROP: i32 = 0;
+const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
+const GOTO: i32 = -4;
 
 fn verdict(code: i32, chain: Option<&str>) -> Expression {
     let mut verdict = nested(VERDICT_CODE, &code.to_be_bytes());
@@ -225,6 +227,21 @@ fn verdict(code: i32, chain: Option<&str>) -> Expression {
 /// The packet goes no further.
 pub fn drop() -> Expression {
     verdict(DROP, None)
+}
+
+/// The packet passes; no more of this hook's chains of ours are asked.
+pub fn accept() -> Expression {
+    verdict(ACCEPT, None)
+}
+
+/// Another chain decides.
+pub fn go(chain: &str) -> Expression {
+    verdict(GOTO, Some(chain))
+}
+
+/// No connection is looked for, nor made, for the packet.
+pub fn untracked() -> Expression {
+    Expression::new("notrack", [])
 }
 
 /// Another chain is asked first.
@@ -288,15 +305,23 @@ pub fn hash(from: Register, length: u32, below: u32, to: Register) -> Expression
     Expression::new("hash", registers.into_iter().chain([(4, be(below)), (5, be(SEED)), (7, be(JENKINS))]))
 }
 
-/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`.
+/// `NFT_FIB_RESULT_OIF`, `NFT_FIB_RESULT_ADDRTYPE`; `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_DADDR`, `NFTA_FIB_F_IIF`.
+const LINK: u32 = 1;
 const ADDRESS_TYPE: u32 = 3;
+const OF_SOURCE: u32 = 1;
 const OF_DESTINATION: u32 = 2;
+const OF_INPUT: u32 = 8;
 /// `RTN_LOCAL`, in host order.
 pub const LOCAL: u32 = 2;
 
 /// Reads of what type the destination address is: see [`LOCAL`].
 pub fn destination_type(to: Register) -> Expression {
     Expression::new("fib", [(1, to.number()), (2, be(ADDRESS_TYPE)), (3, be(OF_DESTINATION))])
+}
+
+/// Reads the index of the link that the packet came in by, if its source is reached by that one; else zeros.
+pub fn source_link(to: Register) -> Expression {
+    Expression::new("fib", [(1, to.number()), (2, be(LINK)), (3, be(OF_SOURCE | OF_INPUT))])
 }
 
 /// `NFT_NAT_SNAT`, `NFT_NAT_DNAT`.

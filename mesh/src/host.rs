@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::{
     expression::{self as e, Base, Connection, Meta, Register, Rule},
-    layout::{Ip, KEY, Shape, VALUE, octets},
+    layout::{Ip, KEY, Shape, VALUE, foreign_source, octets, refuse},
     mark,
     object::{Chain, Family, Form, Hook, Map, Table, Tables, Type, Value},
     program::{At, add_services, hooked, priority},
@@ -23,6 +23,9 @@ pub struct Host {
     pub blocks: BTreeSet<IpNet>,
     /// In front of the names of containers' links; not empty, at most 15 bytes.
     pub inside: String,
+    /// Addresses of those of this host's containers that are open to each other, as Docker's `bridge` has it. All others
+    /// reach each other by their networks and by published ports, not by these addresses.
+    pub bridged: BTreeSet<IpAddr>,
     /// The link to all other hosts, unless this one stands alone.
     pub edge: Option<Edge>,
 }
@@ -32,6 +35,8 @@ pub struct Host {
 pub struct Edge {
     /// Its name, at most 15 bytes. It may begin as containers' links do.
     pub device: String,
+    /// This host's own address in the underlay, from and to which its VXLAN packets go.
+    pub local: IpAddr,
     /// The UDP port of VXLAN.
     pub port: u16,
     /// The VXLAN networks that this host carries, that of the edge among them: 24 bits each. What strangers send to
@@ -56,6 +61,15 @@ const SELF_BLOCK: &str = "selfblock";
 const NETWORKS: &str = "vni";
 /// Addresses of the other hosts.
 const MEMBERS: &str = "vtep";
+/// Addresses of containers that are open to each other.
+const BRIDGED: &str = "bridged";
+/// Blocks of containers of other hosts.
+const ELSEWHERE: &str = "elsewhere";
+
+/// Chain of what a container sends.
+const LEAVING: &str = "leaving";
+/// Chain of what a container sends to the address of another one on this host.
+const NEAR: &str = "near";
 
 /// In front of the link-layer addresses of the edge, with the first byte of a node's mark: nobody else's.
 const EDGE_MAC: [u8; 3] = [0x02, 0xfd, mark::of_node(0)[0]];
@@ -79,16 +93,61 @@ impl Host {
         add("prerouting", hooked("nat", At::PreRouting, priority::NAT_DESTINATION, own()));
         add("output", hooked("nat", At::Output, priority::NAT_DESTINATION, own()));
         add("postrouting", hooked("nat", At::PostRouting, priority::NAT_SOURCE, self.sources()));
-        let mut raw = self.loopback();
+        let mut raw: Vec<_> = self.edge.iter().map(|edge| edge.untracked(Ip::destination)).collect();
+        raw.extend(self.loopback());
+        raw.push(self.sent_by_a_container(foreign_source().chain([e::drop()])));
         raw.extend(self.edge.iter().map(Edge::zone));
         add("raw", hooked("filter", At::PreRouting, priority::RAW, raw));
-        let Some(edge) = &self.edge else { return Tables::from([(Family::Inet, table)]) };
-        let marks = vec![edge.remember(), edge.answer(&self.inside)];
-        add("mangle", hooked("filter", At::PreRouting, priority::MANGLE, marks));
+        add(NEAR, Chain { hook: None, rules: near() });
+        add(LEAVING, Chain { hook: None, rules: self.leaving() });
+        let mut mangle: Vec<_> = self.edge.iter().map(Edge::remember).collect();
+        mangle.push(self.sent_by_a_container([e::jump(LEAVING)]));
+        add("mangle", hooked("filter", At::PreRouting, priority::MANGLE, mangle));
+        let Some(edge) = &self.edge else {
+            table.maps.extend(self.sets());
+            return Tables::from([(Family::Inet, table)]);
+        };
+        let own = vec![edge.untracked(Ip::source)];
+        add("own", hooked("filter", At::Output, priority::RAW, own));
         let strangers = Ip::BOTH.map(|ip| edge.strangers(ip)).to_vec();
         add("input", hooked("filter", At::Input, priority::FILTER, strangers));
-        table.maps.extend(edge.sets());
+        table.maps.extend(self.sets().into_iter().chain(edge.sets()));
         Tables::from([(Family::Inet, table), (Family::Netdev, edge.egress())])
+    }
+
+    /// `iifname INSIDE* iifname != EDGE …`: what a container of this host sends.
+    fn sent_by_a_container(&self, then: impl IntoIterator<Item = e::Expression>) -> Rule {
+        let mut rule = vec![e::meta(Meta::InputName, VALUE), e::is(VALUE, self.inside.as_bytes())];
+        rule.extend(self.edge.iter().map(|edge| e::is_not(VALUE, &exactly(&edge.device))));
+        rule.extend(then);
+        rule
+    }
+
+    /// Answers go back by the host that the connection came in by; nobody begins one with another container's address.
+    /// Destinations are translated later: what goes to a published port is not such a one.
+    fn leaving(&self) -> Vec<Rule> {
+        let mut rules: Vec<_> = self.edge.iter().map(Edge::answer).collect();
+        rules.push(vec![
+            e::connection(Connection::Direction, VALUE),
+            e::is(VALUE, &[e::DIRECTION_REPLY]),
+            e::accept(),
+        ]);
+        rules.extend(self.edge.iter().flat_map(Edge::elsewhere));
+        rules.extend(self.blocks.iter().map(|block| {
+            let mut rule = within(block, Ip::destination);
+            rule.push(e::go(NEAR));
+            rule
+        }));
+        rules
+    }
+
+    fn sets(&self) -> Vec<(String, Map)> {
+        Ip::BOTH
+            .map(|ip| {
+                let open = self.bridged.iter().filter(|address| Ip::of(**address) == ip);
+                set(ip.name(BRIDGED), ip.address(), open.copied().map(octets).collect())
+            })
+            .into()
     }
 
     /// Containers reach nobody who listens on the host's loopback, and nobody takes them for the host itself:
@@ -104,10 +163,10 @@ impl Host {
     fn sources(&self) -> Vec<Rule> {
         let loopback = is_loopback(SOURCE_V4);
         let mut rules = vec![dnat_of(loopback)];
-        rules.extend(self.blocks.iter().map(|block| dnat_of(from(block))));
+        rules.extend(self.blocks.iter().map(|block| dnat_of(within(block, Ip::source))));
         rules.extend(self.edge.iter().flat_map(Edge::self_blocks));
         rules.extend(self.blocks.iter().map(|block| {
-            let mut rule = from(block);
+            let mut rule = within(block, Ip::source);
             rule.extend([e::meta(Meta::OutputName, VALUE), e::is_not(VALUE, self.inside.as_bytes())]);
             rule.push(e::masquerade());
             rule
@@ -133,12 +192,15 @@ fn is_loopback(offset: u32) -> impl Iterator<Item = e::Expression> {
     Ip::V4.only().into_iter().chain(first)
 }
 
-/// `ip saddr BLOCK`.
-fn from(block: &IpNet) -> Rule {
+/// What of a packet is read: [`Ip::source`] or [`Ip::destination`].
+type Read = fn(Ip, Register) -> e::Expression;
+
+/// `ip saddr BLOCK`, or `ip daddr`.
+fn within(block: &IpNet, address: Read) -> Rule {
     let ip = Ip::of(block.addr());
     let mut rule = ip.only().to_vec();
     rule.extend([
-        ip.source(VALUE),
+        address(ip, VALUE),
         e::mask(VALUE, &octets(block.netmask())),
         e::is(VALUE, &octets(block.network())),
     ]);
@@ -154,10 +216,33 @@ fn dnat_of(source: impl IntoIterator<Item = e::Expression>) -> Rule {
     rule
 }
 
+/// What goes to another container of this host, or to the host itself by its address among them, which it may:
+/// `ip saddr @bridged ip daddr @bridged accept`, `fib daddr type local accept`, and nothing else.
+fn near() -> Vec<Rule> {
+    let open = Ip::BOTH.map(|ip| {
+        let mut rule = ip.only().to_vec();
+        for read in [Ip::source, Ip::destination] {
+            rule.extend([read(ip, VALUE), e::is_in(&ip.name(BRIDGED), VALUE)]);
+        }
+        rule.push(e::accept());
+        rule
+    });
+    let own = [e::destination_type(VALUE), e::is(VALUE, &e::LOCAL.to_ne_bytes()), e::accept()];
+    open.into_iter().chain([own.into()]).chain(refuse()).collect()
+}
+
+/// A name, and no longer one.
+fn exactly(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[0]].concat()
+}
+
 /// `iifname NAME`, or `oifname`.
 fn link(which: Meta, name: &str) -> [e::Expression; 2] {
-    // The final zero tells the name from longer ones.
-    [e::meta(which, VALUE), e::is(VALUE, &[name.as_bytes(), &[0]].concat())]
+    [e::meta(which, VALUE), e::is(VALUE, &exactly(name))]
+}
+
+fn set(name: String, key: Type, keys: BTreeSet<Vec<u8>>) -> (String, Map) {
+    (name, Map { form: Form::set(key), elements: keys.into_iter().map(|key| (key, Value::Member)).collect() })
 }
 
 /// The mark in [`VALUE`] is a node's; all but its first byte is gone afterwards.
@@ -191,13 +276,30 @@ impl Edge {
         rule
     }
 
-    /// Answers go back through that host: `iifname INSIDE* iifname != EDGE ct direction reply meta mark set ct mark`.
-    fn answer(&self, inside: &str) -> Rule {
-        let device = [self.device.as_bytes(), &[0]].concat();
+    /// The packets around those of containers are no connections, and each would be one of its own:
+    /// `ip daddr LOCAL udp dport PORT notrack`, or `ip saddr`.
+    fn untracked(&self, local: Read) -> Rule {
+        let ip = Ip::of(self.local);
+        let mut rule = ip.only().to_vec();
+        rule.extend([local(ip, VALUE), e::is(VALUE, &octets(self.local))]);
+        rule.extend(self.is_vxlan());
+        rule.push(e::untracked());
+        rule
+    }
+
+    /// `udp dport PORT`.
+    fn is_vxlan(&self) -> [e::Expression; 4] {
+        [
+            e::meta(Meta::Protocol, VALUE),
+            e::is(VALUE, &[Protocol::Udp.number()]),
+            e::payload(Base::Transport, 2, 2, VALUE),
+            e::is(VALUE, &self.port.to_be_bytes()),
+        ]
+    }
+
+    /// Answers go back through that host: `ct direction reply meta mark set ct mark`.
+    fn answer(&self) -> Rule {
         let mut rule = vec![
-            e::meta(Meta::InputName, VALUE),
-            e::is(VALUE, inside.as_bytes()),
-            e::is_not(VALUE, &device),
             e::connection(Connection::Direction, VALUE),
             e::is(VALUE, &[e::DIRECTION_REPLY]),
             e::connection(Connection::Mark, VALUE),
@@ -205,6 +307,20 @@ impl Edge {
         rule.extend(of_a_node());
         rule.extend([e::connection(Connection::Mark, VALUE), e::set_meta(Meta::Mark, VALUE)]);
         rule
+    }
+
+    /// `ip daddr & MASK @elsewhere`, refused.
+    fn elsewhere(&self) -> Vec<Rule> {
+        let blocks = self.members.iter().flat_map(|member| &member.blocks);
+        let masks: BTreeSet<_> = blocks.map(|block| block.netmask()).collect();
+        let to = |mask: IpAddr| {
+            let ip = Ip::of(mask);
+            let mut rule = ip.only().to_vec();
+            rule.extend([ip.destination(KEY), e::mask(KEY, &octets(mask))]);
+            rule.push(e::is_in(&ip.name(ELSEWHERE), KEY));
+            rule
+        };
+        masks.into_iter().flat_map(|mask| refuse().map(|refuse| [to(mask), refuse].concat())).collect()
     }
 
     /// On the link itself the mark becomes the tail of the address that the packet goes to, and is cleared: what
@@ -249,11 +365,8 @@ impl Edge {
     /// `udp dport PORT @th,96,24 @vni ip saddr != @vtep drop`.
     fn strangers(&self, ip: Ip) -> Rule {
         let mut rule = ip.only().to_vec();
+        rule.extend(self.is_vxlan());
         rule.extend([
-            e::meta(Meta::Protocol, VALUE),
-            e::is(VALUE, &[Protocol::Udp.number()]),
-            e::payload(Base::Transport, 2, 2, VALUE),
-            e::is(VALUE, &self.port.to_be_bytes()),
             e::payload(Base::Transport, VXLAN_NETWORK, 4, VALUE),
             e::mask(VALUE, &[0xff, 0xff, 0xff, 0]),
             e::is_in(NETWORKS, VALUE),
@@ -265,10 +378,6 @@ impl Edge {
     }
 
     fn sets(&self) -> Vec<(String, Map)> {
-        let set = |name: String, key, keys: BTreeSet<Vec<u8>>| {
-            let elements = keys.into_iter().map(|key| (key, Value::Member)).collect();
-            (name, Map { form: Form::set(key), elements })
-        };
         // The three bytes of an identifier are followed by a reserved one.
         let networks = self.networks.iter().map(|network| (network << 8).to_be_bytes().to_vec());
         let mut sets = vec![set(NETWORKS.to_owned(), Type::MARK, networks.collect())];
@@ -278,6 +387,10 @@ impl Edge {
             let pairs = self.pairs().filter(|(address, _)| Ip::of(*address) == ip);
             let pair = |(address, block): (_, &IpNet)| [octets(address), octets(block.network())].concat();
             sets.push(set(ip.name(SELF_BLOCK), ip.address().and(ip.address()), pairs.map(pair).collect()));
+            let blocks = self.members.iter().flat_map(|member| &member.blocks);
+            let blocks =
+                blocks.filter(|block| Ip::of(block.addr()) == ip).map(|block| octets(block.network()));
+            sets.push(set(ip.name(ELSEWHERE), ip.address(), blocks.collect()));
         }
         sets
     }

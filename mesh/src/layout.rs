@@ -250,7 +250,7 @@ impl Way {
     pub fn rules(self) -> Vec<Rule> {
         let (count, slot) = (self.count.into(), self.kind.key().1);
         let pick = match self.balance {
-            _ if count == 0 => return refuse(),
+            _ if count == 0 => return refuse().into(),
             _ if count == 1 => return vec![self.translate(vec![e::by_chance(1, slot)])],
             Balance::Random => vec![e::by_chance(count, slot)],
             Balance::RoundRobin => vec![e::in_turn(count, slot)],
@@ -284,9 +284,16 @@ const fn name(balance: Balance) -> &'static str {
 }
 
 /// Tells clients at once that nobody answers.
-fn refuse() -> Vec<Rule> {
+pub(crate) fn refuse() -> [Rule; 2] {
     let tcp = [e::meta(Meta::Protocol, VALUE), e::is(VALUE, &[Protocol::Tcp.number()]), e::reset()];
-    vec![tcp.into(), vec![e::refuse()]]
+    [tcp.into(), vec![e::refuse()]]
+}
+
+/// Goes on with packets of IPv6 whose source is not reached by the link that they came in by. (What is of IPv4 does not
+/// pass `rp_filter` then.)
+pub(crate) fn foreign_source() -> impl Iterator<Item = e::Expression> {
+    let fib = [e::source_link(VALUE), e::is(VALUE, &[0; 4])];
+    Ip::V6.only().into_iter().chain(fib)
 }
 
 /// One element: the map, the key and the value.

@@ -3,18 +3,20 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    expression::{self as e, Connection, Register, Rule},
-    layout::{Ip, KEY, Shape, VALUE, octets},
+    expression::{self as e, Connection, Meta, Register, Rule},
+    layout::{Ip, KEY, Shape, VALUE, foreign_source, octets},
     object::{Family, Form, Map, Table, Tables, Value},
     program::{At, add_services, hooked, priority},
 };
 
 /// The router of one network on this host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Addresses of the tasks on this host: one that reaches itself through a virtual address sees that as the
     /// other side, since nobody answers to himself over a wire.
     pub own: BTreeSet<IpAddr>,
+    /// In front of the names of the links to other hosts; at most 15 bytes. Whatever else comes in is a container's.
+    pub outside: String,
 }
 
 /// Connections of a task to itself, as pairs of addresses.
@@ -32,9 +34,12 @@ impl Network {
             table.maps.insert(ip.name(ITSELF), itself);
         }
         let ask = || vec![vec![e::jump(services)]];
+        let mut foreign = vec![e::meta(Meta::InputName, VALUE), e::is_not(VALUE, self.outside.as_bytes())];
+        foreign.extend(foreign_source().chain([e::drop()]));
         let to_itself = Ip::BOTH.map(to_itself).to_vec();
         table.chains.extend(
             [
+                ("raw", hooked("filter", At::PreRouting, priority::RAW, vec![foreign])),
                 ("prerouting", hooked("nat", At::PreRouting, priority::NAT_DESTINATION, ask())),
                 ("output", hooked("nat", At::Output, priority::NAT_DESTINATION, ask())),
                 ("postrouting", hooked("nat", At::PostRouting, priority::NAT_SOURCE, to_itself)),

@@ -154,8 +154,10 @@ fn host() -> Host {
     Host {
         blocks: [block("100.64.1.0/24"), block("fd00:c0::/64")].into(),
         inside: "cv".to_owned(),
+        bridged: [].into(),
         edge: Some(Edge {
             device: "cvx4096".to_owned(),
+            local: [10, 90, 0, 1].into(),
             port: 4789,
             networks: [4096].into(),
             members: [member("10.90.0.2", "100.64.2.0/24")].into(),
@@ -166,7 +168,9 @@ fn host() -> Host {
 fn place(of_a_host: bool) -> Place {
     match of_a_host {
         true => Place::Host(host()),
-        false => Place::Network(Network { own: ["10.30.1.1".parse().unwrap()].into() }),
+        false => {
+            Place::Network(Network { own: ["10.30.1.1".parse().unwrap()].into(), outside: "cvx".to_owned() })
+        }
     }
 }
 
@@ -282,14 +286,14 @@ fn a_place_changes_without_its_services() {
         edge.networks.insert(4097);
     }
     let changes = program.set_place(Place::Host(host.clone()));
-    assert_eq!(changes.len(), 3, "a network, an address, and an address with its block: {changes:?}");
+    assert_eq!(changes.len(), 4, "a network, an address, a block, and both of them: {changes:?}");
     apply(&mut kernel, &changes).unwrap();
     host.edge = None;
     apply(&mut kernel, &program.set_place(Place::Host(host))).unwrap();
     assert_eq!(kernel, program.tables());
     assert_eq!(program.services().len(), 1);
 
-    apply(&mut kernel, &program.set_place(Place::Network(Network::default()))).unwrap();
+    apply(&mut kernel, &program.set_place(place(false))).unwrap();
     assert_eq!(kernel, program.tables());
     assert!(program.services().is_empty(), "a network serves no ports");
     assert_eq!(program.set(front, Some(Virtual::default())), []);

@@ -12,6 +12,8 @@ use crate::mac::Mac;
 
 /// In front of the name of every link of ours. Others may begin so too: [`LinkName::ours`] tells.
 pub const LINK_PREFIX: &str = "cv";
+/// In front of the names of our VXLAN devices. An `x` is no hexadecimal digit: no container's link begins so.
+pub const VXLAN_PREFIX: &str = "cvx";
 /// Bytes of a link's name, the closing zero not counted (`IFNAMSIZ`, linux/if.h).
 pub const LINK_NAME_MAX: usize = 15;
 
@@ -45,9 +47,9 @@ impl LinkName {
         ))
     }
 
-    /// The VXLAN device of this VNI. An `x` is no hexadecimal digit: never the name of a container's link.
+    /// The VXLAN device of this VNI.
     pub fn of_vni(vni: u32) -> Self {
-        Self(format!("{LINK_PREFIX}x{vni}"))
+        Self(format!("{VXLAN_PREFIX}{vni}"))
     }
 
     /// The loopback: it is never made or deleted, but a namespace of ours may have addresses there.

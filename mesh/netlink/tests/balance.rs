@@ -80,6 +80,7 @@ impl World {
         Self::new(Place::Host(Host {
             blocks: [block("100.64.0.0/16"), block("fd00:c0:0:1::/64")].into(),
             inside: "cv".to_owned(),
+            bridged: [].into(),
             edge: None,
         }))
     }
@@ -237,7 +238,9 @@ fn a_backend_that_somebody_removed_by_hand_is_stepped_over() {
 #[test]
 fn a_virtual_address_reaches_every_task_also_the_one_that_asks() {
     let own = TASKS.iter().flat_map(|(_, own)| own.iter().map(|own| address(own))).collect();
-    let Some(mut world) = World::new(Place::Network(Network { own })) else { return };
+    let Some(mut world) = World::new(Place::Network(Network { own, outside: "cvx".to_owned() })) else {
+        return;
+    };
     for (family, vip) in ["10.30.100.1", "fd30::1"].into_iter().enumerate() {
         world.put(Frontend::Address(address(vip)), Balance::Random, &[0, 1, 2]);
         for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -255,7 +258,7 @@ fn a_virtual_address_reaches_every_task_also_the_one_that_asks() {
 /// LB-07
 #[test]
 fn clients_of_a_virtual_address_without_backends_are_refused_at_once() {
-    let Some(mut world) = World::new(Place::Network(Network::default())) else { return };
+    let Some(mut world) = World::new(Place::Network(Network { own: [].into(), outside: "cvx".to_owned() })) else { return };
     for vip in ["10.30.100.1", "fd30::1"] {
         world.put(Frontend::Address(address(vip)), Balance::Random, &[]);
         for protocol in [Protocol::Tcp, Protocol::Udp] {

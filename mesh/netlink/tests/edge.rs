@@ -5,6 +5,7 @@
 mod lab;
 
 use std::{
+    io,
     net::{SocketAddr, UdpSocket},
     time::Instant,
 };
@@ -100,8 +101,10 @@ fn place(own: u32, peer: u32) -> Place {
     Place::Host(Host {
         blocks: blocks(own),
         inside: "cv".to_owned(),
+        bridged: [].into(),
         edge: Some(Edge {
             device: "cvx4096".to_owned(),
+            local: [10, 90, 0, own as u8].into(),
             port: VXLAN,
             networks: [EDGE].into(),
             members: [Member { address: [10, 90, 0, peer as u8].into(), blocks: blocks(peer) }].into(),
@@ -109,7 +112,7 @@ fn place(own: u32, peer: u32) -> Place {
     })
 }
 
-/// PRT-05
+/// PRT-05, NET-18
 #[test]
 fn a_task_elsewhere_sees_the_client_and_answers_through_the_host_that_was_asked() {
     let Some((lab, [mut first, mut second])) = world() else { return };
@@ -138,6 +141,22 @@ fn a_task_elsewhere_sees_the_client_and_answers_through_the_host_that_was_asked(
         for _ in 0..3 {
             assert_eq!(ask_tcp(&lab, from, to).unwrap(), expected, "TCP from {own} of {from}");
         }
+    }
+    for number in [1, 2] {
+        let tracked = lab.run(host(number), "cat /proc/net/nf_conntrack");
+        assert!(tracked.contains(&format!("port={PUBLISHED} ")), "{tracked}");
+        assert!(
+            !tracked.contains(&format!("port={VXLAN} ")),
+            "what is around packets is no connection: {tracked}"
+        );
+    }
+    for to in ["100.64.1.0", "fd00:c0:0:1::"] {
+        let refused = ask_tcp(&lab, "task", SocketAddr::new(address(to), PUBLISHED)).unwrap_err();
+        assert_eq!(
+            refused.kind(),
+            io::ErrorKind::ConnectionRefused,
+            "a container of another host, from a task"
+        );
     }
     for (nft, program) in [(&mut first, &program), (&mut second, &Program::new(place(2, 1)))] {
         assert_eq!(repair(nft, program), []);

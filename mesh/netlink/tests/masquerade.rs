@@ -6,19 +6,22 @@ mod lab;
 
 use std::{
     collections::BTreeSet,
+    io,
+    net::UdpSocket,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Instant,
 };
 
 use covey_mesh::{Host, Place, Program};
-use lab::{Lab, repair};
+use lab::{Lab, PATIENCE, repair};
 
 /// Connections made while rules are replaced all the time.
 const FLOWS: usize = 300;
 
 fn program(blocks: &[&str]) -> Program {
     let blocks = blocks.iter().map(|block| block.parse().unwrap()).collect();
-    Program::new(Place::Host(Host { blocks, inside: "cv".to_owned(), edge: None }))
+    Program::new(Place::Host(Host { blocks, inside: "cv".to_owned(), ..Host::default() }))
 }
 
 /// Two containers of the block and one of another, a host, and the world behind it.
@@ -51,11 +54,75 @@ fn packets_of_the_block_go_out_under_the_address_of_the_host_and_nothing_else_do
     repair(&mut nft, &program(&["100.64.0.0/16", "fd00:c0:0:1::/64"]));
     assert_eq!(seen("aaaa", "outside"), host, "out of the host");
     assert_eq!(seen("bbbb", "outside"), host, "out of the host");
-    assert_eq!(seen("aaaa", "bbbb"), own, "within the host");
     assert_eq!(seen("other", "outside"), ["100.65.1.2", "fd00:c1:0:1:c::2"], "not of the block");
     assert_eq!(seen("outside", "aaaa"), ["10.20.0.2", "fd20::2"], "from outside");
     repair(&mut nft, &Program::default());
     assert_eq!(seen("aaaa", "outside"), own, "nothing is translated any more");
+}
+
+/// Whether `from` reaches a listener of `to`; if not, it is told at once.
+fn reaches(lab: &Lab, from: &str, to: &str, address: &str) -> bool {
+    let listener = lab.listen(to, address, 0);
+    match lab.connect(from, listener.local_addr().unwrap()) {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{from} to {address}: {error}");
+            false
+        }
+    }
+}
+
+/// NET-05, NET-18
+#[test]
+fn containers_reach_each_other_by_their_addresses_at_the_edge_only_where_both_are_open() {
+    let Some(lab) = world() else { return };
+    let mut nft = lab.nft();
+    let blocks = ["100.64.0.0/16", "fd00:c0:0:1::/64"].map(|block| block.parse().unwrap());
+    for (to, address, from, own) in [
+        ("aaaa", "100.64.1.2", "bbbb", "100.64.2.2"),
+        ("aaaa", "fd00:c0:0:1:a::2", "bbbb", "fd00:c0:0:1:b::2"),
+    ] {
+        for (bridged, open) in
+            [(vec![], false), (vec![address], false), (vec![own], false), (vec![address, own], true)]
+        {
+            let bridged = bridged.iter().map(|address| address.parse().unwrap()).collect();
+            let host = Host { blocks: blocks.into(), inside: "cv".to_owned(), bridged, edge: None };
+            repair(&mut nft, &Program::new(Place::Host(host)));
+            assert_eq!(reaches(&lab, from, to, address), open, "{address}");
+            assert!(reaches(&lab, "host", to, address), "the host itself reaches {address}");
+        }
+    }
+    assert!(reaches(&lab, "aaaa", "host", "100.64.1.1"), "a container reaches its host");
+    assert!(reaches(&lab, "aaaa", "outside", "10.20.0.2"), "and the world");
+    assert!(!reaches(&lab, "other", "aaaa", "100.64.1.2"), "a container of another block");
+}
+
+/// NET-05
+#[test]
+fn what_a_container_sends_from_an_address_that_is_not_its_own_is_dropped() {
+    let Some(lab) = world() else { return };
+    let mut nft = lab.nft();
+    lab.run("aaaa", "ip addr add fd00:c0:0:1:b::9 dev eth0 nodad");
+    let (foreign, own) = (lab.udp("aaaa", "fd00:c0:0:1:b::9", 0), lab.udp("aaaa", "fd00:c0:0:1:a::2", 0));
+    let server = lab.udp("outside", "fd20::2", 0);
+    let arrives = |packet: &[u8], sender: &UdpSocket| {
+        let (mut buffer, begun) = ([0; 8], Instant::now());
+        while begun.elapsed() < PATIENCE {
+            sender.send_to(packet, server.local_addr().unwrap()).unwrap();
+            if let Ok((length, _)) = server.recv_from(&mut buffer) {
+                assert_ne!(&buffer[..length], b"foreign");
+                if &buffer[..length] == packet {
+                    return;
+                }
+            }
+        }
+        panic!("nothing arrives");
+    };
+    arrives(b"before", &foreign);
+    repair(&mut nft, &program(&["100.64.0.0/16", "fd00:c0:0:1::/64"]));
+    foreign.send_to(b"foreign", server.local_addr().unwrap()).unwrap();
+    // They take the same way, in turn.
+    arrives(b"own", &own);
 }
 
 /// CTR-11, NET-05

@@ -19,8 +19,10 @@ fn host() -> Host {
     Host {
         blocks: [net("100.64.1.0/24"), net("fd00:c0:0:1::/64")].into(),
         inside: "cv".to_owned(),
+        bridged: [].into(),
         edge: Some(Edge {
             device: "cvx4096".to_owned(),
+            local: [10, 90, 0, 1].into(),
             port: 4789,
             networks: [4096, 4097].into(),
             members: [
@@ -67,7 +69,7 @@ fn services(program: &mut Program) {
 /// The programs of a host and of a network.
 fn programs() -> [Program; 2] {
     let own = ["10.30.1.1".parse().unwrap()].into();
-    [Place::Host(host()), Place::Network(Network { own })].map(|place| {
+    [Place::Host(host()), Place::Network(Network { own, outside: "cvx".to_owned() })].map(|place| {
         let mut program = Program::new(place);
         services(&mut program);
         program

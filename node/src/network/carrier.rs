@@ -15,7 +15,7 @@ use covey_mesh::{
 };
 use covey_overlay::{
     network::{Attachment, Desired, Subnet, plan_attachment, plan_endpoint, plan_peer},
-    object::{Change, LinkName, Observed},
+    object::{Change, LinkName, Observed, VXLAN_PREFIX},
 };
 use covey_overlay_netlink::{Stack, namespace, remove_router};
 use covey_state::{
@@ -75,6 +75,11 @@ fn mtu_of(config: &NetworkConfig, vtep: Option<IpAddr>) -> Result<u32> {
 }
 
 /// Nobody is in it yet. Others may be who have not told, unless it is this host's alone.
+/// What the router's tables hold beside virtual addresses.
+fn tables(own: BTreeSet<IpAddr>) -> Tables {
+    Tables::Network(Network { own, outside: VXLAN_PREFIX.to_owned() })
+}
+
 fn zone(config: &NetworkConfig) -> Zone {
     let mut zone = Zone::new(&config.name);
     zone.set_whole(config.subnets.iter().all(|subnet| subnet.vni.is_none()));
@@ -116,11 +121,7 @@ impl Carrier {
         };
         Ok(Self {
             router: Stack::router(&path).with_context(|| format!("router of network {}", config.name))?,
-            balancer: Balancer::open(
-                Scope::Network(config.id),
-                Some(&path),
-                Tables::Network(Network::default()),
-            )?,
+            balancer: Balancer::open(Scope::Network(config.id), Some(&path), tables(BTreeSet::new()))?,
             zone: watch::Sender::new(zone(&config)),
             desired,
             config,
@@ -230,7 +231,7 @@ impl Carrier {
     fn tables(&self) -> Tables {
         let own =
             self.desired.attachments.values().flat_map(|attachment| attachment.addresses.iter().copied());
-        Tables::Network(Network { own: own.collect() })
+        tables(own.collect())
     }
 
     /// Takes what a host tells of an endpoint, with the next [`Carrier::settle`].

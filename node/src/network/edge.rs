@@ -44,6 +44,10 @@ pub struct Edge {
     blocks: BTreeSet<IpNet>,
     /// Container → its addresses.
     taken: BTreeMap<String, Pair>,
+    /// Containers that are open to each other.
+    bridged: BTreeSet<String>,
+    /// The other hosts, unless this one stands alone.
+    door: Option<Door>,
     reserved: Reservations,
     /// Container → the ports of this host that are its own.
     own_ports: BTreeMap<String, Vec<Frontend>>,
@@ -72,11 +76,13 @@ impl Edge {
         Ok(Self {
             kernel: Stack::edge()?,
             desired: Desired::default(),
-            balancer: Balancer::open(Scope::Ingress, None, tables(&blocks, None))?,
+            balancer: Balancer::open(Scope::Ingress, None, tables(&blocks, BTreeSet::new(), None))?,
             block: Block::new(v4, v6),
             block_of,
             blocks,
             taken: BTreeMap::new(),
+            bridged: BTreeSet::new(),
+            door: None,
             reserved: Reservations::default(),
             own_ports: BTreeMap::new(),
             lost: BTreeMap::new(),
@@ -86,14 +92,17 @@ impl Edge {
         })
     }
 
-    /// A container of before has these addresses.
-    pub fn claim(&mut self, container: &str, namespace: &Path, pair: Pair) {
+    /// A container of before has these addresses, and is open to the others that are.
+    pub fn claim(&mut self, container: &str, namespace: &Path, pair: Pair, bridged: bool) {
         self.block.claim(pair);
         if !self.blocks.iter().any(|block| block.contains(&IpAddr::V4(pair.v4))) {
             // Of a block that the node had before: it keeps its way out.
             self.blocks.extend([IpNet::from(IpAddr::V4(pair.v4)), IpNet::from(IpAddr::V6(pair.v6))]);
         }
         self.want(container, namespace, pair);
+        if bridged {
+            self.bridged.insert(container.to_owned());
+        }
     }
 
     fn want(&mut self, container: &str, namespace: &Path, addresses: Pair) -> Veth {
@@ -108,7 +117,7 @@ impl Edge {
         veth
     }
 
-    /// Gives a container its addresses and its veth.
+    /// Gives a container its addresses and its veth. Others reach nothing of it but its ports: see [`Edge::bridge`].
     ///
     /// # Errors
     /// The block is full, or the kernel refused; the container has nothing then.
@@ -121,6 +130,22 @@ impl Edge {
             return Err(error.into());
         }
         Ok(pair)
+    }
+
+    /// Opens a container to the others of this host that are open by their addresses here, as Docker's `bridge` has it,
+    /// or closes it again.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again with the next repair.
+    pub fn bridge(&mut self, container: &str, open: bool) -> Result<()> {
+        let changed = match open {
+            true => self.bridged.insert(container.to_owned()),
+            false => self.bridged.remove(container),
+        };
+        if changed {
+            self.balancer.set_place(self.tables());
+        }
+        self.balancer.commit()
     }
 
     /// Takes a container's addresses, veth and ports back; not an error where it has none.
@@ -139,11 +164,12 @@ impl Edge {
         if let Some(pair) = self.taken.remove(container) {
             self.block.free(pair);
         }
+        let closed = self.bridge(container, false);
         let name = LinkName::of_container(container);
         if self.desired.veths.remove(&name).is_some() {
             self.kernel.apply(&Change::DeleteLink(name))?;
         }
-        self.balancer.commit()
+        closed
     }
 
     /// The addresses of a container.
@@ -379,15 +405,16 @@ impl Edge {
             address: neighbour.host.vtep,
             blocks: [neighbour.host.edge.v4.into(), neighbour.host.edge.v6.into()].into(),
         };
-        let door = Door {
+        self.door = Some(Door {
             device: LinkName::of_vni(edge::VNI).to_string(),
+            local: place.host.vtep,
             port: place.port,
             networks: networks.into_iter().chain([edge::VNI]).collect(),
             members: neighbours.iter().map(member).collect(),
-        };
+        });
         // From then on repairs measure.
         let measured = if is_first { self.measure() } else { Ok(()) };
-        self.balancer.set_place(tables(&self.blocks, Some(door)));
+        self.balancer.set_place(self.tables());
         // The tables know the device: links come first. Whatever fails of them, the new members are no strangers.
         let joined = self.take_links();
         joined.and(self.balancer.commit()).and(measured)
@@ -413,17 +440,25 @@ impl Edge {
         self.desired.device = None;
         self.desired.peers.clear();
         self.use_block(standalone()?);
-        let opened = self.open_tables(None);
+        let opened = self.stand_alone();
         self.take_links().and(opened)
     }
 
-    /// The tables as they are to be while this host stands alone, or behind this door to others.
+    /// The tables as they are to be while this host stands alone.
     ///
     /// # Errors
     /// The kernel refused; it is tried again with the next repair.
-    pub fn open_tables(&mut self, edge: Option<Door>) -> Result<()> {
-        self.balancer.set_place(tables(&self.blocks, edge));
+    pub fn stand_alone(&mut self) -> Result<()> {
+        self.door = None;
+        self.balancer.set_place(self.tables());
         self.balancer.commit()
+    }
+
+    /// What the host's tables hold beside its ports.
+    fn tables(&self) -> Tables {
+        let open = self.bridged.iter().filter_map(|container| self.addresses(container));
+        let open = open.flat_map(|Pair { v4, v6 }| [IpAddr::V4(v4), IpAddr::V6(v6)]);
+        tables(&self.blocks, open.collect(), self.door.clone())
     }
 
     /// Removes everything that is ours from the kernel.
@@ -490,9 +525,8 @@ impl Edge {
     }
 }
 
-/// What the host's tables hold beside its ports.
-fn tables(blocks: &BTreeSet<IpNet>, edge: Option<Door>) -> Tables {
-    Tables::Host(Host { blocks: blocks.clone(), inside: LINK_PREFIX.to_owned(), edge })
+fn tables(blocks: &BTreeSet<IpNet>, bridged: BTreeSet<IpAddr>, edge: Option<Door>) -> Tables {
+    Tables::Host(Host { blocks: blocks.clone(), inside: LINK_PREFIX.to_owned(), bridged, edge })
 }
 
 /// What a frontend is called, for people.

@@ -1,10 +1,13 @@
 //! Networks: what users ask for, what the cluster decided, and what one container has of them.
 
+mod check;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use self::check::{ENCRYPTED_OPTION, NETWORK_NAME_MAX, NetworkSpecError};
 use crate::{
     Id, Version,
     range::{bits, usable},
@@ -371,6 +374,15 @@ pub struct Wiring {
     pub nameservers: Vec<IpAddr>,
     /// Names inside the container's networks beside its own and its id's.
     pub names: Vec<String>,
+}
+
+impl Wiring {
+    /// Whether the container is on Docker's `bridge`: those of one host reach each other by their addresses there. Who is
+    /// at the edge for the sake of its networks or of a service's ports is not.
+    pub fn is_bridged(&self) -> bool {
+        let published = || self.ports.iter().any(|port| port.mode == PublishMode::Ingress);
+        self.edge && (self.bridge || (self.networks.is_empty() && !published()))
+    }
 }
 
 /// One network that a container is in.

@@ -67,7 +67,7 @@ fn a_port_of_a_container_stays_its_own_when_a_service_publishes_it() {
         let [own, published] = [PublishMode::Host, PublishMode::Ingress].map(port);
         let frontend = frontends(&own)[0];
         let held = edge.hold("box", &[own]).unwrap();
-        edge.claim("box", &PathBuf::from("/nowhere"), pair());
+        edge.claim("box", &PathBuf::from("/nowhere"), pair(), false);
         edge.publish("box", &held).unwrap();
         let container = Some(IpAddr::from(pair().v4));
         assert_eq!(behind(&mut edge, &frontend), container);
@@ -116,7 +116,7 @@ fn a_port_that_a_container_of_before_cannot_have_back_is_tried_again() {
         let own = port(PublishMode::Host);
         let frontend = frontends(&own)[0];
         let thief = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
-        edge.claim("box", &PathBuf::from("/nowhere"), pair());
+        edge.claim("box", &PathBuf::from("/nowhere"), pair(), false);
         edge.claim_ports("box", std::slice::from_ref(&own));
         edge.settle().unwrap();
         assert!(edge.refused[&frontend].contains("in use"), "{:?}", edge.refused);

@@ -51,6 +51,7 @@ impl Keeper {
             let Pair { v4, v6 } = self.edge.attach(container, &path)?;
             attachment.addresses.extend([IpAddr::V4(v4), IpAddr::V6(v6)]);
             self.edge.publish(container, &attachment.ports)?;
+            self.edge.bridge(container, wiring.is_bridged())?;
         }
         if wiring.edge || !wiring.networks.is_empty() {
             // Of those without networks as well: they may come into one, and only now can their shim be given anything.
@@ -94,7 +95,7 @@ impl Keeper {
         let wired = Wired { wiring: wiring.clone(), ports: ports.to_vec(), resolver: None };
         self.containers.insert(container.to_owned(), wired);
         if let Some(pair) = edge_pair(wiring, addresses) {
-            self.edge.claim(container, &path, pair);
+            self.edge.claim(container, &path, pair, wiring.is_bridged());
             self.edge.claim_ports(container, ports);
         }
         // A network that is lost takes no other with it.

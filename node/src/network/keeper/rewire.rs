@@ -53,6 +53,7 @@ impl Keeper {
             self.part_soon(left)?;
         }
         self.change_edge(container, &path, wiring)?;
+        self.edge.bridge(container, wiring.is_bridged())?;
         let mut attachment = Attachment { namespace: path.clone(), ..Attachment::default() };
         for attached in &wiring.networks {
             self.carry(&attached.network)?;

@@ -11,12 +11,10 @@ use covey_integration::{lab::Lab, reply::Reply, residue, wait};
 /// Seconds for a repair: daemons look every second here.
 const REPAIR: u64 = 20;
 /// Blows that fall at a time, and how often some fall.
-const BLOWS: usize = 6;
+const BLOWS: usize = 8;
 const ROUNDS: usize = 5;
 /// The blows of every run, unless `COVEY_SEED` names others (`scripts/soak drift`).
 const SEED: u64 = 7;
-/// In front of the names of routers' namespaces.
-const ROUTER: &str = "net-";
 /// What somebody else has in each host.
 const FOREIGN: &str = "ip link add other type bridge && ip link set other up && ip addr add 198.51.100.1/24 dev other && \
     ip route add 203.0.113.0/24 dev other && ip rule add pref 5000 fwmark 7 lookup 77 && \
@@ -25,6 +23,10 @@ const FOREIGN: &str = "ip link add other type bridge && ip link set other up && 
     nft add element inet foreign ports '{ 80 : 198.51.100.7 }' && \
     nft add chain inet foreign forward '{ type filter hook forward priority 0; }' && \
     nft add rule inet foreign forward tcp dport 81 counter accept";
+/// What a container has of its own.
+const OWN: &str = "ip link add own type bridge && ip link set own up && ip addr add 198.51.100.2/24 dev own && \
+    ip route add 203.0.113.0/24 dev own && ip neigh add 198.51.100.9 lladdr 02:00:00:00:00:09 dev own";
+const SHOW_OWN: &str = "ip -4 addr show dev own; ip route show dev own; ip neigh show dev own nud permanent";
 const SHOW_FOREIGN: &str = "nft -s list table inet foreign; ip -4 addr show dev other; ip route show dev other; \
     ip route show table 77; ip rule show pref 5000; ip neigh show dev other nud permanent";
 /// What ours is, in a host, in a router and in a container. Where an object is in an order of its own, lines are compared as a set.
@@ -38,20 +40,29 @@ fn choose(state: &mut u64, of: usize) -> usize {
     (*state >> 33) as usize % of.max(1)
 }
 
-/// A place where objects of ours are: a host, or a router or a container in it.
+/// Where objects of ours are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Host,
+    Router,
+    Container,
+}
+
+/// A place with objects of ours: a host, or a router or container in it, by the name of its namespace.
 struct Place {
     host: String,
-    inside: Option<String>,
+    kind: Kind,
+    name: String,
 }
 
 impl Place {
     fn run(&self, lab: &Lab, command: &str) -> Reply {
-        let enter = self.inside.as_ref().map(|name| format!("--net=/run/covey/netns/{name}"));
-        let words = match &enter {
-            Some(enter) => vec!["exec", &self.host, "nsenter", enter, "sh", "-c", command],
-            None => vec!["exec", &self.host, "sh", "-c", command],
+        let enter = format!("--net=/run/covey/netns/{}", self.name);
+        let words = match self.kind {
+            Kind::Host => &["exec", &self.host][..],
+            Kind::Router | Kind::Container => &["exec", &self.host, "nsenter", &enter],
         };
-        lab.script(&words)
+        lab.script(&[words, &["sh", "-c", command]].concat())
     }
 
     /// What is there, without what is anew in a new object: numbers of links, and the order of slots.
@@ -80,13 +91,9 @@ impl Place {
         let lines = |command: &str| -> Vec<String> {
             self.run(lab, command).out.lines().map(str::to_owned).collect()
         };
+        let ours = if self.kind == Kind::Container { "eth" } else { "cv" };
         let mut blows = Vec::new();
-        if self.inside.as_ref().is_some_and(|name| !name.starts_with(ROUTER)) {
-            return ["nft delete table inet covey-dns", "nft flush chain inet covey-dns output"]
-                .map(str::to_owned)
-                .into();
-        }
-        for link in lines("ip -br link | grep -o '^cv[^ @]*'") {
+        for link in lines(&format!("ip -br link | grep -o '^{ours}[^ @]*'")) {
             blows.push(format!("ip link set {link} down"));
             blows.push(format!("ip link set {link} mtu 1300"));
             blows.push(format!("ip link set {link} address 02:00:00:00:00:77"));
@@ -103,7 +110,8 @@ impl Place {
                 blows.push(format!("ip {family} route del {route}"));
             }
         }
-        for neighbour in lines("ip -4 neigh show nud permanent | grep 'dev cv'") {
+        let neighbours = |family| format!("ip {family} neigh show nud permanent | grep 'dev {ours}'");
+        for neighbour in lines(&neighbours("-4")).into_iter().chain(lines(&neighbours("-6"))) {
             let words: Vec<&str> = neighbour.split(' ').collect();
             if let [address, _, link, ..] = words[..] {
                 blows.push(format!("ip neigh del {address} dev {link}"));
@@ -119,13 +127,26 @@ impl Place {
                 blows.push(format!("bridge fdb replace {mac} dev {link} dst 10.77.0.99 self permanent"));
             }
         }
-        if self.inside.is_none() {
-            blows.extend(
+        match self.kind {
+            Kind::Host => blows.extend(
                 ["ip rule del pref 4096", "ip -6 rule del pref 4096", "nft delete table netdev covey"]
                     .map(str::to_owned),
-            );
-        } else {
-            blows.push("sysctl -q -w net.ipv4.ip_forward=0".to_owned());
+            ),
+            Kind::Router => blows.push("sysctl -q -w net.ipv4.ip_forward=0".to_owned()),
+            Kind::Container => {
+                for address in lines("ip -o addr show scope global | grep ' eth'") {
+                    let words: Vec<&str> = address.split_whitespace().collect();
+                    if let [_, link, _, address, ..] = words[..] {
+                        blows.push(format!("ip addr del {address} dev {link}"));
+                    }
+                }
+                blows.push("ip link set eth0 down && ip link set eth0 name lost".to_owned());
+                blows.extend(
+                    ["nft delete table inet covey-dns", "nft flush chain inet covey-dns output"]
+                        .map(str::to_owned),
+                );
+                return blows;
+            }
         }
         for line in lines("nft -s list table inet covey") {
             let line = line.trim();
@@ -145,10 +166,7 @@ impl Place {
 }
 
 /// What is mended is counted by the kind of object.
-fn a_resolver_is_counted(lab: &Lab, places: &[Place]) {
-    let is_container = |name: &String| !name.starts_with(ROUTER);
-    let container = places.iter().find(|place| place.inside.as_ref().is_some_and(is_container));
-    let container = container.expect("containers have places");
+fn a_resolver_is_counted(lab: &Lab, container: &Place) {
     let count = || {
         let (_, text) = lab.request(&container.host, "GET", "/metrics", None);
         let line = text
@@ -205,13 +223,17 @@ fn any_damage_heals_by_itself_and_nothing_foreign_is_touched() {
     let mut places = Vec::new();
     for host in lab.hosts().map(str::to_owned) {
         let names = lab.script(&["exec", &host, "ls", "/run/covey/netns"]);
-        let names = names.ok().lines().map(str::to_owned);
-        places.extend(names.map(|name| Place { host: host.clone(), inside: Some(name) }));
-        places.push(Place { host, inside: None });
+        places.extend(names.ok().lines().map(|name| {
+            let kind = if name.starts_with("net-") { Kind::Router } else { Kind::Container };
+            Place { host: host.clone(), kind, name: name.to_owned() }
+        }));
+        places.push(Place { host, kind: Kind::Host, name: String::new() });
     }
-    // Two hosts, each with a router, and the containers.
-    assert_eq!(places.len(), 4 + containers.len());
-    a_resolver_is_counted(&lab, &places);
+    let of = |kind| places.iter().filter(move |place: &&Place| place.kind == kind);
+    assert_eq!((of(Kind::Router).count(), of(Kind::Container).count()), (2, 4));
+    of(Kind::Container).for_each(|place| _ = place.run(&lab, OWN).ok());
+    let owned: Vec<_> = of(Kind::Container).map(|place| place.run(&lab, SHOW_OWN).out).collect();
+    a_resolver_is_counted(&lab, of(Kind::Container).next().expect("there are four"));
     let healthy: Vec<_> = places.iter().map(|place| place.objects(&lab)).collect();
     let mut state = std::env::var("COVEY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
     let mut missed = 0;
@@ -237,10 +259,13 @@ fn any_damage_heals_by_itself_and_nothing_foreign_is_touched() {
                 let reply = place.run(&lab, &blow);
                 missed += usize::from(reply.code != 0);
                 *struck.entry(blow.split(' ').take(3).collect::<Vec<_>>().join(" ")).or_default() += 1;
-                fallen.push(format!("{} {:?}: {blow}", place.host, place.inside));
+                fallen.push(format!("{} {:?} {}: {blow}", place.host, place.kind, place.name));
             }
             for (place, healthy) in places.iter().zip(&healthy) {
-                let what = format!("{} {:?} in round {round} after {fallen:#?}", place.host, place.inside);
+                let what = format!(
+                    "{} {:?} {} in round {round} after {fallen:#?}",
+                    place.host, place.kind, place.name
+                );
                 wait::until_equal(REPAIR, &what, &Vec::<String>::new(), || {
                     place.objects(&lab).symmetric_difference(healthy).cloned().collect()
                 });
@@ -252,6 +277,9 @@ fn any_damage_heals_by_itself_and_nothing_foreign_is_touched() {
     });
     assert!(missed < BLOWS, "{missed} blows of {} fell on nothing", BLOWS * ROUNDS);
     assert!(struck.len() > ROUNDS, "the blows were of few kinds: {struck:?}");
+    for (place, owned) in of(Kind::Container).zip(&owned) {
+        assert_eq!(place.run(&lab, SHOW_OWN).out, *owned, "what a container has of its own has changed");
+    }
     assert_eq!(lab.running(lab.hosts()), containers, "the same containers run");
     for host in lab.hosts() {
         let (status, text) = lab.request(host, "GET", "/metrics", None);

@@ -1,5 +1,6 @@
 //! Real clusters: daemons as hosts in namespaces (`scripts/lab`), driven by the clients that people use.
 
+mod addresses;
 mod bad_input;
 mod clock;
 mod convergence;

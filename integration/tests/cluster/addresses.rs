@@ -1,0 +1,173 @@
+//! Which addresses there are: hosts that reach each other over IPv6, networks without a free one, ports at one of several.
+
+use std::net::IpAddr;
+
+use covey_integration::{
+    dns::AAAA,
+    lab::{Lab, Wanted},
+    space::Space,
+    wait,
+};
+use serde_json::{Value, json};
+
+const REPAIR: u64 = 20;
+/// A host's second address.
+const SECOND: &str = "10.77.0.211";
+
+/// A control plane of IPv6.
+const LISTEN: &str = "[::]:2377";
+
+/// Makes a service of witnesses; those of one host where it is named.
+fn create(lab: &Lab, name: &str, host: Option<&str>, more: &[&str]) {
+    let place = host.map(|host| format!("--constraint=node.hostname=={host}"));
+    let args = ["service", "create", "-d", "--no-resolve-image", "--name", name];
+    let place: Vec<&str> = place.as_deref().into_iter().collect();
+    lab.docker("m1", &[&args[..], &place, more, &["alpine", "witness"]].concat()).ok();
+}
+
+/// Where the only task of a service is.
+fn inside(lab: &Lab, host: &str, name: &str) -> Space {
+    let of_service =
+        || lab.running([host]).into_iter().find(|(_, other)| other.starts_with(&format!("{name}.")));
+    let (_, container) = wait::until_some(REPAIR, name, of_service);
+    lab.space_of(host, &container)
+}
+
+/// NET-18, NET-13, LB-01, PRT-01, PRT-14: hosts that know each other by addresses of IPv6 only: names, virtual addresses of
+/// both families and published ports work as ever, the client is seen, and nothing of the data path goes over IPv4.
+#[test]
+#[ignore = "needs root and the release binary: scripts/test runs it"]
+fn an_underlay_of_ipv6_carries_everything() {
+    let Some(lab) = Lab::up(Wanted { managers: 1, workers: 1, swarm: false }) else { return };
+    lab.script(&["exec", "hub", "ip", "addr", "add", "fd77::1/64", "dev", "br0", "nodad"]).ok();
+    for (host, address) in [("m1", "fd77::11/64"), ("w1", "fd77::12/64")] {
+        lab.load_image(host);
+        lab.script(&["exec", host, "ip", "addr", "add", address, "dev", "eth0", "nodad"]).ok();
+        // Whatever is sent over IPv4 from host to host is lost.
+        lab.script(&["exec", host, "ip", "route", "add", "blackhole", "10.77.0.8/29"]).ok();
+    }
+    lab.docker("m1", &["swarm", "init", "--listen-addr", LISTEN, "--advertise-addr", "fd77::11"]).ok();
+    let token = lab.docker("m1", &["swarm", "join-token", "-q", "worker"]);
+    let join =
+        ["swarm", "join", "--token", token.ok(), "--listen-addr", LISTEN, "--advertise-addr", "fd77::12"];
+    lab.docker("w1", &[&join[..], &["[fd77::11]:2377"]].concat()).ok();
+
+    lab.docker("m1", &["network", "create", "-d", "overlay", "--ipv6", "--subnet", "fd88::/64", "net"]).ok();
+    create(&lab, "web", Some("w1"), &["--network", "net", "-p", "8080:80", "-p", "8080:80/udp"]);
+    create(&lab, "client", Some("m1"), &["--network", "net"]);
+    let client = inside(&lab, "m1", "client");
+    let v4 = wait::until_some(REPAIR, "its name", || client.addresses("web").pop());
+    let v6 = client.resolve("web", AAAA).records.pop().expect("an address of IPv6");
+    for (to, seen_v6) in [(format!("{v4}:80"), false), (format!("[{v6}]:80"), true)] {
+        let said = client.ask(&to).expect("its virtual address answers");
+        assert_eq!((said.client.is_ipv6(), said.address.is_ipv6()), (seen_v6, seen_v6), "{said:?}");
+        client.ask_udp(&to).expect("so it does over UDP");
+    }
+
+    let hub = lab.space("hub");
+    let here: IpAddr = "fd77::1".parse().expect("an address");
+    for to in ["[fd77::11]:8080", "[fd77::12]:8080"] {
+        wait::until(REPAIR, to, || hub.ask(to).is_ok());
+        assert_eq!(hub.ask(to).expect("it answers").client, here, "the task sees the client, by {to}");
+        assert_eq!(hub.ask_udp(to).expect("it answers").client, here, "over UDP as well, by {to}");
+    }
+    // A client of IPv4 is served all the same: its packets travel inside those of IPv6.
+    let to = format!("{}:8080", lab.address("m1"));
+    assert_eq!(hub.ask(&to).expect("it answers").client, IpAddr::from([10, 77, 0, 1]));
+
+    // 70 bytes of IPv6, UDP and VXLAN are in front of each packet.
+    for host in lab.hosts() {
+        let device = lab.script(&["exec", host, "ip", "-d", "link", "show", "cvx4096"]);
+        let local = if host == "m1" { "local fd77::11" } else { "local fd77::12" };
+        assert!(device.ok().contains("mtu 1430") && device.out.contains(local), "{}", device.out);
+        let router = lab.script(&[
+            "exec",
+            host,
+            "sh",
+            "-c",
+            "nsenter --net=$(ls -d /run/covey/netns/net-*) ip -d link show type vxlan",
+        ]);
+        assert!(router.ok().contains("mtu 1430") && router.out.contains(local), "{}", router.out);
+    }
+}
+
+/// The error that `service ps` shows of some task.
+fn error_of(lab: &Lab, service: &str) -> Option<String> {
+    let shown = lab.docker("m1", &["service", "ps", "--no-trunc", "--format", "{{.Error}}", service]);
+    shown.out.lines().find(|line| !line.is_empty()).map(str::to_owned)
+}
+
+/// NET-17: a task that finds no free address says so, and starts by itself as soon as there is one.
+#[test]
+#[ignore = "needs root and the release binary: scripts/test runs it"]
+fn a_task_without_a_free_address_says_so_and_goes_on_when_one_is_freed() {
+    let Some(lab) = Lab::cluster(1, 1) else { return };
+    lab.docker("m1", &["network", "create", "-d", "overlay", "--subnet", "10.60.0.0/29", "tiny"]).ok();
+    // Of 8 addresses the first, the last and the gateway are nobody's; a virtual address is one of the others.
+    create(&lab, "first", None, &["--network", "tiny"]);
+    create(&lab, "many", None, &["--network", "tiny", "--endpoint-mode", "dnsrr", "--replicas", "5"]);
+    wait::until_equal(REPAIR, "all that there is place for", &4, || lab.running(lab.hosts()).len());
+    let said = wait::until_some(REPAIR, "its error", || error_of(&lab, "many"));
+    assert!(said.contains("network tiny has no free address (6 used)"), "{said}");
+    wait::stays(1, "no more than there is place for", &4, || lab.running(lab.hosts()).len());
+
+    lab.docker("m1", &["service", "rm", "first"]).ok();
+    wait::until_equal(REPAIR, "the fifth", &vec![1, 2, 3, 4, 5], || lab.slots("many", lab.hosts()));
+    wait::until_equal(REPAIR, "the end of its error", &None, || error_of(&lab, "many"));
+    let (host, name) = lab.running(lab.hosts()).pop().expect("one of them");
+    let space = lab.space_of(&host, &name);
+    wait::until_equal(REPAIR, "all of their names", &5, || space.addresses("many").len());
+}
+
+/// PRT-06, moby#26696: a port that is published at one address answers there and at no other, on the host that has the
+/// address; another service has the same port at another one.
+#[test]
+#[ignore = "needs root and the release binary: scripts/test runs it"]
+fn a_port_published_at_one_address_answers_there_only() {
+    let Some(lab) = Lab::cluster(1, 1) else { return };
+    let first = lab.address("m1");
+    lab.script(&["exec", "m1", "ip", "addr", "add", &format!("{SECOND}/24"), "dev", "eth0"]).ok();
+    lab.docker("m1", &["network", "create", "-d", "overlay", "net"]).ok();
+    let service = |name: &str, address: &str, mode: &str, published: u16| {
+        let port = json!({"Protocol": "tcp", "TargetPort": 80, "PublishedPort": published, "PublishMode": mode,
+            "HostIP": address});
+        let container = json!({"Image": "alpine", "Args": ["witness"]});
+        let placement = json!({"Constraints": ["node.hostname==m1"]});
+        let placement = if mode == "host" { placement } else { json!({}) };
+        let body = json!({"Name": name, "TaskTemplate": {"ContainerSpec": container, "Placement": placement},
+            "EndpointSpec": {"Ports": [port]}});
+        let (status, answer) = lab.request("m1", "POST", "/services/create", Some(&body.to_string()));
+        assert_eq!(status, 201, "{answer}");
+    };
+    service("near", &first, "ingress", 8080);
+    service("far", SECOND, "ingress", 8080);
+    service("own", SECOND, "host", 9090);
+    let hub = lab.space("hub");
+    let host_of = |to: String| hub.ask(&to).ok().map(|said| said.host);
+    let near = wait::until_some(REPAIR, "the first address", || host_of(format!("{first}:8080")));
+    let far = wait::until_some(REPAIR, "the second address", || host_of(format!("{SECOND}:8080")));
+    wait::until_some(REPAIR, "the port of the host", || host_of(format!("{SECOND}:9090")));
+    assert_ne!(near, far, "two services");
+    for _ in 0..8 {
+        assert_eq!(host_of(format!("{first}:8080")).as_deref(), Some(&*near));
+        assert_eq!(host_of(format!("{SECOND}:8080")).as_deref(), Some(&*far));
+    }
+    for silent in [
+        format!("{first}:9090"),
+        format!("{}:8080", lab.address("w1")),
+        format!("{}:9090", lab.address("w1")),
+    ] {
+        assert_eq!(host_of(silent.clone()), None, "{silent}");
+    }
+    let shown: Value = lab.get("m1", "/services/own").expect("it is there");
+    assert_eq!(shown["Endpoint"]["Ports"][0]["HostIP"], SECOND);
+    // Both ports at every address: that would mean two things.
+    let port = json!({"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080});
+    let body = json!({"Name": "all", "TaskTemplate": {"ContainerSpec": {"Image": "alpine"}},
+        "EndpointSpec": {"Ports": [port]}});
+    let (status, answer) = lab.request("m1", "POST", "/services/create", Some(&body.to_string()));
+    assert!(
+        status >= 400 && answer.contains("port '8080' is already in use by service"),
+        "{status} {answer}"
+    );
+}

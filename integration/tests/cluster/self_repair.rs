@@ -23,15 +23,16 @@ const FOREIGN: &str = "ip link add other type bridge && ip link set other up && 
     nft add element inet foreign ports '{ 80 : 198.51.100.7 }' && \
     nft add chain inet foreign forward '{ type filter hook forward priority 0; }' && \
     nft add rule inet foreign forward tcp dport 81 counter accept";
+const SHOW_FOREIGN: &str = "nft -s list table inet foreign; ip -4 addr show dev other; ip route show dev other; \
+    ip route show table 77; ip rule show pref 5000; ip neigh show dev other nud permanent";
 /// What a container has of its own.
 const OWN: &str = "ip link add own type bridge && ip link set own up && ip addr add 198.51.100.2/24 dev own && \
     ip route add 203.0.113.0/24 dev own && ip neigh add 198.51.100.9 lladdr 02:00:00:00:00:09 dev own";
 const SHOW_OWN: &str = "ip -4 addr show dev own; ip route show dev own; ip neigh show dev own nud permanent";
-const SHOW_FOREIGN: &str = "nft -s list table inet foreign; ip -4 addr show dev other; ip route show dev other; \
-    ip route show table 77; ip rule show pref 5000; ip neigh show dev other nud permanent";
-/// What ours is, in a host, in a router and in a container. Where an object is in an order of its own, lines are compared as a set.
+/// What ours is, in a host, in a router and in a container. Where an object is in an order of its own, lines are compared
+/// as a set.
 const SHOW: &str = "ip -br link; ip route show table all proto 67; ip -6 route show table all proto 67; \
-    ip -4 neigh show nud permanent; ip rule; ip -6 rule; bridge fdb show | grep dst; ip -o addr show scope global; \
+    ip -4 neigh show nud permanent; ip -6 neigh show nud permanent; ip rule; ip -6 rule; bridge fdb show | grep dst; ip -o addr show scope global; \
     for t in 'inet covey' 'netdev covey' 'inet covey-dns'; do nft -s list table $t 2>/dev/null; done";
 
 /// A choice out of so many, which is the same in every run (Knuth's multiplier).

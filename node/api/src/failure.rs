@@ -5,7 +5,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use covey_state::command::Refusal;
+use covey_state::{command::Refusal, network::NetworkSpecError, service::SpecError};
 use serde::Serialize;
 
 /// What kind of failure it is.
@@ -129,6 +129,23 @@ impl Failure {
             "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join \
              another one.",
         )
+    }
+}
+
+impl From<NetworkSpecError> for Failure {
+    fn from(error: NetworkSpecError) -> Self {
+        match error {
+            NetworkSpecError::Predefined(_) => Self::forbidden(error.to_string()),
+            // The containers would think their traffic safe.
+            NetworkSpecError::Encrypted(_) => Self::not_yet("--opt encrypted"),
+            other => Self::invalid(other.to_string()),
+        }
+    }
+}
+
+impl From<SpecError> for Failure {
+    fn from(error: SpecError) -> Self {
+        Self::invalid(error.to_string())
     }
 }
 

@@ -23,7 +23,6 @@ pub use self::{
     address::NoAddress,
     check::Broken,
     exposure::TOLD_BYTES_MAX,
-    network::NETWORK_NAME_MAX,
     node::{MANAGERS_MAX, NUMBER_REST, REMOVED_NODES_MAX},
 };
 use crate::{

@@ -5,7 +5,7 @@ mod show;
 use std::net::{IpAddr, Ipv4Addr};
 
 use covey_state::{
-    network::{EDGE_VNI, NetworkSpec, SUBNETS_MAX, SubnetSpec},
+    network::{ENCRYPTED_OPTION, NetworkSpec, SubnetSpec},
     service::ALIASES_MAX,
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -26,16 +26,6 @@ pub const BRIDGE: &str = "bridge";
 const MTU: &str = "com.docker.network.driver.mtu";
 /// VXLAN network identifiers, one for each subnet.
 pub const VNIS: &str = "com.docker.network.driver.overlay.vxlanid_list";
-/// Traffic between hosts is to be encrypted.
-const ENCRYPTED: &str = "encrypted";
-/// Smallest packet that every IPv4 and IPv6 link carries (RFC 791, RFC 8200).
-const MTU_MIN: [u32; 2] = [68, 1280];
-/// Largest packet.
-const MTU_MAX: u32 = 65_535;
-/// Longest prefixes with room for a router and a container.
-const PREFIX_MAX: [u8; 2] = [30, 126];
-/// Characters of a network's name: it is part of names inside it.
-const NAME_CHARS_MAX: usize = 63;
 /// Bytes of a name in DNS (RFC 1035), and of all aliases of a container in one network.
 const ALIAS_BYTES_MAX: usize = 253;
 const ALIASES_BYTES_MAX: usize = 4 << 10;
@@ -58,7 +48,6 @@ pub enum Maker {
 
 /// The network of a request, and who makes it.
 pub fn from_wire(request: wire::CreateRequest) -> Result<(Maker, NetworkSpec), Failure> {
-    check_name(&request.name)?;
     let maker = maker(&request)?;
     refuse_later(&request)?;
     let mut spec = NetworkSpec {
@@ -67,22 +56,13 @@ pub fn from_wire(request: wire::CreateRequest) -> Result<(Maker, NetworkSpec), F
         ipv6: request.enable_ipv6,
         internal: request.internal,
         attachable: request.attachable,
-        subnets: subnets(request.ipam.config, request.enable_ipv6)?,
+        subnets: subnets(request.ipam.config)?,
         ..NetworkSpec::default()
     };
     read_options(&mut spec, request.options, maker)?;
+    // Said at once: the store says it too, of the cluster's networks.
+    spec.check()?;
     Ok((maker, spec))
-}
-
-fn check_name(name: &str) -> Result<(), Failure> {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    if first && name.bytes().all(inner) && name.len() <= NAME_CHARS_MAX {
-        return Ok(());
-    }
-    Err(Failure::invalid(format!(
-        "invalid network name {name:?}: it has 1 to {NAME_CHARS_MAX} of [a-zA-Z0-9_.-], a letter or digit first"
-    )))
 }
 
 fn maker(request: &wire::CreateRequest) -> Result<Maker, Failure> {
@@ -118,121 +98,73 @@ fn refuse_later(request: &wire::CreateRequest) -> Result<(), Failure> {
     }
 }
 
-fn subnets(config: Vec<wire::Subnet>, ipv6: bool) -> Result<Vec<SubnetSpec>, Failure> {
+fn subnets(config: Vec<wire::Subnet>) -> Result<Vec<SubnetSpec>, Failure> {
     // Clients send an entry in which nothing is set where nothing was asked for.
-    let config: Vec<_> = config.into_iter().filter(|subnet| *subnet != wire::Subnet::default()).collect();
-    if config.len() > SUBNETS_MAX {
-        return Err(Failure::invalid(format!("a network has at most {SUBNETS_MAX} subnets")));
-    }
-    let subnets: Vec<_> = config.iter().map(subnet).collect::<Result<_, _>>()?;
-    match subnets.iter().find(|subnet| subnet.subnet.addr().is_ipv6() && !ipv6) {
-        Some(subnet) => Err(Failure::invalid(format!(
-            "invalid network config: {} is an IPv6 subnet, and the network has no IPv6: add --ipv6",
-            subnet.subnet
-        ))),
-        None => Ok(subnets),
-    }
+    config.iter().filter(|subnet| **subnet != wire::Subnet::default()).map(subnet).collect()
 }
 
 fn subnet(config: &wire::Subnet) -> Result<SubnetSpec, Failure> {
-    let invalid = |text: String| Failure::invalid(format!("invalid network config: {text}"));
     if config.subnet.is_empty() {
-        return Err(invalid("every gateway and IP range needs the subnet that it lies in".to_owned()));
+        return Err(invalid("every gateway and IP range needs the subnet that it lies in"));
     }
-    let net = block("subnet", &config.subnet)?;
-    let most = PREFIX_MAX[usize::from(net.addr().is_ipv6())];
-    if net.prefix_len() > most {
-        return Err(invalid(format!(
-            "subnet {net} is too small: at most /{most} has room for a gateway and a container"
-        )));
-    }
-    let gateway = match config.gateway.as_str() {
-        "" => None,
-        text => Some(gateway(text, &net)?),
-    };
-    let range = match config.ip_range.as_str() {
-        "" => None,
-        text => {
-            let range = block("IP range", text)?;
-            if !net.contains(&range) {
-                return Err(invalid(format!("IP range {range} is not inside the subnet {net}")));
-            }
-            Some(range)
-        }
-    };
-    Ok(SubnetSpec { subnet: net, gateway, range })
+    let gateway = |text: &str| text.parse().map_err(|_| invalid(&format!("gateway {text:?} is no address")));
+    Ok(SubnetSpec {
+        subnet: block("subnet", &config.subnet)?,
+        gateway: said(&config.gateway).map(gateway).transpose()?,
+        range: said(&config.ip_range).map(|text| block("IP range", text)).transpose()?,
+    })
 }
 
-fn gateway(text: &str, net: &IpNet) -> Result<IpAddr, Failure> {
-    let invalid = |text: String| Failure::invalid(format!("invalid network config: {text}"));
-    let address: IpAddr = text.parse().map_err(|_| invalid(format!("gateway {text:?} is no address")))?;
-    if !net.contains(&address) {
-        return Err(invalid(format!("gateway {address} is not inside the subnet {net}")));
-    }
-    let nobody = address == net.network() || (address.is_ipv4() && address == net.broadcast());
-    if nobody {
-        return Err(invalid(format!("gateway {address} is no address for a host of the subnet {net}")));
-    }
-    Ok(address)
+/// What a client says; empty is nothing.
+fn said(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
 }
 
-/// An address block without bits of a host.
 fn block(what: &str, text: &str) -> Result<IpNet, Failure> {
-    let invalid = |text: String| Failure::invalid(format!("invalid network config: {text}"));
     if let Ok(address) = text.parse::<IpAddr>() {
         let example = if address.is_ipv4() { 24 } else { 64 };
-        return Err(invalid(format!("{what} {text} has no prefix length, such as {address}/{example}")));
+        let text = format!("{what} {text} has no prefix length, such as {address}/{example}");
+        return Err(invalid(&text));
     }
-    let net: IpNet = text.parse().map_err(|_| invalid(format!("{what} {text:?} is no address block")))?;
-    if net != net.trunc() {
-        return Err(invalid(format!("{what} {net} should be {}", net.trunc())));
-    }
-    Ok(net)
+    text.parse().map_err(|_| invalid(&format!("{what} {text:?} is no address block")))
+}
+
+fn invalid(text: &str) -> Failure {
+    Failure::invalid(format!("invalid network config: {text}"))
 }
 
 /// Reads what the driver is told; options that mean nothing here are refused by name.
 fn read_options(spec: &mut NetworkSpec, mut options: Texts, maker: Maker) -> Result<(), Failure> {
     for (name, value) in &options {
         match (name.as_str(), maker) {
-            (MTU, _) => spec.mtu = Some(mtu(value, spec.ipv6)?),
+            (MTU, _) => spec.mtu = Some(mtu(value)?),
             (VNIS, Maker::Cluster) => spec.vnis = vnis(value)?,
-            (ENCRYPTED, Maker::Cluster) if value == "false" => {}
-            (ENCRYPTED, Maker::Cluster) => {
-                return Err(Failure::not_yet(
-                    "--opt encrypted (containers would think their traffic safe, and it would cross the wire in plain)",
-                ));
-            }
+            // Whether it can be had is not for us to say.
+            (ENCRYPTED_OPTION, Maker::Cluster) => {}
             _ if name.starts_with("com.docker.network.") => {
                 return Err(Failure::not_yet(format!("--opt {name}")));
             }
             _ => return Err(Failure::invalid(format!("unknown network option {name:?}"))),
         }
     }
-    // It asks for what is so anyway; what asks for more is refused above.
-    options.remove(ENCRYPTED);
+    // It asks for what is so anyway.
+    if options.get(ENCRYPTED_OPTION).is_some_and(|value| value == "false") {
+        options.remove(ENCRYPTED_OPTION);
+    }
     spec.options = options;
     Ok(())
 }
 
-fn mtu(text: &str, ipv6: bool) -> Result<u32, Failure> {
-    let least = MTU_MIN[usize::from(ipv6)];
-    let within = text.parse().ok().filter(|mtu| (least..=MTU_MAX).contains(mtu));
-    within.ok_or_else(|| {
-        Failure::invalid(format!("invalid {MTU} {text:?}: it lies between {least} and {MTU_MAX}"))
-    })
+fn mtu(text: &str) -> Result<u32, Failure> {
+    text.parse().map_err(|_| Failure::invalid(format!("invalid {MTU} {text:?}: it is no number of bytes")))
 }
 
 fn vnis(list: &str) -> Result<Vec<u32>, Failure> {
-    let invalid = |text: &str| Failure::invalid(format!("invalid {VNIS} {list:?}: {text}"));
-    let mut vnis = Vec::new();
-    for text in list.split(',') {
-        match text.trim().parse() {
-            Ok(EDGE_VNI) => return Err(invalid(&format!("{EDGE_VNI} belongs to the ingress network"))),
-            Ok(vni) => vnis.push(vni),
-            Err(_) => return Err(invalid(&format!("{text:?} is no number"))),
-        }
-    }
-    Ok(vnis)
+    let vni = |text: &str| {
+        let wrong = || Failure::invalid(format!("invalid {VNIS} {list:?}: {text:?} is no number"));
+        text.trim().parse().map_err(|_| wrong())
+    };
+    list.split(',').map(vni).collect()
 }
 
 /// What the user should know of a network that is fine (C-29); empty: nothing.
@@ -341,48 +273,21 @@ mod tests {
     #[test]
     fn a_subnet_that_cannot_be_is_one_clear_error() {
         for (config, message) in [
-            (
-                json!({"Subnet": "10.0.0.0/31"}),
-                "subnet 10.0.0.0/31 is too small: at most /30 has room for a gateway and a container",
-            ),
-            (
-                json!({"Subnet": "10.0.0.1/32"}),
-                "subnet 10.0.0.1/32 is too small: at most /30 has room for a gateway and a container",
-            ),
-            (
-                json!({"Subnet": "fd00::/127"}),
-                "subnet fd00::/127 is too small: at most /126 has room for a gateway and a container",
-            ),
             (json!({"Subnet": "fd00::"}), "subnet fd00:: has no prefix length, such as fd00::/64"),
             (json!({"Subnet": "10.0.0.0"}), "subnet 10.0.0.0 has no prefix length, such as 10.0.0.0/24"),
             (json!({"Subnet": "ten"}), "subnet \"ten\" is no address block"),
             (json!({"Subnet": "10.0.0.0/33"}), "subnet \"10.0.0.0/33\" is no address block"),
-            (json!({"Subnet": "10.0.0.7/24"}), "subnet 10.0.0.7/24 should be 10.0.0.0/24"),
-            (
-                json!({"Subnet": "10.0.0.0/24", "Gateway": "10.0.1.1"}),
-                "gateway 10.0.1.1 is not inside the subnet 10.0.0.0/24",
-            ),
-            (
-                json!({"Subnet": "10.0.0.0/24", "Gateway": "10.0.0.0"}),
-                "gateway 10.0.0.0 is no address for a host of the subnet 10.0.0.0/24",
-            ),
             (json!({"Subnet": "10.0.0.0/24", "Gateway": "gw"}), "gateway \"gw\" is no address"),
-            (
-                json!({"Subnet": "10.0.0.0/24", "IPRange": "10.0.1.0/25"}),
-                "IP range 10.0.1.0/25 is not inside the subnet 10.0.0.0/24",
-            ),
-            (
-                json!({"Subnet": "10.0.0.0/24", "IPRange": "10.0.0.0/16"}),
-                "IP range 10.0.0.0/16 is not inside the subnet 10.0.0.0/24",
-            ),
+            (json!({"Subnet": "10.0.0.0/24", "IPRange": "10"}), "IP range \"10\" is no address block"),
             (json!({"Gateway": "10.0.0.1"}), "every gateway and IP range needs the subnet that it lies in"),
+            // What it says can be read, but not be had.
+            (json!({"Subnet": "10.0.0.7/24"}), "invalid subnet 10.0.0.7/24: it should be 10.0.0.0/24"),
         ] {
             assert_eq!(refusal(config.clone()), message, "{config}");
         }
-        let body = json!({"Driver": "overlay", "IPAM": {"Config": [{"Subnet": "fd00::/64"}]}});
-        assert!(read(body).unwrap_err().message.ends_with("the network has no IPv6: add --ipv6"));
+        let local = json!({"IPAM": {"Config": [{"Subnet": "127.0.3.0/24"}]}});
         assert!(
-            overlay(json!(vec![json!({"Subnet": "10.0.0.0/24"}); 17])).unwrap_err().contains("at most 16")
+            read(local).unwrap_err().message.starts_with("subnet 127.0.3.0/24 overlaps with 127.0.0.0/8")
         );
     }
 
@@ -397,14 +302,16 @@ mod tests {
         assert_eq!(with("bridge", MTU, "1400").unwrap().mtu, Some(1400));
         assert_eq!(with("overlay", VNIS, "5000, 5001").unwrap().vnis, [5000, 5001]);
         assert_eq!(
-            with("overlay", ENCRYPTED, "false").unwrap().options,
+            with("overlay", ENCRYPTED_OPTION, "false").unwrap().options,
             Texts::new(),
             "the store takes none"
         );
         for value in ["", "true", "False", "0"] {
-            assert!(with("overlay", ENCRYPTED, value).unwrap_err().starts_with("not yet: --opt encrypted"));
+            assert!(
+                with("overlay", ENCRYPTED_OPTION, value).unwrap_err().starts_with("not yet: --opt encrypted")
+            );
         }
-        assert!(with("overlay", VNIS, "4096").unwrap_err().ends_with("4096 belongs to the ingress network"));
+        assert!(with("overlay", VNIS, "4096").unwrap_err().starts_with("VXLAN id 4096 is not valid"));
         for vnis in ["-1", "4294967296", "x", "", "5000,,5001"] {
             assert!(with("overlay", VNIS, vnis).is_err(), "{vnis:?}");
         }
@@ -423,17 +330,6 @@ mod tests {
         assert_eq!(message("weave"), "plugin \"weave\" not found");
         assert!(matches!(read(json!({})), Ok((Maker::Host, _))));
         assert!(matches!(read(json!({"Driver": "overlay"})), Ok((Maker::Cluster, _))));
-    }
-
-    #[test]
-    fn names_of_networks_are_checked() {
-        for name in ["a", "my_net.1-x", "0"] {
-            assert_eq!(check_name(name), Ok(()), "{name}");
-        }
-        let long = "a".repeat(64);
-        for name in ["", " ", "-a", ".a", "a b", "a/b", "é", &long] {
-            assert!(check_name(name).is_err(), "{name:?}");
-        }
     }
 
     #[test]

@@ -19,7 +19,6 @@ use crate::{
     wire::{Meta, ObjectVersion, Time, nanos, service as wire},
 };
 
-const NAME_BYTES_MAX: usize = 63;
 /// Docker's floor for a limit of memory.
 const MEMORY_MIN: i64 = 4 << 20;
 /// Docker's floor for a part of a CPU.
@@ -29,8 +28,7 @@ const BILLION: f64 = 1e9;
 /// The spec of a request. What the client leaves out gets its default here, so that a client that reads a service
 /// and writes it back changes nothing. `networks` are those of the request, by their ids.
 pub fn from_wire(spec: wire::ServiceSpec, networks: Vec<AttachmentSpec>) -> Result<ServiceSpec, Failure> {
-    check_name(&spec.name)?;
-    Ok(ServiceSpec {
+    let spec = ServiceSpec {
         name: spec.name,
         labels: spec.labels,
         task: TaskSpec { networks, ..task_from_wire(spec.task_template)? },
@@ -38,22 +36,10 @@ pub fn from_wire(spec: wire::ServiceSpec, networks: Vec<AttachmentSpec>) -> Resu
         update: update_from_wire(spec.update_config)?,
         rollback: update_from_wire(spec.rollback_config)?,
         endpoint: exposure::endpoint_from_wire(spec.endpoint_spec)?,
-    })
-}
-
-fn check_name(name: &str) -> Result<(), Failure> {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let ends = [name.bytes().next(), name.bytes().next_back()];
-    let fine = (1..=NAME_BYTES_MAX).contains(&name.len())
-        && ends.iter().flatten().all(u8::is_ascii_alphanumeric)
-        && name.bytes().all(inner);
-    if fine {
-        return Ok(());
-    }
-    Err(Failure::invalid(format!(
-        "invalid service name {name:?}: it has 1 to {NAME_BYTES_MAX} letters, digits, - and _, and begins and ends \
-         with a letter or digit (name must be valid as a DNS name component)"
-    )))
+    };
+    // Said at once: the store says it too.
+    spec.check()?;
+    Ok(spec)
 }
 
 fn mode_from_wire(mode: wire::ServiceMode) -> Result<Mode, Failure> {

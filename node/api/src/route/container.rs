@@ -66,8 +66,8 @@ async fn create(
         true => app.engine.image(&request.config.image).await?.exposed_ports,
         false => Vec::new(),
     };
-    // The edge's next hop is the host itself.
-    let gateway = app.control.carried().block.and_then(|block| block.v4.hosts().next()).map(IpAddr::V4);
+    // What is first in its block is the host itself.
+    let gateway = app.control.carried().block.map(|block| IpAddr::V4(block.v4.network()));
     let request = convert::container::from_wire(request, name, mode, places, &image_ports, gateway)?;
     let id = app.engine.create(request).await?;
     Ok((StatusCode::CREATED, Reply(wire::Created { id, warnings: Vec::new() })).into_response())

@@ -110,15 +110,8 @@ async fn create(
         app.check_manager()?;
     }
     let networks = app.networks().await?;
-    match networks.all.iter().find(|known| known.name() == spec.name) {
-        Some(known) if known.is_given() => {
-            let name = known.name();
-            return Err(Failure::forbidden(format!(
-                "operation is not permitted on predefined {name} network"
-            )));
-        }
-        Some(_) => return Err(Failure::conflict(format!("network with name {} already exists", spec.name))),
-        None => {}
+    if networks.all.iter().any(|known| known.name() == spec.name) {
+        return Err(Failure::conflict(format!("network with name {} already exists", spec.name)));
     }
     let warning = convert::warning(&spec);
     let id = match maker {

@@ -110,7 +110,7 @@ async fn a_container_finds_names_as_its_user_says() {
     for field in ["Dns", "DnsSearch", "DnsOptions"] {
         assert_eq!(shown[field], host[field]);
     }
-    assert_eq!(shown["ExtraHosts"], json!(["db:10.0.0.9", "up:100.64.1.1"]));
+    assert_eq!(shown["ExtraHosts"], json!(["db:10.0.0.9", "up:100.64.1.0"]));
     for (field, wrong) in
         [("DnsSearch", "a b"), ("DnsOptions", "a\nb"), ("ExtraHosts", "db"), ("Dns", "here")]
     {

@@ -10,16 +10,8 @@ use crate::{
     network::{Attachment, Network, NetworkSpec},
 };
 
-/// Characters of a network's name.
-pub const NETWORK_NAME_MAX: usize = 63;
-/// Networks that every host has.
-const RESERVED_NAMES: [&str; 5] = ["ingress", "bridge", "host", "none", "docker_gwbridge"];
 /// Bytes of the name of a plain container.
 const CONTAINER_BYTES_MAX: usize = 255;
-/// Smallest packets that each host must take (RFC 791, RFC 8200), and the largest there are, bytes.
-const MTU_V4_MIN: u32 = 68;
-const MTU_V6_MIN: u32 = 1280;
-const MTU_MAX: u32 = 65_535;
 
 impl Entry {
     pub(super) fn create_network(&mut self, id: Id, spec: &NetworkSpec) -> Result<(), Refusal> {
@@ -27,7 +19,7 @@ impl Entry {
         if self.store.networks.contains_key(&id) {
             return Err(Refusal::Invalid(format!("network {id} exists already")));
         }
-        check(spec)?;
+        spec.check()?;
         if self.store.network_names.contains_key(&spec.name) {
             return Err(Refusal::NameInUse { kind: "network".to_owned(), name: spec.name.clone() });
         }
@@ -138,38 +130,4 @@ impl Store {
         let attachment = self.attachments().find(|attachment| attachment.network == id)?;
         Some(format!("container {} on node {}", attachment.container, attachment.node))
     }
-}
-
-fn check(spec: &NetworkSpec) -> Result<(), Refusal> {
-    let name = &spec.name;
-    if !is_name(name) {
-        return Err(Refusal::Invalid(format!(
-            "network name {name:?} is not valid: it has 1 to {NETWORK_NAME_MAX} of [a-zA-Z0-9_.-], a letter or digit first"
-        )));
-    }
-    if RESERVED_NAMES.contains(&name.as_str()) {
-        return Err(Refusal::Denied(format!(
-            "operation is not permitted on predefined {name} network: choose another name"
-        )));
-    }
-    if spec.options.contains_key("encrypted") {
-        // What was asked to be secret must not cross a wire in plain.
-        return Err(Refusal::Invalid(format!(
-            "network {name} cannot be encrypted: not yet available; leave out --opt encrypted"
-        )));
-    }
-    let least = if spec.ipv6 { MTU_V6_MIN } else { MTU_V4_MIN };
-    match spec.mtu {
-        Some(mtu) if !(least..=MTU_MAX).contains(&mtu) => {
-            Err(Refusal::Invalid(format!("mtu {mtu} is not valid: it must be {least} to {MTU_MAX}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn is_name(text: &str) -> bool {
-    let first = text.bytes().next();
-    text.len() <= NETWORK_NAME_MAX
-        && first.is_some_and(|byte| byte.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }

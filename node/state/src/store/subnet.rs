@@ -1,37 +1,19 @@
 //! What the subnets of a new network may be, and what the cluster chooses where the user leaves it open.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use super::Store;
 use crate::{
     cluster::{ClusterSpec, NETWORK_V6_SUBNET},
-    network::{EDGE_VNI, NetworkSpec, SUBNETS_MAX, Subnet, SubnetSpec, VNI_MAX},
-    range::{address, bits, first, is_usable, overlap},
+    network::{EDGE_VNI, NetworkSpec, Subnet, SubnetSpec, VNI_MAX},
+    range::{address, bits, first, overlap},
 };
 
-/// A subnet, or what belongs to it, that no network may have.
+/// A subnet, or what belongs to it, that cannot be had beside all others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SubnetError {
-    #[error("a network has at most {SUBNETS_MAX} subnets: not {0}")]
-    TooMany(usize),
-    #[error("invalid subnet {net}: it should be {}", net.trunc())]
-    HostBits { net: IpNet },
-    #[error("subnet {0} is too small: it has no room for a gateway and a task; use a shorter prefix")]
-    TooSmall(IpNet),
-    #[error("subnet {net} overlaps with {special}, which hosts keep for {purpose}: choose another subnet")]
-    Special { net: IpNet, special: IpNet, purpose: &'static str },
-    #[error("subnet {0} is one of IPv6, which the network has not: create it with --ipv6")]
-    NoIpv6(IpNet),
-    #[error("gateway {gateway} is not an address for a host in subnet {net}: choose one inside, or none")]
-    Gateway { gateway: IpAddr, net: IpNet },
-    #[error("invalid ip-range {range}: it should be {}", range.trunc())]
-    RangeBits { range: IpNet },
-    #[error("ip-range {range} is not inside subnet {net}")]
-    Range { range: IpNet, net: IpNet },
-    #[error("subnet {net} overlaps with subnet {other} of the same network")]
-    OverlapsOwn { net: IpNet, other: IpNet },
     #[error("subnet {net} overlaps with subnet {other} of network {name}: choose another one")]
     Overlaps { net: IpNet, other: IpNet, name: String },
     #[error(
@@ -44,26 +26,11 @@ pub(super) enum SubnetError {
     Exhausted { pools: String, length: u8 },
     #[error("each subnet has a VXLAN id of its own: name {subnets} of them, not {vnis}")]
     VniCount { subnets: usize, vnis: usize },
-    #[error("VXLAN id {vni} is not valid: it must be {} to {VNI_MAX}", EDGE_VNI + 1)]
-    Vni { vni: u32 },
-    #[error("VXLAN id {0} is named twice")]
-    VniTwice(u32),
     #[error("VXLAN id {vni} is already in use by network {name}: choose another one, or none")]
     VniInUse { vni: u32, name: String },
     #[error("no VXLAN id is free: remove networks that nobody uses")]
     NoVni,
 }
-
-/// What hosts keep for themselves, or what no host can have.
-const SPECIAL: [(&str, &str); 7] = [
-    ("0.0.0.0/8", "themselves"),
-    ("127.0.0.0/8", "themselves"),
-    ("169.254.0.0/16", "link-local addresses"),
-    ("224.0.0.0/3", "multicast"),
-    ("::/8", "themselves"),
-    ("fe80::/10", "link-local addresses"),
-    ("ff00::/8", "multicast"),
-];
 
 impl Store {
     /// The subnets that a new network gets, those of IPv4 first, and the VXLAN id that was chosen last.
@@ -73,9 +40,6 @@ impl Store {
         cluster: &ClusterSpec,
     ) -> Result<(Vec<Subnet>, u32), SubnetError> {
         let mut nets: Vec<SubnetSpec> = spec.subnets.clone();
-        for subnet in &nets {
-            check(subnet, spec.ipv6)?;
-        }
         self.check_overlap(&nets, cluster)?;
         let whole = |net| SubnetSpec { subnet: net, gateway: None, range: None };
         let has = |nets: &[SubnetSpec], v4| nets.iter().any(|net| net.subnet.addr().is_ipv4() == v4);
@@ -84,9 +48,6 @@ impl Store {
         }
         if spec.ipv6 && !has(&nets, false) {
             nets.push(whole(self.free_v6(&nets, cluster)?));
-        }
-        if nets.len() > SUBNETS_MAX {
-            return Err(SubnetError::TooMany(nets.len()));
         }
         // Each subnet has the VXLAN id that was named in its place.
         let (vnis, last) = self.decide_vnis(&spec.vnis, nets.len())?;
@@ -104,14 +65,11 @@ impl Store {
     /// C-29: addresses of one network mean nothing else in another. The networks of the hosts themselves are not
     /// looked at: each network has its own routes.
     fn check_overlap(&self, nets: &[SubnetSpec], cluster: &ClusterSpec) -> Result<(), SubnetError> {
-        for (index, SubnetSpec { subnet: net, .. }) in nets.iter().enumerate() {
+        for SubnetSpec { subnet: net, .. } in nets {
             let net = *net;
             let edge: [IpNet; 2] = [cluster.edge.v4.into(), cluster.edge.v6.into()];
             if let Some(pool) = edge.into_iter().find(|pool| overlap(net, *pool)) {
                 return Err(SubnetError::OverlapsEdge { net, pool });
-            }
-            if let Some(other) = nets[..index].iter().find(|other| overlap(net, other.subnet)) {
-                return Err(SubnetError::OverlapsOwn { net, other: other.subnet });
             }
             for network in self.networks() {
                 if let Some(other) = network.subnets.iter().find(|other| overlap(net, other.net)) {
@@ -173,13 +131,7 @@ impl Store {
         if asked.len() != subnets {
             return Err(SubnetError::VniCount { subnets, vnis: asked.len() });
         }
-        for (index, vni) in asked.iter().copied().enumerate() {
-            if !(EDGE_VNI + 1..=VNI_MAX).contains(&vni) {
-                return Err(SubnetError::Vni { vni });
-            }
-            if asked[..index].contains(&vni) {
-                return Err(SubnetError::VniTwice(vni));
-            }
+        for vni in asked.iter().copied() {
             if taken.contains(&vni) {
                 let has = |subnet: &Subnet| subnet.vni == Some(vni);
                 let owner = self.networks().find(|network| network.subnets.iter().any(has));
@@ -188,34 +140,6 @@ impl Store {
             }
         }
         Ok(())
-    }
-}
-
-fn check(subnet: &SubnetSpec, ipv6: bool) -> Result<(), SubnetError> {
-    let net = subnet.subnet;
-    if net != net.trunc() {
-        return Err(SubnetError::HostBits { net });
-    }
-    if net.max_prefix_len() - net.prefix_len() < 2 {
-        return Err(SubnetError::TooSmall(net));
-    }
-    if net.addr().is_ipv6() && !ipv6 {
-        return Err(SubnetError::NoIpv6(net));
-    }
-    for (special, purpose) in SPECIAL {
-        if let Some(special) = special.parse().ok().filter(|special| overlap(net, *special)) {
-            return Err(SubnetError::Special { net, special, purpose });
-        }
-    }
-    if let Some(gateway) = subnet.gateway
-        && !(net.contains(&gateway) && is_usable(net, gateway))
-    {
-        return Err(SubnetError::Gateway { gateway, net });
-    }
-    match subnet.range {
-        Some(range) if range != range.trunc() => Err(SubnetError::RangeBits { range }),
-        Some(range) if !net.contains(&range) => Err(SubnetError::Range { range, net }),
-        _ => Ok(()),
     }
 }
 

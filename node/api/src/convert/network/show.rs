@@ -188,9 +188,9 @@ fn member(container: &Container, endpoint: &Endpoint, network: &str) -> wire::Me
     }
 }
 
-/// The node's own place at the edge: the next hop of its containers.
+/// The node's own place at the edge: what is first in its block.
 fn sandbox(block: EdgeBlock, networks: &Networks) -> wire::Member {
-    let address = block.v4.hosts().next().unwrap_or(block.v4.addr());
+    let address = block.v4.network();
     let length = networks.carried.pool.map_or(block.v4, |pool| pool.v4).prefix_len();
     let [a, b, c, d] = address.octets();
     wire::Member {

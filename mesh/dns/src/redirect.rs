@@ -1,18 +1,20 @@
-//! The rule that leads what goes to port 53 of 127.0.0.11 to the ports of the resolver's sockets.
+//! The rules that lead what goes to port 53 of 127.0.0.11 to the ports of the resolver's sockets, and give its answers
+//! the port that was asked.
 //!
-//! `table inet covey-dns`, in the container's network namespace, is ours alone. Only the destination is translated;
-//! connection tracking gives answers the source that was asked.
+//! `table inet covey-dns`, in the container's network namespace, is ours alone. Ports are written into packets of the
+//! loopback, without a translation of addresses: that would have the kernel track all connections of the container, at
+//! the price of a tenth of its round trips.
 
 mod attribute;
 mod exchange;
 
 use std::io;
 
-use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, HookNumber, Immediate,
+    ChainAttribute, ChainMessage, ChecksumType, Cmp, DataAttribute, Expressions, Hook, HookNumber, Immediate,
     InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register,
-    RuleAttribute, RuleMessage, TableAttribute, TableMessage,
+    RuleAttribute, RuleMessage, TableAttribute, TableMessage, Verdict, VerdictAttribute,
 };
 
 use self::exchange::{ask, attributes_of, batch};
@@ -22,18 +24,18 @@ use crate::sockets::ADDRESS;
 const TABLE: &str = "covey-dns";
 /// Its only chain.
 const CHAIN: &str = "output";
-/// Where destinations are translated (`NF_IP_PRI_NAT_DST` of linux/netfilter_ipv4.h).
-const PRIORITY: i32 = -100;
+/// Before anybody else looks (`NF_IP_PRI_RAW` of linux/netfilter_ipv4.h).
+const PRIORITY: i32 = -300;
 /// Where containers ask (RFC 1035 section 4.2).
 const PORT: u16 = 53;
-/// Where the destination is in a header of IPv4 (RFC 791), and the destination port in one of UDP or TCP, in bytes.
-const DESTINATION_OFFSET: u32 = 16;
-const PORT_OFFSET: u32 = 2;
-/// Attributes of the expression `nat`, and the kind that translates destinations (linux/netfilter/nf_tables.h).
-const NAT_TYPE: u16 = 1;
-const NAT_FAMILY: u16 = 2;
-const NAT_PORT_REGISTER: u16 = 5;
-const NAT_DESTINATION: u32 = 1;
+/// The loopback's number in every namespace (`LOOPBACK_IFINDEX` of net/flow.h in the kernel).
+const LOOPBACK: u32 = 1;
+/// Where source and destination are in a header of IPv4 (RFC 791), and their ports in one of UDP or TCP, in bytes.
+const SOURCE: [u32; 2] = [12, 0];
+const DESTINATION: [u32; 2] = [16, 2];
+/// Where the checksum is in a header of UDP (RFC 768) and of TCP (RFC 9293), in bytes.
+const UDP_CHECKSUM: u32 = 6;
+const TCP_CHECKSUM: u32 = 16;
 
 /// The rule could not be read or made. What rules there were are as they were.
 #[derive(Debug, thiserror::Error)]
@@ -122,45 +124,67 @@ fn chain() -> ChainMessage {
                 Hook::Priority(PRIORITY.cast_unsigned()),
             ]),
             ChainAttribute::Policy(libc::NF_ACCEPT as u32),
-            ChainAttribute::Type("nat".to_owned()),
+            ChainAttribute::Type("filter".to_owned()),
         ],
     }
 }
 
-fn rules(ports: Ports) -> [RuleMessage; 2] {
-    [rule(libc::IPPROTO_UDP, ports.udp), rule(libc::IPPROTO_TCP, ports.tcp)]
+fn rules(ports: Ports) -> [RuleMessage; 5] {
+    let (udp, tcp) = ((libc::IPPROTO_UDP, UDP_CHECKSUM), (libc::IPPROTO_TCP, TCP_CHECKSUM));
+    [
+        elsewhere(),
+        rule(DESTINATION, udp, PORT, ports.udp),
+        rule(SOURCE, udp, ports.udp, PORT),
+        rule(DESTINATION, tcp, PORT, ports.tcp),
+        rule(SOURCE, tcp, ports.tcp, PORT),
+    ]
 }
 
-/// `ip daddr 127.0.0.11 PROTOCOL dport 53 dnat ip to :PORT`
-fn rule(protocol: i32, port: u16) -> RuleMessage {
-    let nat = |kind, value: u32| DefaultNla::new(kind, value.to_be_bytes().to_vec());
-    let expressions = [
+/// `oif != lo return`: the container's packets to others pay for one comparison.
+fn elsewhere() -> RuleMessage {
+    let end = vec![VerdictAttribute::Code(Verdict::Return)];
+    rule_of(vec![
+        meta(MetaKey::Oif),
+        compare(Operator::NotEqual, LOOPBACK.to_ne_bytes().to_vec()),
+        Expressions::Immediate(vec![
+            Immediate::DestinationRegister(Register::Verdict),
+            Immediate::Data(DataAttribute::Verdict(end)),
+        ]),
+    ])
+}
+
+/// `ip daddr 127.0.0.11 PROTOCOL dport FROM PROTOCOL dport set TO`, or `saddr` and `sport`.
+fn rule([address, port]: [u32; 2], (protocol, checksum): (i32, u32), from: u16, to: u16) -> RuleMessage {
+    rule_of(vec![
         meta(MetaKey::Nfproto),
         equals(vec![libc::NFPROTO_IPV4 as u8]),
-        payload(libc::NFT_PAYLOAD_NETWORK_HEADER, DESTINATION_OFFSET, 4),
+        payload(libc::NFT_PAYLOAD_NETWORK_HEADER, address, 4),
         equals(ADDRESS.octets().to_vec()),
         meta(MetaKey::L4Proto),
         equals(vec![protocol as u8]),
-        payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, PORT_OFFSET, 2),
-        equals(PORT.to_be_bytes().to_vec()),
+        payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, port, 2),
+        equals(from.to_be_bytes().to_vec()),
         Expressions::Immediate(vec![
             Immediate::DestinationRegister(Register::Reg1),
-            Immediate::Data(DataAttribute::Value(port.to_be_bytes().to_vec())),
+            Immediate::Data(DataAttribute::Value(to.to_be_bytes().to_vec())),
         ]),
-        Expressions::Other {
-            expression_type: "nat".to_owned(),
-            attributes: vec![
-                nat(NAT_TYPE, NAT_DESTINATION),
-                nat(NAT_FAMILY, libc::NFPROTO_IPV4 as u32),
-                nat(NAT_PORT_REGISTER, libc::NFT_REG_1 as u32),
-            ],
-        },
-    ];
+        Expressions::Payload(vec![
+            Payload::SourceRegister(Register::Reg1),
+            Payload::Base(libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32),
+            Payload::Offset(port),
+            Payload::Len(2),
+            Payload::CsumType(ChecksumType::Inet),
+            Payload::CsumOffset(checksum),
+        ]),
+    ])
+}
+
+fn rule_of(expressions: Vec<Expressions>) -> RuleMessage {
     RuleMessage {
         attributes: vec![
             RuleAttribute::Table(TABLE.to_owned()),
             RuleAttribute::Chain(CHAIN.to_owned()),
-            RuleAttribute::Expressions(expressions.map(ListAttribute::from).into()),
+            RuleAttribute::Expressions(expressions.into_iter().map(ListAttribute::from).collect()),
         ],
     }
 }
@@ -179,9 +203,13 @@ fn payload(header: i32, offset: u32, length: u32) -> Expressions {
 }
 
 fn equals(with: Vec<u8>) -> Expressions {
+    compare(Operator::Equal, with)
+}
+
+fn compare(operator: Operator, with: Vec<u8>) -> Expressions {
     Expressions::Cmp(vec![
         Cmp::SourceRegister(Register::Reg1),
-        Cmp::Op(Operator::Equal),
+        Cmp::Op(operator),
         Cmp::Data(DataAttribute::Value(with)),
     ])
 }

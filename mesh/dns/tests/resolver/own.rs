@@ -245,9 +245,12 @@ fn the_rule_is_one_table_of_ours_beside_those_of_others() {
         "table inet others {{\n}}\n\
         table inet covey-dns {{\n\
         \tchain output {{\n\
-        \t\ttype nat hook output priority -100; policy accept;\n\
-        \t\tip daddr 127.0.0.11 udp dport 53 dnat ip to :{udp}\n\
-        \t\tip daddr 127.0.0.11 tcp dport 53 dnat ip to :{tcp}\n\
+        \t\ttype filter hook output priority raw; policy accept;\n\
+        \t\toif != \"lo\" return\n\
+        \t\tip daddr 127.0.0.11 udp dport 53 udp dport set {udp}\n\
+        \t\tip saddr 127.0.0.11 udp sport {udp} udp sport set 53\n\
+        \t\tip daddr 127.0.0.11 tcp dport 53 tcp dport set {tcp}\n\
+        \t\tip saddr 127.0.0.11 tcp sport {tcp} tcp sport set 53\n\
         \t}}\n\
         }}\n"
     );
@@ -271,8 +274,8 @@ fn a_rule_that_was_taken_away_or_altered_is_made_anew_and_counted() {
             "elsewhere",
             &[
                 "flush chain inet covey-dns output",
-                &format!("{udp} dnat ip to 127.0.0.11:9"),
-                &format!("{} dnat ip to 127.0.0.11:9", udp.replace("udp", "tcp")),
+                &format!("{udp} udp dport set 9"),
+                &format!("{} tcp dport set 9", udp.replace("udp", "tcp")),
             ],
         ),
         (
@@ -280,7 +283,7 @@ fn a_rule_that_was_taken_away_or_altered_is_made_anew_and_counted() {
             &[
                 "delete table inet covey-dns",
                 "add table inet covey-dns",
-                "add chain inet covey-dns output { type nat hook output priority 0 ; }",
+                "add chain inet covey-dns output { type filter hook output priority 0 ; }",
             ],
         ),
     ] {

@@ -1,5 +1,5 @@
 """The figures of networks: each beside what it is compared with, measured in turns on the same hosts in the same minute."""
-import ctypes, os, re, select, signal, socket, statistics, subprocess, time
+import contextlib, ctypes, os, re, select, signal, socket, statistics, subprocess, time
 from cluster import IMAGE, PAYLOAD, POLL, ROOT, Cluster, image, wait
 
 OUTSIDE = "10.77.0.100" # who bench.d/bare puts outside
@@ -181,6 +181,19 @@ class Net:
         return results
 
 
+@contextlib.contextmanager
+def awake():
+    """Keeps the processors from sleeping, at the lowest priority there is: waking one takes longer than what is compared."""
+    spinners = [subprocess.Popen(["chrt", "--idle", "0", "sh", "-c", "while :; do :; done"], start_new_session=True)
+                for _ in range(os.cpu_count())]
+    try:
+        yield
+    finally:
+        for spinner in spinners:
+            spinner.kill()
+            spinner.wait()
+
+
 # Each figure: one run, giving rows, their values and what these are compared with.
 
 def figure_overlay(net):
@@ -188,13 +201,15 @@ def figure_overlay(net):
 
 
 def figure_vip(net):
-    yield "vip", *net.turns((net.client, "rtt", net.far_vip), (net.plain_vxlan, "rtt", PLAIN_VXLAN))
+    with awake():
+        yield "vip", *net.turns((net.client, "rtt", net.far_vip), (net.plain_vxlan, "rtt", PLAIN_VXLAN))
 
 
 def figure_ingress(net):
     def by(port):
         return f"{net.ingress}:{port}"
-    yield "ingress", *net.turns((net.out, "rtt", by(7000 + REMOTE)), (net.out, "rtt", by(7000 + PROXY)))
+    with awake():
+        yield "ingress", *net.turns((net.out, "rtt", by(7000 + REMOTE)), (net.out, "rtt", by(7000 + PROXY)))
     ours, haproxy, vxlan = net.turns((net.out, "connect", by(7001 + REMOTE)), (net.out, "connect", by(7001 + PROXY)),
                                      (net.plain_vxlan, "connect", PLAIN_VXLAN))
     yield "rate", ours, haproxy
@@ -205,7 +220,8 @@ def figure_local(net):
     def by(port):
         return f"{net.ingress}:{port}"
     yield "local", *net.turns((net.out, "bulk", by(7002 + LOCAL)), (net.out, "bulk", by(7002)))
-    yield "locally", *net.turns((net.out, "rtt", by(7000 + LOCAL)), (net.out, "rtt", by(7000)))
+    with awake():
+        yield "locally", *net.turns((net.out, "rtt", by(7000 + LOCAL)), (net.out, "rtt", by(7000)))
 
 
 def figure_named(net):

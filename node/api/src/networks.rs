@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use covey_state::{
-    Id,
-    network::{Network, NetworkConfig},
-};
+use covey_state::network::{Network, NetworkConfig};
 use tokio::time::timeout;
 
 use crate::{
@@ -249,10 +246,14 @@ pub fn missing(reference: &str) -> Failure {
 }
 
 impl App {
-    /// All of a network that this node knows in part, if a manager answers in time.
-    pub async fn of_manager(&self, network: Id) -> Option<Arc<Network>> {
-        let asked = self.control.find_network(&network.to_string());
-        timeout(CLUSTER_TIMEOUT, asked).await.ok()?.ok()?
+    /// All of a network: of one that this node knows in part, if a manager answers in time.
+    pub async fn whole(&self, known: &Known) -> Known {
+        let Known::Carried(carried) = known else { return known.clone() };
+        let id = carried.id.to_string();
+        match timeout(CLUSTER_TIMEOUT, self.control.find_network(&id)).await {
+            Ok(Ok(Some(network))) => Known::Cluster(network),
+            _ => known.clone(),
+        }
     }
 
     /// The networks that this node knows of. A cluster that does not answer hides those that this node does not carry.

@@ -10,6 +10,7 @@ use axum::{
     routing::{get, post},
 };
 use covey_state::{command::Command, time::Stamp};
+use futures_util::future::join_all;
 
 pub use self::join::{attachments, joins};
 use super::{system::now, text};
@@ -49,7 +50,10 @@ async fn list(State(app): State<App>, params: Params) -> Result<Reply<Vec<wire::
     {
         return Err(Failure::invalid(format!("invalid filter: 'type'='{kind}'")));
     }
-    let networks = app.networks().await?;
+    let mut networks = app.networks().await?;
+    if filters.get("label").is_some() {
+        networks.all = join_all(networks.all.iter().map(|known| app.whole(known))).await;
+    }
     let wanted = networks.all.iter().filter(|known| {
         let unused = || !known.is_given() && networks.is_unused(known);
         matches(known, &filters, &networks.host) && dangling.is_none_or(|wanted| wanted == unused())
@@ -76,12 +80,7 @@ async fn inspect(
     let mut networks = app.networks().await?;
     let scope = params.text("scope");
     networks.all.retain(|known| scope.is_empty() || known.scope() == scope);
-    let mut known = networks.get(&reference)?.clone();
-    if let Known::Carried(carried) = &known
-        && let Some(network) = app.of_manager(carried.id).await
-    {
-        known = Known::Cluster(network);
-    }
+    let known = app.whole(networks.get(&reference)?).await;
     let detail = match params.flag("verbose") {
         true => Detail::Verbose(told(&app, &networks, &known).await),
         false => Detail::Inspected,

@@ -373,6 +373,8 @@ async fn a_worker_shows_a_network_by_what_gossip_tells_it() {
         "Name": "web.1.x", "EndpointIP": "10.0.0.3", "Info": {"Host IP": "10.0.0.1"},
     });
     for answered in [true, false] {
+        let tiered: &[&str] = if answered { &["front"] } else { &[] };
+        assert_eq!(names(&client, r#"{"label":["tier=x"]}"#).await, tiered);
         let shown = client.get("/networks/front?verbose=true").await.json();
         assert_eq!(shown["Attachable"], answered);
         assert_eq!(shown["Labels"], if answered { json!({"tier": "x"}) } else { json!({}) });

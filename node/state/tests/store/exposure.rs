@@ -251,7 +251,7 @@ fn a_name_means_one_service_in_each_network() {
 /// LB-01
 #[test]
 fn aliases_are_names_and_not_too_many() {
-    for bad in ["", "a.b", "-a", "a b", &"a".repeat(64)] {
+    for bad in ["", "a..b", "-a", "a b", &"a".repeat(64)] {
         assert!(
             refused(alias("web", 2, &[bad]))
                 .starts_with(&format!("alias {bad:?} must be valid as a DNS name"))

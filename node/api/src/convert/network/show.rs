@@ -114,7 +114,8 @@ fn given_to_wire(given: Given, networks: &Networks) -> wire::Network {
         Given::Ingress => {
             // The shape of NET-08, which knows IPv4 only.
             let view = networks.view.as_ref();
-            let pool = view.and_then(|view| view.store.cluster()).map(|cluster| cluster.spec.edge);
+            let cluster = view.and_then(|view| view.store.cluster());
+            let pool = cluster.map(|cluster| cluster.spec.edge);
             let net = pool.or(networks.carried.pool).map(|pool| pool.v4).or(block.map(|block| block.v4));
             let subnet = |net: ipnet::Ipv4Net| wire::Subnet {
                 subnet: net.trunc().to_string(),
@@ -122,6 +123,7 @@ fn given_to_wire(given: Given, networks: &Networks) -> wire::Network {
                 ..wire::Subnet::default()
             };
             wire::Network {
+                created: Time::text_or_never(cluster.map(|cluster| cluster.created_at)),
                 ingress: true,
                 ipam: wire::Ipam::of(net.into_iter().map(subnet).collect()),
                 options: Texts::from([(VNIS.to_owned(), INGRESS_VNI.to_owned())]),

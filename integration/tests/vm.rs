@@ -27,7 +27,7 @@ fn run(script: &str) {
     let script = workspace().join("integration/tests/vm").join(script);
     // What it says on standard error, such as why it cannot boot, is for whoever reads along.
     let machine = Command::new(workspace().join("scripts/vm"))
-        .args([&script, &covey, &image])
+        .args([&script, &covey, &image, &covey.with_file_name("sctp")])
         .stderr(Stdio::inherit())
         .output()
         .expect("scripts/vm runs");
@@ -47,10 +47,10 @@ fn a_machine_with_version_2_alone_holds_containers_to_their_limits() {
     run("smoke.sh");
 }
 
-/// Two hosts on one kernel: an overlay with names and a virtual address, a published port that keeps the client's
-/// address, a way that was lost and comes back.
+/// Two hosts on one kernel: an overlay with names and virtual addresses, published ports that keep the client's address,
+/// those of SCTP among them, a way that was lost and comes back.
 ///
-/// NET-18, LB-01, LB-03, PRT-05
+/// NET-18, LB-01, LB-03, PRT-05, PRT-07
 #[test]
 #[ignore = "needs the release binary and a minute of an emulated machine: scripts/test runs it"]
 fn networks_and_published_ports_work_on_a_stock_kernel() {

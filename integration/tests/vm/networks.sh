@@ -1,5 +1,5 @@
 # Run by scripts/vm on a stock kernel: two hosts, one of them in namespaces of its own, form a cluster; a network across
-# both with names and virtual addresses, and a published port that keeps the client's address. Files: covey, hello.tar.
+# both with names and virtual addresses, and published ports that keep the client's address. Files: covey, hello.tar, sctp.
 set -u
 cp /files/covey /bin/covey
 say() { echo "[$(cut -d. -f1 /proc/uptime) s] $*"; }
@@ -27,7 +27,7 @@ soon "host b answers" b covey version
 covey swarm init --advertise-addr 10.79.0.1 >/dev/null || fail "swarm init"
 # An emulated machine may be too slow for a deadline now and then.
 soon "host b joins" b covey swarm join --token "$(covey swarm join-token -q worker)" 10.79.0.1:2377
-mkdir -p /tmp/box/bin && cp /bin/busybox /tmp/box/bin/ && chroot /tmp/box /bin/busybox --install -s /bin
+mkdir -p /tmp/box/bin && cp /bin/busybox /files/sctp /tmp/box/bin/ && chroot /tmp/box /bin/busybox --install -s /bin
 tar -cC /tmp/box . > /tmp/box.tar
 for host in "" b; do
     $host covey import - box < /tmp/box.tar >/dev/null || fail "import"
@@ -62,11 +62,15 @@ done
 answers | grep -q 'client 10.79.0.2' || fail "no task saw the client: $(answers)"
 say "the client's address is kept"
 
+covey service create --name far --constraint node.hostname==hostb --network front --publish 7000:7000/sctp --no-resolve-image --detach box sctp serve 7000 >/dev/null || fail "service create"
+soon "a service of SCTP answers behind its virtual address" inside sctp ask "$(inside nslookup far | sed -n 's/^Address: \(10\..*\)/\1/p'):7000"
+is "its client at the host without a task" 10.79.0.2 "$(b /files/sctp ask 10.79.0.1:7000)"
+
 kill -9 "$(cat /run/pid)"; daemon_a
 [ -n "$(ask web)" ] || fail "names are lost with the daemon"
 ip route del 100.64.2.0/24
 soon "a lost way comes back" sh -c "ip route | grep -q '^100.64.2.0/24 via'"
-covey service rm web box >/dev/null && soon "the network can go" covey network rm front
+covey service rm web box far >/dev/null && soon "the network can go" covey network rm front
 b covey swarm leave >/dev/null || fail "leave"
 covey swarm leave --force >/dev/null || fail "leave"
 soon "no links are left" sh -c '! ls /sys/class/net | grep -q ^cv'

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use covey_wire::Id;
-use rand::{Rng, seq::IteratorRandom};
+use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use crate::{
     config::MESSAGE_BYTES_MAX,
@@ -20,6 +20,9 @@ const FRAME_BYTES: usize = 64;
 /// then: with four random ones each, every fiftieth would be, and with two and two nearly nobody is. To these,
 /// connections are there more often than to random ones, too.
 const RING: usize = 2;
+
+/// Among so many times the fan-out, others are drawn blindly, so many times each.
+const FEW: usize = 4;
 
 /// Chooses who gets which of the fresh batches: for each topic up to `fan_out` live subscribers, but for `except`.
 pub(crate) fn plan(
@@ -57,18 +60,26 @@ fn targets(
     except: &[Id],
     rng: &mut impl Rng,
 ) -> Vec<Peer> {
-    let mut wanting: Vec<&Peer> = if topic.as_str() == NODES {
-        members.live().collect()
-    } else {
-        let live = subscribers.of(topic).filter(|id| members.is_live(*id));
-        live.filter_map(|id| members.get(id)).map(|known| &known.peer).collect()
-    };
-    wanting.retain(|peer| !except.contains(&peer.id));
-    let next = wanting.partition_point(|peer| peer.id <= me);
-    wanting.rotate_left(next);
-    let others = wanting.split_off(wanting.len().min(RING).min(fan_out));
-    let chance = others.into_iter().sample(rng, fan_out - wanting.len());
-    wanting.into_iter().chain(chance).cloned().collect()
+    let readers = if topic.as_str() == NODES { members.live() } else { subscribers.of(topic) };
+    let is_fit = |id: &Id| *id != me && !except.contains(id) && members.is_live(*id);
+    let (before, after) = readers.split_at(readers.partition_point(|id| *id <= me));
+    let ring = after.iter().chain(before).filter(|id| is_fit(id));
+    let mut chosen: Vec<Id> = ring.take(RING.min(fan_out)).copied().collect();
+    if readers.len() > FEW * fan_out {
+        // Nearly each draw is a fit one, and nobody has to look at all of them.
+        for _ in 0..FEW * fan_out {
+            let drawn = readers[rng.random_range(..readers.len())];
+            if chosen.len() < fan_out && !chosen.contains(&drawn) && is_fit(&drawn) {
+                chosen.push(drawn);
+            }
+        }
+    }
+    if chosen.len() < fan_out {
+        let others = readers.iter().filter(|id| !chosen.contains(id) && is_fit(id));
+        let others = others.copied().sample(rng, fan_out - chosen.len());
+        chosen.extend(others);
+    }
+    chosen.into_iter().filter_map(|id| members.get(id)).map(|known| known.peer.clone()).collect()
 }
 
 /// Packs batches into as many messages as they need.

@@ -14,7 +14,10 @@
 use std::collections::BTreeMap;
 
 use covey_wire::Id;
-use rand::{Rng, RngExt, seq::IteratorRandom};
+use rand::{
+    Rng, RngExt,
+    seq::{IndexedRandom, IteratorRandom},
+};
 
 use crate::{
     config::{
@@ -262,10 +265,10 @@ pub(crate) fn partner(rows: &Rows, members: &Members, hearing: &Hearing, rng: &m
     let special = if rng.random() { special.choose(rng) } else { None };
     let topic = hearing.topics().choose(rng).or(special);
     let fellow = topic.and_then(|topic| subscriber(topic, rows, members, rng));
-    fellow.or_else(|| members.random_live(rng).map(|peer| peer.id))
+    fellow.or_else(|| members.live().choose(rng).copied())
 }
 
 /// A live subscriber of a topic.
 pub(crate) fn subscriber(topic: &Topic, rows: &Rows, members: &Members, rng: &mut impl Rng) -> Option<Id> {
-    rows.subscribers.of(topic).filter(|id| members.is_live(*id)).choose(rng)
+    rows.subscribers.of(topic).iter().copied().filter(|id| members.is_live(*id)).choose(rng)
 }

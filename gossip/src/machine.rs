@@ -38,8 +38,10 @@ const SEEDS_AT_ONCE: usize = 3;
 const SEED_EVERY: u32 = 8;
 /// The incarnation of a node that never spoke before.
 const FIRST_LIFE: u64 = 1;
-/// Rounds that a topic is waited for of which nobody can say that it is whole.
+/// Periods of anti-entropy that a topic is waited for of which nobody can say that it is whole.
 const HEARING_ROUNDS: u32 = 2;
+/// How many times as often a node compares that still has to hear a topic.
+const HEARING_PACE: u32 = 10;
 /// What a node only writes is compared with its readers ever more seldom, down to once in so many rounds.
 const CHECK_ROUNDS_MAX: u32 = 16;
 
@@ -224,7 +226,9 @@ impl Gossip {
         self.swim.handle_timeout(now);
         self.pump(now);
         if now >= self.next_round {
-            self.next_round = now + self.config.sync_period.mul_f64(self.rng.random_range(0.75..1.25));
+            let pace = if self.hearing.is_over() { 1 } else { HEARING_PACE };
+            let period = self.config.sync_period / pace;
+            self.next_round = now + period.mul_f64(self.rng.random_range(0.75..1.25));
             self.begin_round(now);
         }
         self.settle_hearing(now);
@@ -414,8 +418,8 @@ impl Gossip {
     fn settle_hearing(&mut self, now: Instant) {
         let knows_readers = !self.hearing.has(&Topic::nodes());
         let is_alone = |topic: &Topic| {
-            let mut readers = self.rows.subscribers.of(topic);
-            knows_readers && !readers.any(|reader| self.members.is_live(reader))
+            let readers = self.rows.subscribers.of(topic);
+            knows_readers && !readers.iter().any(|reader| self.members.is_live(*reader))
         };
         for topic in self.hearing.ripe(now, is_alone) {
             self.end_hearing(&topic);

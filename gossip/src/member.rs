@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use covey_wire::Id;
-use rand::{Rng, seq::IteratorRandom};
 use serde::{Deserialize, Serialize};
 
 use crate::{config::PARTNERS_MAX, digest};
@@ -104,7 +103,8 @@ pub(crate) struct Known {
 #[derive(Default)]
 pub(crate) struct Members {
     known: BTreeMap<Id, Known>,
-    live: usize,
+    /// The live ones, in order of their ids.
+    live: Vec<Id>,
 }
 
 impl Members {
@@ -122,8 +122,11 @@ impl Members {
         }
         let since = before.filter(|known| known.liveness == liveness).map_or(now, |known| known.since);
         let before = self.known.insert(id, Known { peer, liveness, since });
-        self.live += usize::from(liveness.is_live());
-        self.live -= usize::from(before.as_ref().is_some_and(|known| known.liveness.is_live()));
+        match (self.live.binary_search(&id), liveness.is_live()) {
+            (Ok(place), false) => _ = self.live.remove(place),
+            (Err(place), true) => self.live.insert(place, id),
+            _ => {}
+        }
         let same_state = before.as_ref().is_some_and(|known| known.liveness == liveness);
         let event = match liveness {
             Liveness::Alive | Liveness::Suspect => Some(MemberEvent::Up { id, address, incarnation }),
@@ -134,8 +137,9 @@ impl Members {
     }
 
     pub fn forget(&mut self, id: Id) {
-        if self.known.remove(&id).is_some_and(|known| known.liveness.is_live()) {
-            self.live -= 1;
+        self.known.remove(&id);
+        if let Ok(place) = self.live.binary_search(&id) {
+            self.live.remove(place);
         }
     }
 
@@ -147,24 +151,20 @@ impl Members {
         self.known.get(&id).is_some_and(|known| known.liveness.is_live())
     }
 
-    pub fn live(&self) -> impl Iterator<Item = &Peer> {
-        self.known.values().filter(|known| known.liveness.is_live()).map(|known| &known.peer)
+    /// Those that take part, in order.
+    pub fn live(&self) -> &[Id] {
+        &self.live
     }
 
-    pub const fn live_count(&self) -> usize {
-        self.live
-    }
-
-    pub fn random_live(&self, rng: &mut impl Rng) -> Option<&Peer> {
-        self.live().choose(rng)
+    pub fn live_count(&self) -> usize {
+        self.live.len()
     }
 
     /// The peers to whom `me` keeps connections: two next ones in the ring of ids, the others by a rank that looks
     /// random; both change little when one member comes or goes.
     pub fn partners(&self, me: Id) -> Vec<Id> {
-        let ring = self.known.range(me..).chain(self.known.range(..me));
-        let live = ring.filter(|(_, known)| known.liveness.is_live()).map(|(id, _)| *id);
-        let mut partners: Vec<Id> = live.collect();
+        let mut partners = self.live.clone();
+        partners.rotate_left(self.live.partition_point(|id| *id < me));
         let ring = partners.len().min(RING_PARTNERS);
         partners[ring..].sort_by_cached_key(|id| digest::pair_rank(me, *id));
         partners.truncate(PARTNERS_MAX);

@@ -57,7 +57,7 @@ pub enum Output {
         key: Arc<str>,
     },
     /// Everything is here, and was told before this, that others know of a topic to which this node subscribed: one of
-    /// them that had heard all of it said so, or there is none, or in two rounds of anti-entropy nobody could say. Comes
+    /// them that had heard all of it said so, or there is none, or in two periods of anti-entropy nobody could say. Comes
     /// once for each time that a topic is subscribed to, and first of all for [`NODES`](crate::NODES).
     Heard {
         /// The topic.

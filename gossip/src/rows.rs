@@ -202,7 +202,7 @@ impl Rows {
             let added = self.subscribers.replace(owner, topics);
             new.of_ours |= self.own.topics().any(|topic| added.contains(topic));
             let shared = added.intersection(&self.subscribed);
-            if shared.into_iter().any(|topic| self.subscribers.of(topic).count() == 1) {
+            if shared.into_iter().any(|topic| self.subscribers.of(topic).len() == 1) {
                 new.fellows.insert(owner);
             }
         }

@@ -10,7 +10,7 @@ mod identity;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     num::{NonZeroU8, NonZeroUsize},
     time::{Duration, Instant},
 };
@@ -161,8 +161,9 @@ impl Swim {
     /// Takes news about members that came another way than by packet.
     pub fn apply(&mut self, now: Instant, news: Vec<foca::Member<Peer>>) {
         let mut room = MEMBERS_MAX.saturating_sub(self.foca.iter_membership_state().len());
-        let known: BTreeMap<Id, bool> =
-            self.foca.iter_membership_state().map(|member| (member.id().id, is_live(member))).collect();
+        let told: BTreeSet<Id> = news.iter().map(|member| member.id().id).collect();
+        let known = self.foca.iter_membership_state().filter(|member| told.contains(&member.id().id));
+        let known: BTreeMap<Id, bool> = known.map(|member| (member.id().id, is_live(member))).collect();
         let me = self.me().id;
         let passed_on = news.len() <= NEWS_MAX;
         let news = news.into_iter().filter(|member| match known.get(&member.id().id) {

@@ -88,32 +88,37 @@ impl fmt::Debug for Topic {
 /// Which nodes want which topics, as they themselves say.
 #[derive(Default)]
 pub(crate) struct Subscribers {
-    by_topic: BTreeMap<Topic, BTreeSet<Id>>,
+    /// In order of their ids.
+    by_topic: BTreeMap<Topic, Vec<Id>>,
 }
 
 impl Subscribers {
     /// Takes what `node` says now in place of what it said before, and tells which topics are new.
     pub fn replace(&mut self, node: Id, topics: BTreeSet<Topic>) -> BTreeSet<Topic> {
         self.by_topic.retain(|topic, nodes| {
-            if !topics.contains(topic) {
-                nodes.remove(&node);
+            if let Ok(place) = nodes.binary_search(&node)
+                && !topics.contains(topic)
+            {
+                nodes.remove(place);
             }
             !nodes.is_empty()
         });
-        topics
-            .into_iter()
-            .filter(|topic| self.by_topic.entry(topic.clone()).or_default().insert(node))
-            .collect()
+        let is_new = |topic: &Topic| {
+            let nodes = self.by_topic.entry(topic.clone()).or_default();
+            let place = nodes.binary_search(&node);
+            place.inspect_err(|place| nodes.insert(*place, node)).is_err()
+        };
+        topics.into_iter().filter(is_new).collect()
     }
 
-    /// The nodes that want `topic`. For [`NODES`] nobody says so: everyone does.
-    pub fn of(&self, topic: &Topic) -> impl Iterator<Item = Id> {
-        self.by_topic.get(topic).into_iter().flatten().copied()
+    /// The nodes that want `topic`, in order. For [`NODES`] nobody says so: everyone does.
+    pub fn of(&self, topic: &Topic) -> &[Id] {
+        self.by_topic.get(topic).map_or(&[], Vec::as_slice)
     }
 
     /// Whether `node` wants `topic`, as far as is known.
     pub fn wants(&self, node: Id, topic: &Topic) -> bool {
-        topic.as_str() == NODES || self.by_topic.get(topic).is_some_and(|nodes| nodes.contains(&node))
+        topic.as_str() == NODES || self.of(topic).binary_search(&node).is_ok()
     }
 }
 
@@ -138,7 +143,7 @@ mod tests {
         subscribers.replace(Id::new(2), [a.clone()].into());
         assert_eq!(subscribers.replace(node, [a.clone(), b.clone()].into()), [a.clone(), b.clone()].into());
         assert_eq!(subscribers.replace(node, [b.clone(), c.clone()].into()), [c.clone()].into());
-        assert_eq!(subscribers.of(&a).collect::<Vec<_>>(), [Id::new(2)]);
+        assert_eq!(subscribers.of(&a), [Id::new(2)]);
         assert!(subscribers.wants(node, &c) && !subscribers.wants(node, &a));
         assert!(subscribers.wants(Id::new(7), &Topic::nodes()));
     }

@@ -227,7 +227,7 @@ fn rows_are_suspended_with_their_owner_and_come_back_with_it() {
 }
 
 /// NET: a restart of one node, and of all at once. What each hears of its topics it hears in a few round trips, and only
-/// then that it has heard all; where nobody can tell, it waits no longer than two rounds.
+/// then that it has heard all; where nobody can tell, it waits no longer than two periods of anti-entropy.
 #[test]
 fn a_node_that_begins_anew_hears_its_topics_at_once_and_is_told_when_it_has() {
     let test = "a_node_that_begins_anew_hears_its_topics_at_once_and_is_told_when_it_has";

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     net::SocketAddr,
     ops::Range,
     sync::Arc,
@@ -95,6 +95,8 @@ pub struct Node {
     pub events: Vec<(Instant, MemberEvent)>,
     /// Topics that were heard whole, and how many rows they had then.
     pub heard: Vec<(Instant, Topic, usize)>,
+    /// Those of whom it was told last that they are up.
+    up: BTreeSet<Id>,
     life: u64,
     on_disk: u64,
     wakes_at: Option<Instant>,
@@ -204,6 +206,7 @@ impl World {
             sent_bytes: 0,
             events: Vec::new(),
             heard: Vec::new(),
+            up: BTreeSet::new(),
             life: 0,
             on_disk: 1,
             wakes_at: None,
@@ -286,6 +289,7 @@ impl World {
             sent_bytes: 0,
             events: Vec::new(),
             heard: Vec::new(),
+            up: BTreeSet::new(),
             life: state.life + 1,
             on_disk: incarnation,
             wakes_at: None,
@@ -349,11 +353,18 @@ impl World {
                 let rows = self.nodes[from].gossip.rows(topic.as_str()).count();
                 self.nodes[from].heard.push((self.now, topic, rows));
             }
-            Output::Member(event) => self.nodes[from].events.push((self.now, event)),
+            Output::Member(event) => {
+                let node = &mut self.nodes[from];
+                node.events.push((self.now, event));
+                match event {
+                    MemberEvent::Up { id, .. } => _ = node.up.insert(id),
+                    MemberEvent::Down { id, .. } | MemberEvent::Left { id, .. } => _ = node.up.remove(&id),
+                }
+            }
             Output::Row { owner, topic, key } => {
                 let own = owner == id(from);
                 let row = self.nodes[from].gossip.row(topic.as_str(), owner, &key);
-                assert!(row.is_none_or(|row| row.suspended || own || self.is_live(from, owner)));
+                assert!(row.is_none_or(|row| row.suspended || own || self.nodes[from].up.contains(&owner)));
                 if topic != Topic::nodes() {
                     let payload = row.map(|row| row.payload.clone());
                     let owner = self.index[&owner];
@@ -361,10 +372,6 @@ impl World {
                 }
             }
         }
-    }
-
-    fn is_live(&self, node: usize, other: Id) -> bool {
-        self.nodes[node].gossip.members().any(|member| member.id == other && member.liveness.is_live())
     }
 
     fn send(&mut self, from: usize, to: Id, bytes: usize, what: What) {

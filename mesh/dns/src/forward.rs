@@ -23,7 +23,8 @@ use crate::{
 
 /// Most questions of all containers together that wait for other servers; each has a socket of its own.
 const FORWARDS_MAX: usize = 512;
-/// Most servers that are tried for one question; clients give up meanwhile (after 5 s, resolv.conf(5)).
+/// Most servers that are tried for one question, as many as the C library takes (resolv.conf(5), MAXNS): clients give up
+/// meanwhile, after 5 s.
 const SERVERS_MAX: usize = 3;
 /// How long one server is waited for, over UDP and TCP together.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -17,4 +17,4 @@ mod sockets;
 pub use forward::Forwarder;
 pub use redirect::RedirectError;
 pub use resolver::{Outside, Resolver, Scope};
-pub use sockets::{Sockets, SocketsError};
+pub use sockets::{ADDRESS, Sockets, SocketsError};

@@ -68,6 +68,7 @@ pub struct Zone {
     names: Index<String>,
     /// Services by virtual address.
     vips: Index<IpAddr>,
+    /// Whoever could tell of members has.
     whole: bool,
 }
 

@@ -15,8 +15,6 @@ use tokio::{runtime::Handle, sync::watch};
 
 /// Port of DNS (RFC 1035).
 const PORT: u16 = 53;
-/// Servers that are asked, at most: as many as the C library takes (resolv.conf(5), MAXNS).
-const SERVERS_MAX: usize = 3;
 /// Where this host's own servers are named.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -120,7 +118,7 @@ fn scope(view: View) -> Scope {
 }
 
 fn addresses(servers: &[IpAddr]) -> Vec<SocketAddr> {
-    servers.iter().take(SERVERS_MAX).map(|server| SocketAddr::new(*server, PORT)).collect()
+    servers.iter().map(|server| SocketAddr::new(*server, PORT)).collect()
 }
 
 /// This host's own servers; none where the file cannot be read.

@@ -26,3 +26,34 @@ fn is(found: &NlaBuffer<&[u8]>, wanted: &NlaBuffer<&[u8]>) -> bool {
 fn all(bytes: &[u8]) -> Vec<NlaBuffer<&[u8]>> {
     NlasIterator::new(bytes).map_while(Result::ok).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One attribute; numbers above `0x8000` hold others.
+    fn one(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn what_is_wanted_is_found_among_more_and_lists_in_their_order() {
+        let (a, b) = (one(1, b"a"), one(1, b"bc"));
+        let wanted = [one(2, b"name"), one(0x8003, &[&a[..], &b].concat())].concat();
+        let found = |list: &[&[u8]]| [one(7, b"handle"), one(3, &list.concat()), one(2, b"name")].concat();
+        assert!(
+            holds(&found(&[&a, &b]), &wanted),
+            "not marked as what holds attributes, and in another place"
+        );
+        assert!(holds(&found(&[&a, &one(9, b"more"), &b]), &wanted));
+        assert!(!holds(&found(&[&b, &a]), &wanted), "in another order");
+        assert!(!holds(&found(&[&a]), &wanted) && !holds(&found(&[&a, &b, &b]), &wanted));
+        assert!(!holds(&one(2, b"name"), &wanted) && !holds(&[], &wanted));
+        assert!(!holds(&[one(2, b"game"), one(3, &[&a[..], &b].concat())].concat(), &wanted), "another name");
+        assert!(holds(&[], &[]) && holds(&wanted, &[]));
+    }
+}

@@ -10,9 +10,6 @@ use covey_state::network::{Attached, PublishedPort, Wiring};
 
 use super::{Keeper, Served, View, Wired};
 
-/// Where a container finds its resolver.
-const RESOLVER: [u8; 4] = [127, 0, 0, 11];
-
 impl Keeper {
     /// Gives a new container its networks: all of them, or none.
     pub(super) fn attach(&mut self, container: &str, hostname: &str, wiring: &Wiring) -> Result<Attachment> {
@@ -150,7 +147,7 @@ pub(super) fn name_servers(attachment: &mut Attachment, wiring: &Wiring, served:
         attachment.nameservers.clone_from(&wiring.nameservers);
     } else {
         served.lead_here()?;
-        attachment.nameservers = vec![RESOLVER.into()];
+        attachment.nameservers = vec![covey_mesh_dns::ADDRESS.into()];
         attachment.options = vec!["ndots:0".to_owned()];
     }
     Ok(())

@@ -246,7 +246,8 @@ impl Keeper {
         self.down.iter().for_each(|host| carrier.suspend(*host, true));
         self.carriers.insert(config.id, carrier);
         if config.is_overlay() {
-            self.unheard.insert(config.id, clock::monotonic() + told::HEAR_WITHIN);
+            let within = if self.begun { told::HEAR_WITHIN } else { told::HEAR_AGAIN_WITHIN };
+            self.unheard.insert(config.id, clock::monotonic() + within);
         }
         self.recall(scope);
         self.tell_carried();

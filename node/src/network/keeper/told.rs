@@ -19,8 +19,12 @@ use crate::{
 };
 
 /// Names that a network does not know are taken for names of nobody after this long, though not everything has been told
-/// of it. Clients ask again after 5 s (resolv.conf(5)).
-pub(super) const HEAR_WITHIN: Duration = Duration::from_secs(2);
+/// of it: of one that the daemon before carried, whose containers know names that may be forgotten here. Clients ask again
+/// after 5 s (resolv.conf(5)).
+pub(super) const HEAR_AGAIN_WITHIN: Duration = Duration::from_secs(2);
+/// The same of one that is new here. Where several hosts begin at once, none of them can say for long that it knows
+/// all; and whoever starts is not to wait long for names outside.
+pub(super) const HEAR_WITHIN: Duration = Duration::from_millis(500);
 /// What is told is written down this long after it has changed, for the next daemon.
 const REMEMBER_AFTER: Duration = Duration::from_millis(500);
 /// The same where much is told.

@@ -6,6 +6,7 @@ mod clock;
 mod convergence;
 mod first_service;
 mod ingress;
+mod isolation;
 mod loss;
 mod members;
 mod names;

@@ -277,13 +277,13 @@ impl Edge {
     }
 
     /// The packets around those of containers are no connections, and each would be one of its own:
-    /// `ip daddr LOCAL udp dport PORT notrack`, or `ip saddr`.
+    /// `ip daddr LOCAL udp dport PORT notrack accept`, or `ip saddr`.
     fn untracked(&self, local: Read) -> Rule {
         let ip = Ip::of(self.local);
         let mut rule = ip.only().to_vec();
         rule.extend([local(ip, VALUE), e::is(VALUE, &octets(self.local))]);
         rule.extend(self.is_vxlan());
-        rule.push(e::untracked());
+        rule.extend([e::untracked(), e::accept()]);
         rule
     }
 

@@ -1,11 +1,15 @@
 //! Which addresses there are: hosts that reach each other over IPv6, networks without a free one, ports at one of several.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, UdpSocket},
+};
 
 use covey_integration::{
     dns::AAAA,
     lab::{Lab, Wanted},
-    space::Space,
+    reply::{PATIENCE, run},
+    space::{ANSWER, Space},
     wait,
 };
 use serde_json::{Value, json};
@@ -88,6 +92,53 @@ fn an_underlay_of_ipv6_carries_everything() {
             "nsenter --net=$(ls -d /run/covey/netns/net-*) ip -d link show type vxlan",
         ]);
         assert!(router.ok().contains("mtu 1430") && router.out.contains(local), "{}", router.out);
+    }
+}
+
+/// Bytes of a packet, at most, of all links of this kind of name, from where this thread is.
+fn packet_sizes(links: &str) -> BTreeSet<u32> {
+    let shown = run("ip", &["-o", "link"], &[], PATIENCE);
+    let size = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.nth(1).filter(|name| name.starts_with(links))?;
+        words.find(|word| *word == "mtu")?;
+        words.next()?.parse().ok()
+    };
+    shown.ok().lines().filter_map(size).collect()
+}
+
+/// NET-18: where the underlay takes smaller packets than before, or larger ones, so do all links above it soon, at both of
+/// their ends; and packets of that size pass.
+#[test]
+#[ignore = "needs root and the release binary: scripts/test runs it"]
+fn a_change_of_the_underlays_packet_size_is_followed_by_every_link() {
+    let Some(lab) = Lab::cluster_with("--repair-interval 1s", 1, 1) else { return };
+    lab.docker("m1", &["network", "create", "-d", "overlay", "net"]).ok();
+    create(&lab, "web", Some("w1"), &["--network", "net"]);
+    create(&lab, "client", Some("m1"), &["--network", "net"]);
+    let (client, web) = (inside(&lab, "m1", "client"), inside(&lab, "w1", "web"));
+    let task = wait::until_some(REPAIR, "the task", || client.addresses("tasks.web").pop());
+    let task: IpAddr = task.parse().expect("an address");
+    for underlay in [1400_u32, 1500, 1450] {
+        let wanted = underlay - 50;
+        for host in lab.hosts() {
+            lab.script(&["exec", host, "ip", "link", "set", "eth0", "mtu", &underlay.to_string()]).ok();
+        }
+        let routers = lab.hosts().flat_map(|host| lab.routers(host)).collect::<Vec<_>>();
+        let sizes = || -> BTreeSet<u32> {
+            let outside = lab.hosts().map(|host| lab.space(host).run(|| packet_sizes("cv")));
+            let within = routers.iter().map(|router| router.run(|| packet_sizes("cv")));
+            let ends = [&client, &web].map(|container| container.run(|| packet_sizes("eth")));
+            outside.chain(within).chain(ends).flatten().collect()
+        };
+        wait::until_equal(REPAIR, "the size of packets", &[wanted].into(), sizes);
+        let near = client.run(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket");
+        let far = web.run(|| UdpSocket::bind((task, 0))).expect("a socket");
+        far.set_read_timeout(Some(ANSWER)).expect("a plain call");
+        // IPv4 and UDP have 28 bytes of each packet.
+        let full = vec![7; wanted as usize - 28];
+        near.send_to(&full, far.local_addr().expect("an address")).expect("it is sent");
+        assert_eq!(far.recv(&mut [0; 2000]).expect("it passes"), full.len());
     }
 }
 

@@ -1,11 +1,13 @@
 //! What crosses the wire between hosts, seen on the wire, and what a stranger may put on it.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 use covey_integration::{
     capture::{Capture, Packet, vxlan},
+    dns::{A, AAAA},
     lab::Lab,
-    space::Space,
+    reply::{PATIENCE, run},
+    space::{ANSWER, Space},
     wait,
 };
 
@@ -134,12 +136,60 @@ fn only_members_speak_and_addresses_are_kept() {
     assert!(!heard.iter().any(|packet| packet.payload.starts_with(b"from a stranger")), "{heard:?}");
 }
 
+/// NET-18, PRT-14: a container that may give itself addresses is heard in none of them, in either family: not by tasks of its
+/// network, nor outside of the cluster.
+#[test]
+#[ignore = "needs root and the release binary: scripts/test runs it"]
+fn a_container_is_heard_in_no_name_but_its_own() {
+    let Some(lab) = Lab::cluster(1, 1) else { return };
+    for (host, link, address) in [("hub", "br0", "fd77::1/64"), ("m1", "eth0", "fd77::11/64")] {
+        lab.script(&["exec", host, "ip", "addr", "add", address, "dev", link, "nodad"]).ok();
+    }
+    lab.docker("m1", &["network", "create", "-d", "overlay", "--ipv6", "--subnet", "fd88::/64", "net"]).ok();
+    let (web, liar) = (create(&lab, "web", "w1", &[]), create(&lab, "liar", "m1", &[]));
+    let task = |kind| wait::until_some(REPAIR, "the task", || liar.resolve("tasks.web", kind).records.pop());
+    let hub = lab.space("hub");
+    // Where it speaks to, by which link that is, and in whose name: of its network, of its host's block, of outside.
+    let cases = [
+        (&web, task(A), "eth1", ["10.0.0.77", "100.64.1.77", "198.51.100.7"]),
+        (&web, task(AAAA), "eth1", ["fd88::77", "fd77::77", "2001:db8::7"]),
+        (&hub, HUB.to_string(), "eth0", ["10.0.0.77", "100.64.1.77", "198.51.100.7"]),
+        (&hub, "fd77::1".to_owned(), "eth0", ["fd88::77", "fd77::77", "2001:db8::7"]),
+    ];
+    for (to, address, link, names) in cases {
+        let address: IpAddr = address.parse().expect("an address");
+        let ear = to.run(|| UdpSocket::bind((address, 0)).expect("a socket"));
+        ear.set_read_timeout(Some(ANSWER)).expect("a plain call");
+        let target = ear.local_addr().expect("an address");
+        for name in names {
+            liar.run(|| change_address("add", name, link));
+            let socket = liar.run(|| UdpSocket::bind((name.parse::<IpAddr>().expect("an address"), 0)));
+            socket.expect("a socket").send_to(b"a lie", target).expect("it is sent");
+            liar.run(|| change_address("del", name, link));
+        }
+        let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+        let socket = liar.run(|| UdpSocket::bind((any, 0))).expect("a socket");
+        socket.send_to(b"truth", target).expect("it is sent");
+        let mut heard = [0; 16];
+        let (length, from) = ear.recv_from(&mut heard).expect("its own name is heard");
+        assert_eq!(&heard[..length], b"truth", "{target} hears {from}");
+    }
+}
+
+/// What root in a container does by hand.
+fn change_address(verb: &str, address: &str, link: &str) {
+    let net = if address.contains(':') { format!("{address}/128") } else { format!("{address}/32") };
+    let nodad = (verb == "add" && address.contains(':')).then_some("nodad");
+    let args: Vec<&str> = ["addr", verb, &net, "dev", link].into_iter().chain(nodad).collect();
+    run("ip", &args, &[], PATIENCE).ok();
+}
+
 /// The address by which the outside would be reached from here.
 fn edge_address() -> Ipv4Addr {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     socket.connect((HUB, 9)).expect("a way out");
     match socket.local_addr().expect("an address").ip() {
-        std::net::IpAddr::V4(address) => address,
+        IpAddr::V4(address) => address,
         other => panic!("{other} is not of IPv4"),
     }
 }

@@ -149,13 +149,7 @@ fn a_host_that_lost_its_device_and_its_tables_has_them_again_after_one_repair() 
         edge.balancer.commit().unwrap();
         edge.kernel.apply(&Change::DeleteLink(LinkName::of_vni(edge::VNI))).unwrap();
         edge.desired.device.as_mut().unwrap().mtu = 1280;
-        let door = Door {
-            device: LinkName::of_vni(edge::VNI).to_string(),
-            port: place.port,
-            networks: [edge::VNI].into(),
-            members: [].into(),
-        };
-        edge.balancer.set_place(tables(&edge.blocks, Some(door)));
+        edge.balancer.set_place(edge.tables());
         edge.repair().unwrap();
         assert_eq!(edge.examine().unwrap(), []);
         assert_eq!(edge.device().map(|device| device.mtu), Some(loopback));

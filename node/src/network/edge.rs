@@ -432,26 +432,19 @@ impl Edge {
         Ok(())
     }
 
-    /// This host stands alone again.
+    /// This host stands alone, or does so again.
     ///
     /// # Errors
     /// The kernel refused; it is tried again with the next repair.
     pub fn part(&mut self) -> Result<()> {
         self.desired.device = None;
         self.desired.peers.clear();
-        self.use_block(standalone()?);
-        let opened = self.stand_alone();
-        self.take_links().and(opened)
-    }
-
-    /// The tables as they are to be while this host stands alone.
-    ///
-    /// # Errors
-    /// The kernel refused; it is tried again with the next repair.
-    pub fn stand_alone(&mut self) -> Result<()> {
         self.door = None;
+        self.use_block(standalone()?);
         self.balancer.set_place(self.tables());
-        self.balancer.commit()
+        // The tables know the device: links go last.
+        let committed = self.balancer.commit();
+        self.take_links().and(committed)
     }
 
     /// What the host's tables hold beside its ports.

@@ -47,7 +47,7 @@ impl Keeper {
         let networks = self.carriers.values().flat_map(Carrier::vnis).collect();
         let joined = match &self.place {
             Some(place) => self.edge.join(place, &self.neighbours, networks),
-            None => self.edge.stand_alone(),
+            None => self.edge.part(),
         };
         self.mend_soon(joined);
     }

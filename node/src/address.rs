@@ -125,7 +125,8 @@ fn own_addresses() -> Result<Vec<(String, IpAddr)>> {
     Ok(found)
 }
 
-fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+/// The address that a socket address has; none where it means something on its own link only.
+pub fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
     if let Some(v4) = address.as_sockaddr_in() {
         return Some(IpAddr::V4(v4.ip()));
     }

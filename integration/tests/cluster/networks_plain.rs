@@ -1,6 +1,6 @@
 //! Plain containers in networks: those of their host, and attachable ones of the cluster; and ports of their host.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use covey_integration::{
     lab::{ALPINE, Lab, Wanted},
@@ -26,6 +26,16 @@ fn server(lab: &Lab, host: &str, name: &str, options: &[&str]) {
 /// Whether `to` answers `from`.
 fn reaches(lab: &Lab, host: &str, from: &str, to: &str) -> bool {
     lab.docker(host, &["exec", from, "ping", "-c", "1", "-w", "1", to]).code == 0
+}
+
+/// The links of a container: number and name.
+fn links(lab: &Lab, host: &str, container: &str) -> BTreeSet<(String, String)> {
+    let list = lab.space_of(host, container).run(|| fs::read_to_string("/proc/thread-self/net/if_inet6"));
+    let link = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        (words[1].to_owned(), words[5].to_owned())
+    };
+    list.expect("links have IPv6 addresses").lines().map(link).collect()
 }
 
 /// What a web server says at this address, as `place` hears it; empty where there is none.
@@ -114,8 +124,12 @@ fn containers_come_and_go_in_networks_while_they_run() {
     docker(&["network", "disconnect", "left", "goer"]).ok();
     assert!(!reaches(&lab, "m1", "goer", "west") && reaches(&lab, "m1", "goer", "east"));
     docker(&["network", "disconnect", "left", "goer"]).refused_with("is not connected to network left");
-    // What changed counts at the next start, and after a restart of the daemon.
+    // What changed counts at the next start, and after a restart of the daemon, which takes over the links as they are.
+    let before = links(&lab, "m1", "goer");
     lab.script(&["restart", "m1"]).ok();
+    // It is answered when the kernel was looked over.
+    lab.request("m1", "GET", "/metrics", None);
+    assert_eq!(links(&lab, "m1", "goer"), before);
     assert!(reaches(&lab, "m1", "goer", "east") && !reaches(&lab, "m1", "goer", "west"));
     docker(&["restart", "-t", "0", "goer"]).ok();
     assert!(reaches(&lab, "m1", "east", "goer"));

@@ -1,14 +1,16 @@
 //! Containers come and go: each gets its namespace, its links, its ports and its resolver, and gives them back.
 
-use std::{io, net::IpAddr, os::fd::OwnedFd};
+use std::{collections::BTreeMap, io, net::IpAddr, os::fd::OwnedFd, path::Path};
 
 use anyhow::{Result, bail};
 use covey_overlay::block::Pair;
 use covey_overlay_netlink::namespace;
 use covey_runtime::Attachment;
 use covey_state::network::{Attached, PublishedPort, Wiring};
+use nix::ifaddrs::getifaddrs;
 
 use super::{Keeper, Served, View, Wired};
+use crate::address::ip_of;
 
 impl Keeper {
     /// Gives a new container its networks: all of them, or none.
@@ -95,12 +97,15 @@ impl Keeper {
             self.edge.claim(container, &path, pair, wiring.is_bridged());
             self.edge.claim_ports(container, ports);
         }
+        let links = links_in(&path);
         // A network that is lost takes no other with it.
         let mut claimed = Ok(());
         for (place, attached) in wiring.networks.iter().enumerate() {
             claimed = claimed.and(self.carry(&attached.network));
             if let Some(carrier) = self.carriers.get_mut(&attached.network.id) {
-                carrier.claim(container, &path, inside(wiring, place), attached, &wiring.names);
+                let link = attached.addresses.iter().find_map(|address| links.get(address).cloned());
+                let link = link.unwrap_or_else(|| inside(wiring, place));
+                carrier.claim(container, &path, link, attached, &wiring.names);
             }
         }
         if !wiring.networks.is_empty() || !kept.is_empty() {
@@ -156,6 +161,14 @@ pub(super) fn name_servers(attachment: &mut Attachment, wiring: &Wiring, served:
 /// The name of a container's link into the network at this place of its list; the edge's is the first of all.
 fn inside(wiring: &Wiring, place: usize) -> String {
     format!("eth{}", place + usize::from(wiring.edge))
+}
+
+/// The links of a container of before, by their addresses: where networks have come and gone while it ran, their order
+/// does not say. None where it has ended.
+fn links_in(namespace: &Path) -> BTreeMap<IpAddr, String> {
+    let found = namespace::inside(namespace, || Ok::<_, io::Error>(getifaddrs()?.collect::<Vec<_>>()));
+    let found = found.unwrap_or_default().into_iter();
+    found.filter_map(|link| Some((ip_of(link.address.as_ref()?)?, link.interface_name))).collect()
 }
 
 /// Those of a container's addresses that are no network's.

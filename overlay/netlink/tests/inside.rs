@@ -224,7 +224,7 @@ fn a_container_that_cannot_be_looked_into_is_left_alone() {
 }
 
 #[test]
-fn a_look_into_a_hundred_containers_takes_no_time() {
+fn a_look_into_a_hundred_containers_costs_less_than_they_did() {
     const CONTAINERS: u16 = 100;
     let Some(lab) = Lab::new() else { return };
     lab.hosts(1);
@@ -247,5 +247,5 @@ fn a_look_into_a_hundred_containers_takes_no_time() {
     if std::env::var_os("SHOW_TIMES").is_some() {
         eprintln!("{times}");
     }
-    assert!(whole < std::time::Duration::from_secs(1), "{times}");
+    assert!(whole < made, "{times}");
 }

@@ -173,6 +173,7 @@ impl Lab {
                 other => format!("{other:?}"),
             })
             .collect();
+        found.retain(|line| !line.is_empty());
         found.sort();
         found
     }

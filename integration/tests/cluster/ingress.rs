@@ -56,7 +56,7 @@ const E04: &[(&str, Check)] = &[
     ("curl <node>:8080", |lab, _| nobody_answers(lab, &[8080, 30_000, 53])),
 ];
 
-/// E04, PRT-01 to PRT-09, PRT-11, PRT-13, PRT-14, LB-05, LB-06, LB-07, LB-08, LB-10, LB-13, SVC-17: with the client of
+/// E04, PRT-01 to PRT-09, PRT-11 to PRT-13, PRT-14, LB-05, LB-06, LB-07, LB-08, LB-10, LB-13, SVC-17: with the client of
 /// today, that of Debian, and our own, on one cluster in turn.
 #[test]
 #[ignore = "needs root and the release binary: scripts/test runs it"]
@@ -94,9 +94,16 @@ fn an_id(_: &Lab, reply: &Reply) {
     assert!(id.len() == 25 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{}", reply.out);
 }
 
-fn published_on_8080(_: &Lab, reply: &Reply) {
+fn published_on_8080(lab: &Lab, reply: &Reply) {
     let line = reply.ok().lines().find(|line| line.contains("hello-world")).unwrap_or_default();
     assert!(line.contains("2/2") && line.ends_with("*:8080->80/tcp"), "{}", reply.out);
+    // PRT-12: where a task is, its own port is shown, and its place in the network that the port is published by.
+    for (host, name) in lab.running(lab.hosts()) {
+        let shown = lab.docker(&host, &["ps", "--filter", &format!("name={name}"), "--format", "{{.Ports}}"]);
+        assert_eq!(shown.ok(), "80/tcp");
+        let networks = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}";
+        assert_eq!(lab.docker(&host, &["inspect", "-f", networks, &name]).ok(), "ingress");
+    }
 }
 
 fn service(reply: &Reply) -> Value {

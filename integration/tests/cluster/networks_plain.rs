@@ -146,6 +146,44 @@ fn containers_come_and_go_in_networks_while_they_run() {
     docker(&["network", "disconnect", "right", "goer"]).ok();
 }
 
+/// CTR-03, CTR-11, CTR-13
+#[test]
+#[ignore = "needs root and the release binary: scripts/test runs it"]
+fn a_container_finds_names_as_its_user_says_and_another_one_joins_it() {
+    let Some(lab) = Lab::cluster(1, 0) else { return };
+    let docker = |args: &[&str]| lab.docker("m1", args);
+    docker(&["network", "create", "back"]).ok();
+    let names = ["--add-host", "db:10.0.0.9", "--add-host", "up:host-gateway", "--dns-search", "corp"];
+    let options = [&["--network", "back", "--dns-option", "ndots:2"], &names[..]].concat();
+    server(&lab, "m1", "web", &options);
+    let files = docker(&["exec", "web", "cat", "/etc/hosts", "/etc/resolv.conf"]).ok().to_owned();
+    for line in ["10.0.0.9\tdb", "nameserver 127.0.0.11", "search corp", "options ndots:2"] {
+        assert!(files.lines().any(|have| have == line), "{line:?} is not in {files}");
+    }
+    assert!(reaches(&lab, "m1", "web", "up"), "the host of the container: {files}");
+    let nowhere = docker(&["run", "--rm", "--add-host", "db:here", ALPINE, "true"]);
+    nowhere.refused_with("invalid IP address");
+    docker(&["run", "--rm", "--domainname", "lan", ALPINE, "true"]).refused_with("not yet: --domainname");
+    let host = ["run", "--rm", "--network", "host", "--add-host", "db:10.0.0.9", "--dns", "192.0.2.53"];
+    let files = docker(&[&host[..], &[ALPINE, "cat", "/etc/hosts", "/etc/resolv.conf"]].concat());
+    assert!(files.ok().contains("10.0.0.9\tdb\n") && files.ok().contains("nameserver 192.0.2.53"));
+
+    // What listens in the one is at the loopback of the other.
+    let join = ["run", "--rm", "--network", "container:web", ALPINE];
+    let said = docker(&[&join[..], &["wget", "-q", "-O", "-", "http://127.0.0.1/"]].concat());
+    assert_eq!(said.ok(), "web");
+    let shown = docker(&[&join[..], &["cat", "/etc/hosts"]].concat()).ok().to_owned();
+    assert!(shown.contains("10.0.0.9\tdb"), "{shown}");
+    docker(&["run", "-d", "--name", "side", "--network", "container:web", ALPINE, "sleep", "10000"]).ok();
+    docker(&["network", "connect", "bridge", "side"]).refused_with("sharing network namespace");
+    // It goes on without the other, but does not start again.
+    docker(&["rm", "-f", "web"]).ok();
+    assert_eq!(docker(&["exec", "side", "wget", "-q", "-O", "-", "http://127.0.0.1/"]).code, 1);
+    docker(&["restart", "-t", "0", "side"]).refused_with("No such container");
+    docker(&["rm", "-f", "side"]).ok();
+    docker(&["network", "rm", "back"]).ok();
+}
+
 /// PRT-11
 #[test]
 #[ignore = "needs root and the release binary: scripts/test runs it"]

@@ -39,6 +39,12 @@ impl Daemon {
         let advertise = address::advertise(&request.advertise, listen).map_err(invalid)?;
         let data_path = address::data_path(&request.data_path).map_err(invalid)?;
         request.spec.edge.check().map_err(|error| Failure::invalid(error.to_string()))?;
+        if listen.port() == request.spec.data_path_port {
+            return Err(Failure::invalid(format!(
+                "invalid data path port {}: members of the swarm talk to each other there (--listen-addr)",
+                listen.port()
+            )));
+        }
         let networks = own_networks().await.map_err(internal)?;
         admission::check_pool(&request.spec.edge, &networks).map_err(invalid)?;
         self.set_out();

@@ -1,9 +1,6 @@
 //! Containers in networks: their places are taken, changed and given back; and the networks of this host themselves.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use covey_api::{
     Failure,
@@ -150,7 +147,6 @@ impl LocalEngine {
         };
         self.runtime.rewire(&id, added).await.map_err(failure::rewire)?;
         entered.keep();
-        self.tell_place("connect", &id, &join.network).await;
         Ok(())
     }
 
@@ -177,7 +173,6 @@ impl LocalEngine {
         };
         self.runtime.rewire(&id, removed).await.map_err(failure::rewire)?;
         self.daemon.places.give_back(place.into_iter().collect()).await;
-        self.tell_place("disconnect", &id, &network).await;
         Ok(())
     }
 
@@ -214,20 +209,6 @@ impl LocalEngine {
             }
             NetworkRef::Cluster(id) => id.to_string(),
         }
-    }
-
-    async fn tell_place(&self, action: &str, container: &str, network: &NetworkRef) {
-        let Ok(found) = self.runtime.inspect(container) else { return };
-        let name = self.name_of(network, &found).await;
-        let (id, driver) = match network {
-            NetworkRef::Bridge => ("bridge".to_owned(), "bridge"),
-            NetworkRef::Local(id) => (id.clone(), "bridge"),
-            NetworkRef::Cluster(id) => (id.to_string(), "overlay"),
-        };
-        let more = [("type", driver), ("container", container)];
-        let more: BTreeMap<_, _> =
-            more.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        self.events.tell(EventKind::Network, action, id, name, more);
     }
 
     pub(super) async fn list_networks(&self) -> Vec<LocalNetwork> {
@@ -292,7 +273,7 @@ fn settle(wiring: &mut Wiring) {
     wiring.edge = wiring.bridge || wiring.networks.iter().any(|attached| !attached.network.internal);
 }
 
-fn is_of_cluster(network: &NetworkConfig) -> bool {
+pub(super) fn is_of_cluster(network: &NetworkConfig) -> bool {
     network.subnets.iter().any(|subnet| subnet.vni.is_some())
 }
 

@@ -62,14 +62,18 @@ async fn list(State(app): State<App>, params: Params) -> Result<Reply<Vec<wire::
 }
 
 fn matches(known: &Known, filters: &Filters, host: &str) -> bool {
-    // Docker takes these three for built in, though nobody made the other two either.
-    let builtin = matches!(known, Known::Given(Given::Bridge | Given::Host | Given::None));
+    let builtin = is_built_in(known);
     filters.exact("driver", known.driver())
         && filters.any("name", |value| known.name().contains(value))
         && filters.any("id", |value| known.id(host).starts_with(value))
         && filters.exact("scope", known.scope())
         && filters.exact("type", if builtin { "builtin" } else { "custom" })
         && filters.labels("label", &known.labels())
+}
+
+/// Docker takes these three for built in, though nobody made the other two either.
+fn is_built_in(known: &Known) -> bool {
+    matches!(known, Known::Given(Given::Bridge | Given::Host | Given::None))
 }
 
 async fn inspect(
@@ -79,7 +83,10 @@ async fn inspect(
 ) -> Result<Reply<wire::Network>, Failure> {
     let mut networks = app.networks().await?;
     let scope = params.text("scope");
-    networks.all.retain(|known| scope.is_empty() || known.scope() == scope);
+    // Clients look for the networks of services so; of those that every host has they are told why they cannot be had.
+    networks.all.retain(|known| {
+        scope.is_empty() || known.scope() == scope || (scope == "swarm" && is_built_in(known))
+    });
     let known = app.whole(networks.get(&reference)?).await;
     let detail = match params.flag("verbose") {
         true => Detail::Verbose(told(&app, &networks, &known).await),

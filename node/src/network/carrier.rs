@@ -169,7 +169,7 @@ impl Carrier {
         self.desired.attachments.insert(LinkName::of_container(container), attachment);
         self.balancer.set_place(self.tables());
         // Gossip tells nothing of a network that is this host's alone.
-        if self.vnis().next().is_none() {
+        if !self.config.is_overlay() {
             let own = [&own_names(names, container)[..], &attached.aliases].concat();
             let member =
                 Member { own, addresses: attached.addresses.clone(), active: true, ..Member::default() };

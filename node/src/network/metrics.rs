@@ -1,10 +1,10 @@
 //! What this node counts of its networks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use covey_api::control::DataPlane;
 
-use super::{Networks, fault::KINDS, keeper::Keeper};
+use super::{Networks, edge::name_of, fault::KINDS, keeper::Keeper};
 
 /// What is counted now; nothing once the networks have ended.
 pub async fn count(networks: &Networks) -> DataPlane {
@@ -19,7 +19,8 @@ fn of(keeper: &Keeper) -> DataPlane {
         drift,
         repairs: keeper.repairs,
         networks: keeper.carriers.len(),
-        endpoints: keeper.carriers.values().map(|carrier| carrier.balancer.rows.iter().count()).sum(),
-        refused_ports: keeper.edge.refused.len(),
+        endpoints: keeper.carriers.values().map(|carrier| carrier.balancer.rows.count()).sum(),
+        // One that is refused for both families is one.
+        refused_ports: keeper.edge.refused.keys().map(name_of).collect::<BTreeSet<_>>().len(),
     }
 }

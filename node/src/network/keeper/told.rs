@@ -52,12 +52,12 @@ impl Keeper {
             self.edge.balancer.suspend(host, down);
             self.carriers.values_mut().for_each(|carrier| carrier.suspend(host, down));
         }
-        for (place, row) in rows {
-            let (scope, key) = &place;
+        for (at, row) in rows {
+            let (scope, key) = &at;
             tracing::debug!(?scope, owner = %key.0, key = &*key.1, told = row.is_some(), "endpoint");
             // One that is not there yet need not have been withdrawn.
-            if row.is_some() || withdrawn.contains(&place) || clock::monotonic() >= self.confirm_until {
-                self.unconfirmed.remove(&place);
+            if row.is_some() || withdrawn.contains(&at) || clock::monotonic() >= self.confirm_until {
+                self.unconfirmed.remove(&at);
             }
             self.put(*scope, key, row);
         }
@@ -76,15 +76,15 @@ impl Keeper {
 
     /// Takes a row if it may be so.
     pub(super) fn put(&mut self, scope: Scope, key: &Key, row: Option<Endpoint>) {
-        let place = (scope, key.clone());
-        self.aside.remove(&place);
+        let at = (scope, key.clone());
+        self.aside.remove(&at);
         let standing = row.as_ref().map(|row| self.weigh(scope, key.0, row));
         if standing.is_some_and(|standing| standing != Standing::True) {
             tracing::debug!(?scope, owner = %key.0, key = &*key.1, ?standing, "an endpoint does not count");
         }
         let row = match standing {
             Some(Standing::Early) => {
-                self.aside.extend(row.map(|row| (place, row)));
+                self.aside.extend(row.map(|row| (at, row)));
                 None
             }
             Some(Standing::False) => None,
@@ -155,7 +155,7 @@ impl Keeper {
         let gone = |(_, key): &(Scope, Key), row: &Endpoint| {
             key.0 == place.id && !row.addresses.iter().any(|address| held.contains(address))
         };
-        let gone: Vec<_> = self.unconfirmed.extract_if(.., |place, row| gone(place, row)).collect();
+        let gone: Vec<_> = self.unconfirmed.extract_if(.., |at, row| gone(at, row)).collect();
         for ((scope, key), _) in gone {
             self.put(scope, &key, None);
         }

@@ -78,6 +78,17 @@ fn the_doctor_finds_what_is_wrong_with_networks() {
     assert_eq!(metric(&lab, "m1", drift), before.map(|count| count + 1));
     assert_eq!(metric(&lab, "m1", "covey_dataplane_repairs_total"), repairs.map(|count| count + 1));
     assert_eq!(metric(&lab, "m1", "covey_networks"), Some(1));
+    let id = lab.get("m1", "/containers/box/json").expect("it is there")["Id"].take();
+    let id = id.as_str().unwrap_or_default();
+    let space = format!("--net=/run/covey/netns/{id}");
+    lab.script(&["exec", "m1", "nsenter", &space, "nft", "delete", "table", "inet", "covey-dns"]).ok();
+    let found = doctor(&lab, "m2");
+    let what = format!("resolver of container {id:.12}");
+    assert!(
+        found.ok().contains(&what) || found.out.contains("drift of resolver"),
+        "no {what} in {}",
+        found.out
+    );
 
     // What no host can mend by itself.
     let listener = "busybox nc -l -p 7777 </dev/null >/dev/null 2>&1 &";

@@ -73,8 +73,8 @@ pub fn mend(ports: Ports) -> Result<bool, RedirectError> {
     Ok(!is_there)
 }
 
-/// Whether our chain has our hook and our rules, and no others.
-fn is_there(ports: Ports) -> Result<bool, RedirectError> {
+/// Whether our chain, in this thread's network namespace, has our hook and our rules, and no others.
+pub fn is_there(ports: Ports) -> Result<bool, RedirectError> {
     let wanted = NfTablesMessage::NewChain(chain());
     let named = [ChainAttribute::Table(TABLE.to_owned()), ChainAttribute::Name(CHAIN.to_owned())];
     let asked = NfTablesMessage::GetChain(ChainMessage { attributes: named.into() });

@@ -107,6 +107,14 @@ impl Resolver {
     pub fn lead_here(&self) -> Result<bool, SocketsError> {
         self.place.lead_here()
     }
+
+    /// Whether it leads here, without changing anything. Blocks for some system calls.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_led_here(&self) -> Result<bool, SocketsError> {
+        self.place.is_led_here()
+    }
 }
 
 /// What both sockets of a container share.

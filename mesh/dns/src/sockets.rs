@@ -95,6 +95,11 @@ impl Sockets {
 }
 
 impl Place {
+    /// Whether port 53 leads there.
+    pub fn is_led_here(&self) -> Result<bool, SocketsError> {
+        Ok(inside(&self.namespace, || redirect::is_there(self.ports))?)
+    }
+
     /// Leads port 53 there, where nothing does or something else. True if the rule had to be made.
     pub fn lead_here(&self) -> Result<bool, SocketsError> {
         Ok(inside(&self.namespace, || redirect::mend(self.ports))?)

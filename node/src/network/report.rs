@@ -153,8 +153,13 @@ type Faults = Vec<(String, Found)>;
 fn faults(keeper: &mut Keeper) -> Faults {
     let words = |error: anyhow::Error| format!("{error:#}");
     let mut found = vec![(INGRESS.to_owned(), keeper.edge.examine().map_err(words))];
-    for carrier in keeper.carriers.values_mut() {
-        found.push((carrier.config.name.clone(), carrier.examine().map_err(words)));
+    let networks: Vec<Id> = keeper.carriers.keys().copied().collect();
+    for network in networks {
+        let resolvers = keeper.examine_resolvers(network);
+        if let Some(carrier) = keeper.carriers.get_mut(&network) {
+            let faults = carrier.examine().and_then(|faults| Ok([faults, resolvers?].concat()));
+            found.push((carrier.config.name.clone(), faults.map_err(words)));
+        }
     }
     found
 }

@@ -55,6 +55,14 @@ impl Served {
         Ok(self.resolver.lead_here()?)
     }
 
+    /// Whether it does, without changing anything.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn is_led_here(&self) -> Result<bool> {
+        Ok(self.resolver.is_led_here()?)
+    }
+
     /// The container sees something else from now on.
     pub fn show(&self, view: View) {
         self.scope.send_replace(scope(view));

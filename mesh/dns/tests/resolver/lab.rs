@@ -76,9 +76,13 @@ impl Lab {
         self.resolver = Some(resolver);
     }
 
-    /// Looks over the rule; true if it had to be made.
+    /// Looks over the rule; true if it had to be made. Whoever only looks sees the same before.
     pub fn lead_here(&self) -> bool {
-        self.resolver.as_ref().unwrap().lead_here().unwrap()
+        let resolver = self.resolver.as_ref().unwrap();
+        let is_led = resolver.is_led_here().unwrap();
+        let made = resolver.lead_here().unwrap();
+        assert_ne!(is_led, made);
+        made
     }
 
     /// Stops the resolver, and waits until nothing of it is at work any more.

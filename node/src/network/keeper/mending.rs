@@ -1,11 +1,15 @@
 //! What is due by the clock: above all, the kernel is compared with what is wanted.
 
 use anyhow::Result;
+use covey_state::Id;
 
 use super::{Carrier, Keeper, Wired};
 use crate::{
     clock,
-    network::{fault::RESOLVER, resolver},
+    network::{
+        fault::{Fault, RESOLVER},
+        resolver,
+    },
 };
 
 impl Wired {
@@ -15,6 +19,15 @@ impl Wired {
         match &self.resolver {
             Some(served) if !self.wiring.networks.is_empty() && served.lead_here()? => Ok(vec![RESOLVER]),
             _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether the container's questions in this network do not reach its resolver.
+    fn is_astray(&self, network: Id) -> Result<bool> {
+        let is_in = self.wiring.networks.iter().any(|attached| attached.network.id == network);
+        match &self.resolver {
+            Some(served) if is_in => Ok(!served.is_led_here()?),
+            _ => Ok(false),
         }
     }
 }
@@ -81,6 +94,21 @@ impl Keeper {
             }
         }
         self.repairs += u64::from(is_mended);
+    }
+
+    /// The resolvers of a network's containers that are not as wanted, without mending them.
+    ///
+    /// # Errors
+    /// One could not be looked at.
+    pub fn examine_resolvers(&self, network: Id) -> Result<Vec<Fault>> {
+        let mut faults = Vec::new();
+        for (container, wired) in &self.containers {
+            if wired.is_astray(network)? {
+                let text = "nothing leads to it, or something else".to_owned();
+                faults.push(Fault { object: format!("{RESOLVER} of container {container:.12}"), text });
+            }
+        }
+        Ok(faults)
     }
 
     /// The servers that this host asks may have changed, as when it goes to another network: its containers ask the same.

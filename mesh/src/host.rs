@@ -9,10 +9,10 @@ use ipnet::IpNet;
 
 use crate::{
     expression::{self as e, Base, Connection, Meta, Register, Rule},
-    layout::{Ip, KEY, Shape, VALUE, foreign_source, octets, refuse},
+    layout::{Ip, KEY, Shape, VALUE, octets, refuse},
     mark,
     object::{Chain, Family, Form, Hook, Map, Table, Tables, Type, Value},
-    program::{At, add_services, hooked, priority},
+    program::{At, add_services, hooked, own_sources_only, priority},
     service::Protocol,
 };
 
@@ -95,7 +95,6 @@ impl Host {
         add("postrouting", hooked("nat", At::PostRouting, priority::NAT_SOURCE, self.sources()));
         let mut raw: Vec<_> = self.edge.iter().map(|edge| edge.untracked(Ip::destination)).collect();
         raw.extend(self.loopback());
-        raw.push(self.sent_by_a_container(foreign_source().chain([e::drop()])));
         raw.extend(self.edge.iter().map(Edge::zone));
         add("raw", hooked("filter", At::PreRouting, priority::RAW, raw));
         add(NEAR, Chain { hook: None, rules: near() });
@@ -103,16 +102,17 @@ impl Host {
         let mut mangle: Vec<_> = self.edge.iter().map(Edge::remember).collect();
         mangle.push(self.sent_by_a_container([e::jump(LEAVING)]));
         add("mangle", hooked("filter", At::PreRouting, priority::MANGLE, mangle));
+        let own_sources = own_sources_only(self.sent_by_a_container([]));
         let Some(edge) = &self.edge else {
             table.maps.extend(self.sets());
-            return Tables::from([(Family::Inet, table)]);
+            return Tables::from([(Family::Inet, table), own_sources]);
         };
         let own = vec![edge.untracked(Ip::source)];
         add("own", hooked("filter", At::Output, priority::RAW, own));
         let strangers = Ip::BOTH.map(|ip| edge.strangers(ip)).to_vec();
         add("input", hooked("filter", At::Input, priority::FILTER, strangers));
         table.maps.extend(self.sets().into_iter().chain(edge.sets()));
-        Tables::from([(Family::Inet, table), (Family::Netdev, edge.egress())])
+        Tables::from([(Family::Inet, table), own_sources, (Family::Netdev, edge.egress())])
     }
 
     /// `iifname INSIDE* iifname != EDGE …`: what a container of this host sends.

@@ -289,13 +289,6 @@ pub(crate) fn refuse() -> [Rule; 2] {
     [tcp.into(), vec![e::refuse()]]
 }
 
-/// Goes on with packets of IPv6 whose source is not reached by the link that they came in by. (What is of IPv4 does not
-/// pass `rp_filter` then.)
-pub(crate) fn foreign_source() -> impl Iterator<Item = e::Expression> {
-    let fib = [e::source_link(VALUE), e::is(VALUE, &[0; 4])];
-    Ip::V6.only().into_iter().chain(fib)
-}
-
 /// One element: the map, the key and the value.
 pub(crate) type Element = (String, Vec<u8>, Value);
 

@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
     expression::{self as e, Connection, Meta, Register, Rule},
-    layout::{Ip, KEY, Shape, VALUE, foreign_source, octets},
+    layout::{Ip, KEY, Shape, VALUE, octets},
     object::{Family, Form, Map, Table, Tables, Value},
-    program::{At, add_services, hooked, priority},
+    program::{At, add_services, hooked, own_sources_only, priority},
 };
 
 /// The router of one network on this host.
@@ -34,19 +34,17 @@ impl Network {
             table.maps.insert(ip.name(ITSELF), itself);
         }
         let ask = || vec![vec![e::jump(services)]];
-        let mut foreign = vec![e::meta(Meta::InputName, VALUE), e::is_not(VALUE, self.outside.as_bytes())];
-        foreign.extend(foreign_source().chain([e::drop()]));
+        let from_a_container = vec![e::meta(Meta::InputName, VALUE), e::is_not(VALUE, self.outside.as_bytes())];
         let to_itself = Ip::BOTH.map(to_itself).to_vec();
         table.chains.extend(
             [
-                ("raw", hooked("filter", At::PreRouting, priority::RAW, vec![foreign])),
                 ("prerouting", hooked("nat", At::PreRouting, priority::NAT_DESTINATION, ask())),
                 ("output", hooked("nat", At::Output, priority::NAT_DESTINATION, ask())),
                 ("postrouting", hooked("nat", At::PostRouting, priority::NAT_SOURCE, to_itself)),
             ]
             .map(|(name, chain)| (name.to_owned(), chain)),
         );
-        Tables::from([(Family::Inet, table)])
+        Tables::from([(Family::Inet, table), own_sources_only(from_a_container)])
     }
 }
 

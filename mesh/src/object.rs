@@ -12,8 +12,15 @@ pub const TABLE: &str = "covey";
 pub enum Family {
     /// IPv4 and IPv6.
     Inet,
+    /// IPv6 alone.
+    Ip6,
     /// One network device.
     Netdev,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Inet, Self::Ip6, Self::Netdev];
 }
 
 /// The tables of one network namespace that are ours.

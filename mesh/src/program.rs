@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::{
+    expression::{self as e, Rule},
     host::Host,
-    layout::{self, Element, Ip, Kind, Shape, Way},
+    layout::{self, Element, Ip, Kind, Shape, VALUE, Way},
     network::Network,
     object::{Chain, Change, Family, Hook, Map, Step, Table, Tables},
     plan::plan_tables,
@@ -222,6 +223,15 @@ pub(crate) fn add_services(table: &mut Table, shapes: &[Shape]) -> &'static str 
     SERVICES
 }
 
+/// A table of IPv6 that drops what comes in by these links from a source that is not reached by the same one:
+/// `… fib saddr . iif oif missing drop`. It is one of its own so that packets of IPv4 do not pay for it: of these,
+/// `rp_filter` lets no such packet pass.
+pub(crate) fn own_sources_only(links: Rule) -> (Family, Table) {
+    let rule = [links, vec![e::source_link(VALUE), e::is(VALUE, &[0; 4]), e::drop()]].concat();
+    let chain = hooked("filter", At::PreRouting, priority::RAW, vec![rule]);
+    (Family::Ip6, Table { chains: BTreeMap::from([("raw".to_owned(), chain)]), ..Table::default() })
+}
+
 /// A hook of the family `inet` (`enum nf_inet_hooks`).
 #[derive(Clone, Copy)]
 pub(crate) enum At {
@@ -240,7 +250,7 @@ pub(crate) mod priority {
     pub const NAT_SOURCE: i32 = 100;
 }
 
-pub(crate) fn hooked(kind: &str, at: At, priority: i32, rules: Vec<crate::expression::Rule>) -> Chain {
+pub(crate) fn hooked(kind: &str, at: At, priority: i32, rules: Vec<Rule>) -> Chain {
     let hook = Hook { kind: kind.to_owned(), number: at as u32, priority, device: None, accepts: true };
     Chain { hook: Some(hook), rules }
 }

@@ -24,6 +24,7 @@ const GENERATION: u16 = 1;
 pub const fn number_of(family: Family) -> u8 {
     match family {
         Family::Inet => libc::NFPROTO_INET as u8,
+        Family::Ip6 => libc::NFPROTO_IPV6 as u8,
         Family::Netdev => libc::NFPROTO_NETDEV as u8,
     }
 }
@@ -73,7 +74,7 @@ impl Nft {
     /// Of the first batch that was refused, nothing was done, and nothing of the next one. What is known of the
     /// kernel is wrong then: observe and plan.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), NetfilterError> {
-        for family in [Family::Inet, Family::Netdev] {
+        for family in Family::ALL {
             self.netfilter.batch(libc::NFNL_SUBSYS_NFTABLES as u16, write::requests(family, changes))?;
         }
         Ok(())
@@ -127,7 +128,7 @@ impl Nft {
     /// `None` if somebody changed them meanwhile.
     fn tables(&mut self) -> Result<Option<Tables>, NetfilterError> {
         let mut tables = Tables::new();
-        for family in [Family::Inet, Family::Netdev] {
+        for family in Family::ALL {
             let found = self.get(request(family, libc::NFT_MSG_GETTABLE, 0, in_table()))?;
             if let Some(body) = found.first() {
                 let Some(table) = self.table(family, find_number(body, attr::TABLE_FLAGS))? else {

@@ -152,6 +152,7 @@ pub fn of_tables(changes: &[TableChange], observed: &Tables) -> Vec<Fault> {
     let faults = changes.iter().map(|change| {
         let family = match change.family {
             Family::Inet => "inet",
+            Family::Ip6 => "ip6",
             Family::Netdev => "netdev",
         };
         let table = observed.get(&change.family);

@@ -54,8 +54,8 @@ pub enum Wish {
         network: Id,
         /// Whose, for the user.
         container: String,
-        /// The address that the user asks for.
-        address: Option<IpAddr>,
+        /// The addresses that the user asks for, at most one of each family.
+        addresses: Vec<IpAddr>,
     },
     /// All places that the node has: `Vec<Id>`.
     List,
@@ -108,8 +108,8 @@ impl From<ProposeError> for Denial {
 pub async fn answer(log: &Log, node: Id, wish: Wish) -> Result<Vec<u8>, covey_wire::EncodeError> {
     match wish {
         Wish::Find(reference) => covey_wire::encode(&find(log, &reference).await),
-        Wish::Take { id, network, container, address } => {
-            let create = Command::CreateAttachment { id, network, node, container, address };
+        Wish::Take { id, network, container, addresses } => {
+            let create = Command::CreateAttachment { id, network, node, container, addresses };
             covey_wire::encode(&take(log, node, id, create).await)
         }
         Wish::List => covey_wire::encode(&list(log, node).await),
@@ -197,13 +197,13 @@ impl Places {
         self: &Arc<Self>,
         network: Id,
         container: &str,
-        address: Option<IpAddr>,
+        addresses: Vec<IpAddr>,
     ) -> Result<Taken, Failure> {
         let member = self.member()?;
         let id = clock::new_id();
         self.pending().insert(id);
         let mut taken = Taken { places: self.clone(), id, place: None, kept: false };
-        let wish = Wish::Take { id, network, container: container.to_owned(), address };
+        let wish = Wish::Take { id, network, container: container.to_owned(), addresses };
         taken.place = Some(ask(&member, wish).await??);
         Ok(taken)
     }

@@ -86,7 +86,7 @@ impl LocalEngine {
                 Attached { network, addresses, aliases: join.aliases.clone(), attachment: None }
             }
             NetworkRef::Cluster(id) => {
-                let taken = self.daemon.places.take(*id, container, join.addresses.first().copied()).await?;
+                let taken = self.daemon.places.take(*id, container, join.addresses.clone()).await?;
                 let attached =
                     taken.attached(join.aliases.clone()).ok_or_else(|| missing(&id.to_string()))?;
                 entered.taken.push(taken);

@@ -145,8 +145,8 @@ pub enum Command {
         node: Id,
         /// The container, for the user.
         container: String,
-        /// The address that the user asks for.
-        address: Option<IpAddr>,
+        /// The addresses that the user asks for, at most one of each family.
+        addresses: Vec<IpAddr>,
     },
     /// A plain container left a network.
     RemoveAttachment {

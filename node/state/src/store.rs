@@ -257,8 +257,8 @@ impl Entry {
 
             Command::CreateNetwork { id, spec } => self.create_network(*id, spec),
             Command::RemoveNetwork { id } => self.remove_network(*id),
-            Command::CreateAttachment { id, network, node, container, address } => {
-                self.create_attachment(*id, *network, *node, container, *address)
+            Command::CreateAttachment { id, network, node, container, addresses } => {
+                self.create_attachment(*id, *network, *node, container, addresses)
             }
             Command::RemoveAttachment { id } => self.remove_attachment(*id),
 

@@ -223,9 +223,6 @@ pub fn join(network: NetworkRef, config: EndpointConfig) -> Result<Join, Failure
     if network == NetworkRef::Bridge && !addresses.is_empty() {
         return Err(Failure::invalid("user specified IP address is supported on user defined networks only"));
     }
-    if matches!(network, NetworkRef::Cluster(_)) && addresses.len() > 1 {
-        return Err(Failure::not_yet("an address of each family of one's own choice"));
-    }
     check_aliases(&config.aliases)?;
     Ok(Join { network, aliases: config.aliases, addresses })
 }

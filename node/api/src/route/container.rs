@@ -68,9 +68,13 @@ async fn create(
     };
     // What is first in its block is the host itself.
     let gateway = app.control.carried().block.map(|block| IpAddr::V4(block.v4.network()));
+    let mut warnings = Vec::new();
+    if mode == Some(Network::Host) && !request.host_config.port_bindings.is_empty() {
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
     let request = convert::container::from_wire(request, name, mode, places, &image_ports, gateway)?;
     let id = app.engine.create(request).await?;
-    Ok((StatusCode::CREATED, Reply(wire::Created { id, warnings: Vec::new() })).into_response())
+    Ok((StatusCode::CREATED, Reply(wire::Created { id, warnings })).into_response())
 }
 
 /// Clients take a 404 here for a missing image, and pull it.

@@ -120,6 +120,17 @@ async fn a_container_finds_names_as_its_user_says() {
     }
 }
 
+/// NET-33
+#[tokio::test]
+async fn ports_of_a_container_in_the_hosts_network_are_said_to_be_left_out() {
+    let daemon = Daemon::start().await;
+    let host = json!({"NetworkMode": "host", "PortBindings": {"80/tcp": [{"HostPort": "8080"}]}});
+    let body = json!({"Image": "busybox", "Cmd": ["sleep"], "HostConfig": host});
+    let made = daemon.client().post("/containers/create", &body.to_string()).await;
+    let said = "Published ports are discarded when using host network mode";
+    assert_eq!((made.status, &made.json()["Warnings"]), (StatusCode::CREATED, &json!([said])));
+}
+
 /// CTR-03: as with a sidecar, or when somebody looks at the network of another container.
 #[tokio::test]
 async fn a_container_in_the_network_of_another_has_nothing_of_its_own_there() {

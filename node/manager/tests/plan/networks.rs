@@ -126,7 +126,7 @@ fn tasks_without_an_address_wait_and_say_so_until_one_is_free() {
         network: NET,
         node: nodes[0],
         container: "plain".into(),
-        address: None,
+        addresses: Vec::new(),
     };
     world.apply(join(1));
     // One virtual address, and three tasks.

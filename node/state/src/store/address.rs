@@ -136,21 +136,22 @@ impl Store {
 }
 
 impl Entry {
-    /// Takes one address of each family that a network has, IPv4 first; the one that is asked for is one of them.
-    pub(super) fn take_addresses(
-        &mut self,
-        network: Id,
-        asked: Option<IpAddr>,
-    ) -> Result<Vec<IpAddr>, Refusal> {
+    /// Takes one address of each family that a network has, IPv4 first; those that are asked for are among them.
+    pub(super) fn take_addresses(&mut self, network: Id, asked: &[IpAddr]) -> Result<Vec<IpAddr>, Refusal> {
         let network = self.network(network)?;
-        if let Some(asked) = asked {
-            self.take_asked(&network, asked)?;
+        for (index, one) in asked.iter().enumerate() {
+            if asked[..index].iter().any(|other| other.is_ipv4() == one.is_ipv4()) {
+                return Err(Refusal::Invalid(format!(
+                    "{one} is one more address of its family: ask for one"
+                )));
+            }
+            self.take_asked(&network, *one)?;
         }
         let mut addresses = Vec::new();
         for v4 in families(&network) {
-            addresses.push(match asked {
-                Some(asked) if asked.is_ipv4() == v4 => asked,
-                _ => self.take_next(&network, v4)?,
+            addresses.push(match asked.iter().find(|asked| asked.is_ipv4() == v4) {
+                Some(asked) => *asked,
+                None => self.take_next(&network, v4)?,
             });
         }
         Ok(addresses)

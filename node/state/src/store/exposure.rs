@@ -81,7 +81,7 @@ impl Entry {
         for AttachmentSpec { network, .. } in wanted {
             vips.push(match old.iter().find(|vip| vip.network == *network) {
                 Some(vip) => vip.clone(),
-                None => Vip { network: *network, addresses: self.take_addresses(*network, None)? },
+                None => Vip { network: *network, addresses: self.take_addresses(*network, &[])? },
             });
         }
         Ok(vips)

@@ -62,7 +62,7 @@ impl Entry {
         network: Id,
         node: Id,
         container: &str,
-        address: Option<IpAddr>,
+        asked: &[IpAddr],
     ) -> Result<(), Refusal> {
         if self.store.attachments.contains_key(&id) {
             return Err(Refusal::Invalid(format!("attachment {id} exists already")));
@@ -83,7 +83,7 @@ impl Entry {
                 to.spec.name
             )));
         }
-        let addresses = self.take_addresses(network, address)?;
+        let addresses = self.take_addresses(network, asked)?;
         let container = container.to_owned();
         let attachment = Attachment { id, version: self.index, network, node, container, addresses };
         self.store.attachments.insert_mut(id, Arc::new(attachment));

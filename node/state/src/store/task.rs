@@ -76,7 +76,7 @@ impl Entry {
         let mut task = self.task(id)?;
         self.advance(&mut task, Owner::Allocator, TaskState::Pending, "pending task scheduling")?;
         for AttachmentSpec { network, .. } in &task.spec.networks {
-            let addresses = self.take_addresses(*network, None)?;
+            let addresses = self.take_addresses(*network, &[])?;
             task.attachments.push(TaskAttachment { network: *network, addresses });
         }
         self.put_task(task, Change::Updated);

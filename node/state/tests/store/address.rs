@@ -79,7 +79,7 @@ fn addresses_come_from_the_range_and_gateways_may_lie_anywhere() {
     let given: Vec<String> = (10..14).flat_map(|number| joined(&mut scene, number)).collect();
     assert_eq!(given, ["10.5.1.0", "10.5.1.1", "10.5.1.2", "10.5.1.3"]);
     assert_eq!(scene.refused(attach(14, 2, 1)).to_string(), "network net has no free address (4 used)");
-    scene.ok(attach_at(14, 2, 1, Some("10.5.0.7")));
+    scene.ok(attach_at(14, 2, 1, &["10.5.0.7"]));
     assert_eq!(addresses(&scene, 14), ["10.5.0.7"], "who asks may have any of the subnet");
 }
 
@@ -97,16 +97,16 @@ fn each_family_gives_an_address_and_the_first_subnet_with_one_is_taken() {
 #[test]
 fn an_address_that_is_asked_for_must_be_free_and_inside() {
     let mut scene = scene(&["10.5.0.0/24"]);
-    scene.ok(attach_at(10, 2, 1, Some("10.5.0.2")));
+    scene.ok(attach_at(10, 2, 1, &["10.5.0.2"]));
     for taken in ["10.5.0.2", "10.5.0.1", "10.5.0.0", "10.5.0.255"] {
-        let refusal = scene.refused(attach_at(11, 2, 1, Some(taken))).to_string();
+        let refusal = scene.refused(attach_at(11, 2, 1, &[taken])).to_string();
         assert_eq!(
             refusal,
             format!("address {taken} of network net is already in use: ask for another one, or for none")
         );
     }
     for outside in ["10.6.0.2", "fd00::1"] {
-        let refusal = scene.refused(attach_at(11, 2, 1, Some(outside))).to_string();
+        let refusal = scene.refused(attach_at(11, 2, 1, &[outside])).to_string();
         assert!(
             refusal.starts_with(&format!("address {outside} is in no subnet of network net")),
             "{refusal}"
@@ -148,9 +148,9 @@ fn a_task_has_an_address_of_each_network_from_pending_to_its_end() {
     scene.ok(Command::AllocateTask { id: id(5) });
     assert_eq!(task_addresses(&scene, 5), ["10.5.0.3", "10.6.0.3"], "after the virtual ones");
     scene.ok(Command::AssignTask { id: id(5), node: id(1) });
-    assert!(scene.refused(attach_at(10, 2, 1, Some("10.5.0.3"))).to_string().contains("already in use"));
+    assert!(scene.refused(attach_at(10, 2, 1, &["10.5.0.3"])).to_string().contains("already in use"));
     scene.ok(finish(5, TaskState::Failed));
-    scene.ok(attach_at(10, 2, 1, Some("10.5.0.3")));
+    scene.ok(attach_at(10, 2, 1, &["10.5.0.3"]));
     assert_eq!(task_addresses(&scene, 5), ["10.5.0.3", "10.6.0.3"], "what it had is remembered");
     scene.ok(Command::RemoveTask { id: id(5) });
     assert!(scene.store.check().is_ok(), "what somebody else has by now is not given back");
@@ -187,4 +187,19 @@ fn many_addresses_are_each_given_once() {
     let given: BTreeSet<IpAddr> =
         scene.store.attachments().flat_map(|attachment| attachment.addresses.clone()).collect();
     assert_eq!(given.len(), 4093);
+}
+
+/// NET-15
+#[test]
+fn an_address_of_each_family_may_be_asked_for() {
+    let subnets = ["10.5.0.0/24", "fd05::/64"].map(subnet_spec).to_vec();
+    let mut scene = scene_of(NetworkSpec { subnets, ipv6: true, ..network_spec("net", &[]) });
+    scene.ok(attach_at(10, 2, 1, &["fd05::77", "10.5.0.7"]));
+    assert_eq!(addresses(&scene, 10), ["10.5.0.7", "fd05::77"]);
+    let twice = scene.refused(attach_at(11, 2, 1, &["10.5.0.8", "10.5.0.9"])).to_string();
+    assert_eq!(twice, "10.5.0.9 is one more address of its family: ask for one");
+    let taken = scene.refused(attach_at(11, 2, 1, &["10.5.0.8", "fd05::77"])).to_string();
+    assert!(taken.starts_with("address fd05::77 of network net is already in use"), "{taken}");
+    scene.ok(attach_at(11, 2, 1, &["10.5.0.8", "fd05::78"]));
+    assert_eq!(addresses(&scene, 11), ["10.5.0.8", "fd05::78"], "nothing of what was refused was taken");
 }

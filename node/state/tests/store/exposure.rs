@@ -175,17 +175,17 @@ fn a_service_has_a_virtual_address_in_each_network_and_keeps_it() {
     scene.update_service(1, service_in("web", &[3])).unwrap();
     assert_eq!(vips(&scene, 1), ["10.6.0.2"]);
     scene.ok(create_node(4, Role::Worker));
-    scene.ok(attach_at(5, 2, 4, Some("10.5.0.2")));
+    scene.ok(attach_at(5, 2, 4, &["10.5.0.2"]));
 
     let mut dnsrr = service_in("web", &[3]);
     dnsrr.endpoint.mode = EndpointMode::Dnsrr;
     scene.update_service(1, dnsrr).unwrap();
     assert_eq!(vips(&scene, 1), [""; 0]);
-    scene.ok(attach_at(6, 3, 4, Some("10.6.0.2")));
+    scene.ok(attach_at(6, 3, 4, &["10.6.0.2"]));
     scene.update_service(1, service_in("web", &[3])).unwrap();
     assert_eq!(vips(&scene, 1), ["10.6.0.3"]);
     scene.ok(Command::RemoveService { id: id(1) });
-    scene.ok(attach_at(7, 3, 4, Some("10.6.0.3")));
+    scene.ok(attach_at(7, 3, 4, &["10.6.0.3"]));
 }
 
 /// LB-03

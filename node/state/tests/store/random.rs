@@ -124,7 +124,7 @@ fn network_step() -> impl Strategy<Value = Step> {
         3 => (NETWORKS, spec).prop_map(|(network, spec)| Command::CreateNetwork { id: id(network), spec }),
         2 => NETWORKS.prop_map(|network| Command::RemoveNetwork { id: id(network) }),
         4 => (ATTACHMENTS, NETWORKS, NODES, address)
-            .prop_map(|(number, network, node, address)| attach_at(number, network, node, address)),
+            .prop_map(|(number, network, node, address)| attach_at(number, network, node, address.as_slice())),
         2 => ATTACHMENTS.prop_map(|number| Command::RemoveAttachment { id: id(number) }),
     ]
     .prop_map(Step::Plain)

@@ -189,13 +189,13 @@ pub fn create_service_in(number: u128, name: &str, networks: &[u128]) -> Command
 }
 
 pub fn attach(number: u128, network: u128, node: u128) -> Command {
-    attach_at(number, network, node, None)
+    attach_at(number, network, node, &[])
 }
 
-pub fn attach_at(number: u128, network: u128, node: u128, address: Option<&str>) -> Command {
-    let address = address.map(|address| address.parse().unwrap());
+pub fn attach_at(number: u128, network: u128, node: u128, addresses: &[&str]) -> Command {
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
     let container = format!("plain{number}");
-    Command::CreateAttachment { id: id(number), network: id(network), node: id(node), container, address }
+    Command::CreateAttachment { id: id(number), network: id(network), node: id(node), container, addresses }
 }
 
 /// Creates, allocates and assigns a task.

@@ -188,13 +188,27 @@ impl GossipLoop {
             let due = self.machine.poll_timeout();
             tokio::select! {
                 input = self.inputs.recv() => match input {
-                    Some(input) => self.handle(input),
+                    Some(input) => self.handle_together(input),
                     None => return,
                 },
                 () = clock::until(due) => {
                     self.machine.handle_timeout(clock::monotonic());
                 }
             }
+        }
+    }
+
+    /// Rows that are taken back one after the other, as those of one task are, go out together: one message to each.
+    fn handle_together(&mut self, input: Input) {
+        let mut is_withdrawal = matches!(input, Input::WithdrawRow { .. });
+        self.handle(input);
+        while is_withdrawal && let Ok(next) = self.inputs.try_recv() {
+            is_withdrawal = matches!(next, Input::WithdrawRow { .. });
+            if !is_withdrawal {
+                // A row that is written again is news, though it says the same as before.
+                self.carry_out();
+            }
+            self.handle(next);
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) const HEAR_AGAIN_WITHIN: Duration = Duration::from_secs(2);
 /// all; and whoever starts is not to wait long for names outside.
 pub(super) const HEAR_WITHIN: Duration = Duration::from_millis(500);
 /// What is told is written down this long after it has changed, for the next daemon.
-const REMEMBER_AFTER: Duration = Duration::from_millis(500);
+const REMEMBER_AFTER: Duration = Duration::from_millis(100);
 /// The same where much is told.
 const REMEMBER_MUCH_AFTER: Duration = Duration::from_secs(2);
 /// Rows from which on it is much.

@@ -143,7 +143,8 @@ impl Veth {
             routes: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
             mac: self.container_mac(),
         };
-        let link = Link { mac: self.host_mac(), mtu: self.mtu, conf: VETH_CONF, kind: LinkKind::Veth(inside) };
+        let link =
+            Link { mac: self.host_mac(), mtu: self.mtu, conf: VETH_CONF, kind: LinkKind::Veth(inside) };
         wanted.links.insert(self.name.clone(), link);
         for address in addresses {
             wanted.routes.insert(Destination::main(address), Hop::On(self.name.clone()));

@@ -223,7 +223,7 @@ pub struct ObservedLink {
     pub mac: Option<Mac>,
     /// Bytes of a packet, at most.
     pub mtu: u32,
-    /// It is up.
+    /// It is up, asks for neighbours, and is its own master: no bridge's port.
     pub up: bool,
     /// Its switches; none where the kernel does not tell.
     pub conf: Option<Conf>,
@@ -329,7 +329,7 @@ pub enum Change {
     DeleteLink(LinkName),
     /// A new link, up; of a veth pair both ends, the container's with addresses and routes.
     CreateLink(LinkName, Link),
-    /// A link is down, or has another size of packets.
+    /// A link is not [up](ObservedLink::up), or has another size of packets.
     MendLink {
         /// Which.
         name: LinkName,

@@ -16,7 +16,8 @@ const ROUNDS: usize = 5;
 /// The blows of every run, unless `COVEY_SEED` names others (`scripts/soak drift`).
 const SEED: u64 = 7;
 /// What somebody else has in each host.
-const FOREIGN: &str = "ip link add other type bridge && ip link set other up && ip addr add 198.51.100.1/24 dev other && \
+const FOREIGN: &str = "ip link add trap address 02:00:00:00:00:01 type bridge && \
+    ip link add other type bridge && ip link set other up && ip addr add 198.51.100.1/24 dev other && \
     ip route add 203.0.113.0/24 dev other && ip rule add pref 5000 fwmark 7 lookup 77 && \
     ip route add default dev other table 77 && ip neigh add 198.51.100.9 lladdr 02:00:00:00:00:09 dev other && \
     nft add table inet foreign && nft add map inet foreign ports '{ type inet_service : ipv4_addr; }' && \
@@ -31,8 +32,9 @@ const OWN: &str = "ip link add own type bridge && ip link set own up && ip addr 
 const SHOW_OWN: &str = "ip -4 addr show dev own; ip route show dev own; ip neigh show dev own nud permanent";
 /// What ours is, in a host, in a router and in a container. Where an object is in an order of its own, lines are compared
 /// as a set.
-const SHOW: &str = "ip -br link; ip route show table all proto 67; ip -6 route show table all proto 67; \
-    ip -4 neigh show nud permanent; ip -6 neigh show nud permanent; ip rule; ip -6 rule; bridge fdb show | grep dst; ip -o addr show scope global; \
+const SHOW: &str = "ip -br link; ip -o link show master trap 2>/dev/null; ip -o addr show scope global; \
+    ip route show table all proto 67; ip -6 route show table all proto 67; ip rule; ip -6 rule; \
+    ip -4 neigh show nud permanent; ip -6 neigh show nud permanent; bridge fdb show | grep dst; \
     for t in 'inet covey' 'netdev covey' 'inet covey-dns'; do nft -s list table $t 2>/dev/null; done";
 
 /// A choice out of so many, which is the same in every run (Knuth's multiplier).
@@ -97,6 +99,12 @@ impl Place {
         for link in lines(&format!("ip -br link | grep -o '^{ours}[^ @]*'")) {
             blows.push(format!("ip link set {link} down"));
             blows.push(format!("ip link set {link} mtu 1300"));
+            if self.kind != Kind::Container {
+                blows.push(format!("ip link set {link} arp off"));
+            }
+            if self.kind == Kind::Host {
+                blows.push(format!("ip link set {link} master trap"));
+            }
             blows.push(format!("ip link set {link} address 02:00:00:00:00:77"));
             blows.push(format!("ip link del {link}"));
             if link.starts_with("cvx") {

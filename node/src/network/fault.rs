@@ -69,7 +69,7 @@ fn of_link(change: &LinkChange, observed: &Observed) -> (String, String) {
         LinkChange::MendLink { name, mtu } => {
             let text = match observed.links.get(name) {
                 Some(link) if link.mtu != *mtu => format!("has an MTU of {}, wanted is {mtu}", link.mtu),
-                Some(link) if !link.up => "is down".to_owned(),
+                Some(link) if !link.up => "is down, without neighbours or a bridge's port".to_owned(),
                 _ => ALTERED.to_owned(),
             };
             (name.to_string(), text)

@@ -62,6 +62,14 @@ pub fn mended(index: u32, mtu: u32) -> LinkMessage {
     message
 }
 
+/// The same of a link that is all ours: nobody's port, and with neighbours.
+pub fn restored(index: u32, mtu: u32) -> LinkMessage {
+    let mut message = mended(index, mtu);
+    message.header.change_mask |= LinkFlags::Noarp;
+    message.attributes.push(LinkAttribute::Controller(0));
+    message
+}
+
 pub fn conf(index: u32, conf: Conf) -> LinkMessage {
     let switches = [
         (SEND_REDIRECTS, u32::from(conf.send_redirects)),

@@ -20,12 +20,14 @@ use crate::message::PROTOCOL;
 
 pub fn link(message: &LinkMessage) -> Option<(LinkName, ObservedLink)> {
     let mut name = None;
-    let up = message.header.flags.contains(LinkFlags::Up);
+    let flags = message.header.flags;
+    let up = flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Noarp);
     let mut seen = ObservedLink { mac: None, mtu: 0, up, conf: None, vxlan: None, inside: None };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = LinkName::ours(text),
             LinkAttribute::Mtu(mtu) => seen.mtu = *mtu,
+            LinkAttribute::Controller(_) => seen.up = false,
             LinkAttribute::Address(bytes) => seen.mac = mac(bytes),
             LinkAttribute::AfSpecUnspec(families) => seen.conf = families.iter().find_map(conf),
             LinkAttribute::LinkInfo(parts) => seen.vxlan = parts.iter().find_map(vxlan),

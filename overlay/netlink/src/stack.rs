@@ -268,7 +268,7 @@ impl Stack {
             | Change::DeleteLink(_)
             | Change::CreateLink(..)
             | Change::SetInside { .. } => return Ok(None),
-            Change::MendLink { name, mtu } => (M::SetLink(message::mended(self.index(name)?, *mtu)), 0),
+            Change::MendLink { name, mtu } => (M::SetLink(message::restored(self.index(name)?, *mtu)), 0),
             Change::SetConf(name, conf) => (M::SetLink(message::conf(self.index(name)?, *conf)), 0),
             Change::SetAddress(link, address) => {
                 (M::NewAddress(message::address(self.index(link)?, *address)), REPLACE)

@@ -233,6 +233,17 @@ fn drift_of_every_kind_heals_and_nothing_of_others_is_touched() {
     lab.set("h1", "cvx4096", LinkFlags::empty(), vec![]);
     assert_ne!(repair(&lab, 1, &wanted), []);
     assert_eq!(repair(&lab, 1, &wanted), [], "a link that was down");
+    lab.ask("h1", lab::new_link("bridge", InfoKind::Bridge, None, None));
+    let bridge = lab.index("h1", "bridge");
+    for link in [a.as_str(), device.as_str()] {
+        lab.set("h1", link, LinkFlags::Up, vec![LinkAttribute::Controller(bridge)]);
+        assert_ne!(repair(&lab, 1, &wanted), [], "{link} is a bridge's port");
+        lab.silence("h1", link);
+        assert_ne!(repair(&lab, 1, &wanted), [], "{link} has no neighbours");
+        assert_eq!(repair(&lab, 1, &wanted), [], "{link} is restored at once");
+        lab.tcp(B, A, a4);
+        lab.tcp(B, A, a6);
+    }
     let other = lab.index("h1", "other");
     assert_eq!(lab.way("h1", [10, 9, 9, 9].into(), 0), other, "the route of others");
 }

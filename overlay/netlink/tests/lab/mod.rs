@@ -108,6 +108,15 @@ impl Lab {
         self.within(name, || exchange(RouteNetlinkMessage::SetLink(message), NLM_F_ACK)).unwrap();
     }
 
+    /// Has a link ask for no neighbours.
+    pub fn silence(&self, name: &str, link: &str) {
+        let mut message = LinkMessage::default();
+        message.header.index = self.index(name, link);
+        message.header.flags = LinkFlags::Noarp;
+        message.header.change_mask = LinkFlags::Noarp;
+        self.within(name, || exchange(RouteNetlinkMessage::SetLink(message), NLM_F_ACK)).unwrap();
+    }
+
     pub fn address(&self, name: &str, link: &str, net: IpNet) {
         let mut message = AddressMessage::default();
         message.header.family = family(net.addr());

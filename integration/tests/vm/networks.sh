@@ -62,15 +62,16 @@ done
 answers | grep -q 'client 10.79.0.2' || fail "no task saw the client: $(answers)"
 say "the client's address is kept"
 
-covey service create --name far --constraint node.hostname==hostb --network front --publish 7000:7000/sctp --no-resolve-image --detach box sctp serve 7000 >/dev/null || fail "service create"
-soon "a service of SCTP answers behind its virtual address" inside sctp ask "$(inside nslookup far | sed -n 's/^Address: \(10\..*\)/\1/p'):7000"
-is "its client at the host without a task" 10.79.0.2 "$(b /files/sctp ask 10.79.0.1:7000)"
+covey service create --name sctp --constraint node.hostname==vm --network front --publish 7000:7000/sctp --no-resolve-image --detach box sctp serve 7000 >/dev/null || fail "service create"
+by_name() { inside sctp ask "$(inside nslookup sctp | sed -n 's/^Address: \(10\..*\)/\1/p'):7000"; }
+soon "a service of SCTP answers behind its virtual address" by_name
+is "its client at the published port" 10.79.0.2 "$(b /files/sctp ask 10.79.0.1:7000)"
 
 kill -9 "$(cat /run/pid)"; daemon_a
 [ -n "$(ask web)" ] || fail "names are lost with the daemon"
 ip route del 100.64.2.0/24
 soon "a lost way comes back" sh -c "ip route | grep -q '^100.64.2.0/24 via'"
-covey service rm web box far >/dev/null && soon "the network can go" covey network rm front
+covey service rm web box sctp >/dev/null && soon "the network can go" covey network rm front
 b covey swarm leave >/dev/null || fail "leave"
 covey swarm leave --force >/dev/null || fail "leave"
 soon "no links are left" sh -c '! ls /sys/class/net | grep -q ^cv'

@@ -25,6 +25,8 @@ use covey_integration::{
 use serde_json::{Value, json};
 
 const REPAIR: u64 = 20;
+/// In which a client that asks again is served when a task ends, on a busy machine as well.
+const AGAIN: u64 = 2;
 /// Requests in which all of a few tasks answer, but for one run in millions.
 const MANY: usize = 60;
 
@@ -131,7 +133,7 @@ fn the_first_automatic_port(_: &Lab, reply: &Reply) {
 }
 
 /// From outside, each host answers, with a task or without, and the task sees who asked; the hosts do for themselves and
-/// for each other, too.
+/// for each other, too. (A task that has just begun may not be ready for the first.)
 fn every_node_answers(lab: &Lab, port: u16) {
     let hub = lab.space("hub");
     for host in lab.hosts() {
@@ -139,14 +141,15 @@ fn every_node_answers(lab: &Lab, port: u16) {
         let said = wait::until_some(REPAIR, &to, || hub.ask(&to).ok());
         assert_eq!(said.client.to_string(), "10.77.0.1", "the client's own address at {to}");
         for from in lab.hosts() {
-            let said = lab.space(from).ask(&to).unwrap_or_else(|error| panic!("{from} to {to}: {error}"));
+            let space = lab.space(from);
+            let said = wait::until_some(REPAIR, &format!("{from} to {to}"), || space.ask(&to).ok());
             // A host that reaches a task of its own by way of another one: its address cannot come in from outside.
             let own = from != host && lab.get(from, &format!("/containers/{}/json", said.host)).is_some();
             let expected = if own { &format!("100.64.{}.0", number(lab, host)) } else { &lab.address(from) };
             assert_eq!(said.client.to_string(), *expected, "{from} to {to}");
         }
-        let to = format!("127.0.0.1:{port}");
-        lab.space(host).ask(&to).unwrap_or_else(|error| panic!("{host} to {to}: {error}"));
+        let (to, space) = (format!("127.0.0.1:{port}"), lab.space(host));
+        wait::until_some(REPAIR, &format!("{host} to {to}"), || space.ask(&to).ok());
     }
 }
 
@@ -179,15 +182,15 @@ fn a_removed_container_is_replaced(lab: &Lab) {
         .expect("a container");
     let hub = lab.space("hub");
     let over = AtomicBool::new(false);
-    let failures = thread::scope(|scope| {
+    thread::scope(|scope| {
         let ended = wait::Raise(&over);
         let client = scope.spawn(|| {
             hub.run(|| {
-                let mut failures = Vec::new();
+                // A request fails in the moment between the task's end and the news of it, or while the next one is not
+                // ready; a client that asks again is served.
                 while !over.load(Ordering::Relaxed) {
-                    failures.extend(space::tcp(&to).err().map(|error| error.to_string()));
+                    wait::until(AGAIN, "a client that asks again is served", || space::tcp(&to).is_ok());
                 }
-                failures
             })
         });
         lab.docker(&host, &["rm", "-f", &name]).ok();
@@ -200,10 +203,8 @@ fn a_removed_container_is_replaced(lab: &Lab) {
             answering(lab, &to, MANY).is_some_and(|now| now.len() == 2 && now != before)
         });
         drop(ended);
-        client.join().expect("the client ends")
+        client.join().expect("the client ends");
     });
-    // Those in the moment between its end and the news of it; a client that asks again is served.
-    assert!(failures.len() <= MANY, "{} requests failed: {:?}", failures.len(), failures.first());
 }
 
 /// What the DNS server says its name is, asked at this address by a client outside.

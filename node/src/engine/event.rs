@@ -11,7 +11,6 @@ use futures_util::{
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::join::is_of_cluster;
 use crate::{clock, network::local};
 
 /// Events of images and networks that a slow listener may be behind before it loses the oldest.
@@ -83,7 +82,7 @@ fn places(container: &Container) -> Vec<Place> {
     let given = |name: &str, driver| Place { network: name.to_owned(), name: name.to_owned(), driver };
     let networks = container.wiring.networks.iter().map(|attached| {
         let (id, name) = (attached.network.id, attached.network.name.clone());
-        match is_of_cluster(&attached.network) {
+        match attached.network.is_overlay() {
             true => Place { network: id.to_string(), name, driver: "overlay" },
             false => Place { network: local::to_text(id), name, driver: "bridge" },
         }

@@ -111,8 +111,7 @@ impl LocalEngine {
     pub(super) async fn check_networks(&self, id: &str) -> Result<(), Failure> {
         let container = self.runtime.inspect(id).map_err(failure::lookup)?;
         let locals = self.locals.read().await;
-        let mut of_host =
-            container.wiring.networks.iter().filter(|attached| !is_of_cluster(&attached.network));
+        let mut of_host = container.wiring.networks.iter().filter(|attached| !attached.network.is_overlay());
         match of_host.find(|attached| locals.get(attached.network.id).is_err()) {
             Some(gone) => Err(Failure::not_found(format!(
                 "failed to set up container networking: network {} not found",
@@ -271,10 +270,6 @@ fn missing(network: &str) -> Failure {
 /// A way out is there where the container asked for one, or one of its networks has one.
 fn settle(wiring: &mut Wiring) {
     wiring.edge = wiring.bridge || wiring.networks.iter().any(|attached| !attached.network.internal);
-}
-
-pub(super) fn is_of_cluster(network: &NetworkConfig) -> bool {
-    network.subnets.iter().any(|subnet| subnet.vni.is_some())
 }
 
 fn is_one(attached: &Attached, network: &NetworkRef) -> bool {

@@ -50,7 +50,7 @@ pub(super) fn endpoints(container: &Container) -> Vec<Endpoint> {
 fn of_network(attached: &Attached, running: bool) -> Endpoint {
     let Attached { network, addresses, aliases, .. } = attached;
     let subnet = |address: &IpAddr| network.subnets.iter().find(|subnet| subnet.net.contains(address));
-    let overlay = network.subnets.iter().any(|subnet| subnet.vni.is_some());
+    let overlay = network.is_overlay();
     let with_prefix = |address: &IpAddr| IpNet::new(*address, subnet(address)?.net.prefix_len()).ok();
     Endpoint {
         network: if overlay {

@@ -108,11 +108,20 @@ impl Balancer {
         self.steps.extend(self.program.set_place(place));
     }
 
-    /// Has the kernel take what has changed, then cuts connections to whoever is gone, and to nobody.
+    /// Has the kernel take what has changed, then [cuts](Balancer::cut).
     ///
     /// # Errors
     /// The kernel did not take it, or not cut; the next [`Balancer::repair`] mends that.
     pub fn commit(&mut self) -> Result<()> {
+        self.commit_tables()?;
+        self.cut()
+    }
+
+    /// Has the kernel take what has changed.
+    ///
+    /// # Errors
+    /// The kernel did not take it; the next [`Balancer::repair`] mends that.
+    pub fn commit_tables(&mut self) -> Result<()> {
         let steps = std::mem::take(&mut self.steps);
         if self.astray {
             self.repair()?;
@@ -123,6 +132,15 @@ impl Balancer {
             self.astray = true;
             self.repair()?;
         }
+        Ok(())
+    }
+
+    /// Cuts connections to whoever is gone, and to nobody. For each the kernel looks through all connections of the
+    /// machine: some 20 ms where there is room for 262,144. So all tables come first.
+    ///
+    /// # Errors
+    /// Some are left; they are tried again with the next.
+    pub fn cut(&mut self) -> Result<()> {
         // One that cannot be cut is tried again with the next commit, and keeps none of the others.
         let mut cut = Ok(());
         self.gone.retain(|address| match self.conntrack.flush(*address, None) {

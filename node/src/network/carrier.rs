@@ -167,7 +167,7 @@ impl Carrier {
             default_route: false,
         };
         self.desired.attachments.insert(LinkName::of_container(container), attachment);
-        self.balancer.set_place(self.tables());
+        self.balancer.set_place(self.tables(None));
         // Gossip tells nothing of a network that is this host's alone.
         if !self.config.is_overlay() {
             let own = [&own_names(names, container)[..], &attached.aliases].concat();
@@ -206,16 +206,24 @@ impl Carrier {
     /// # Errors
     /// The kernel refused; it is tried again with the next repair.
     pub fn detach(&mut self, container: &str) -> Result<()> {
+        self.release(container);
+        let released = self.balancer.commit_tables();
         let name = LinkName::of_container(container);
         if let Some(attachment) = self.desired.attachments.remove(&name) {
-            self.zone.send_modify(|zone| zone.set(container, None));
             // The ways first: what is sent to a link while it is taken down vanishes.
             let ways = attachment.addresses.iter().map(|address| plan_endpoint(&self.desired, *address));
             let steps: Vec<_> = ways.chain([Change::DeleteLink(name)]).collect();
-            self.balancer.set_place(self.tables());
             self.router.apply_all(&steps)?;
         }
-        self.balancer.commit()
+        released
+    }
+
+    /// Nobody is sent to a container any more, with the next [`Carrier::settle`]; its links are still there.
+    pub fn release(&mut self, container: &str) {
+        if self.holds(container) {
+            self.zone.send_modify(|zone| zone.set(container, None));
+            self.balancer.set_place(self.tables(Some(&LinkName::of_container(container))));
+        }
     }
 
     /// This container is in it.
@@ -228,10 +236,10 @@ impl Carrier {
         self.desired.attachments.is_empty()
     }
 
-    fn tables(&self) -> Tables {
-        let own =
-            self.desired.attachments.values().flat_map(|attachment| attachment.addresses.iter().copied());
-        tables(own.collect())
+    /// What the tables hold beside virtual addresses, once this container is not in it any more.
+    fn tables(&self, released: Option<&LinkName>) -> Tables {
+        let stays = self.desired.attachments.iter().filter(|(name, _)| Some(*name) != released);
+        tables(stays.flat_map(|(_, attachment)| attachment.addresses.iter().copied()).collect())
     }
 
     /// Takes what a host tells of an endpoint, with the next [`Carrier::settle`].
@@ -343,16 +351,24 @@ impl Carrier {
         member
     }
 
-    /// Has the kernel take what has changed: first the ways, then who is sent along them.
+    /// Has the kernel take what has changed: first the ways, then who is sent along them; where ways only end, the reverse.
+    /// Connections to whoever is gone are left to be [cut](Balancer::cut).
     ///
     /// # Errors
     /// The kernel refused something; the next repair mends that.
     pub fn settle(&mut self) -> Result<()> {
+        let is_end = |way: &Change| {
+            matches!(way, Change::DeleteRoute(..) | Change::DeleteNeighbour { .. } | Change::DeleteFdb { .. })
+        };
         let ways = std::mem::take(&mut self.ways);
-        let led = self.router.apply_all(&ways);
+        let (before, after) =
+            if ways.iter().all(is_end) { (&[][..], &ways[..]) } else { (&ways[..], &[][..]) };
+        let led = self.router.apply_all(before);
         self.take_moved();
-        self.balancer.commit()?;
-        Ok(led?)
+        let committed = self.balancer.commit_tables();
+        let left = self.router.apply_all(after);
+        committed?;
+        Ok(led.and(left)?)
     }
 
     /// Takes over what has moved, with the next commit or repair.

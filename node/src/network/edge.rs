@@ -153,6 +153,20 @@ impl Edge {
     /// # Errors
     /// The kernel refused; it is tried again with the next repair.
     pub fn detach(&mut self, container: &str) -> Result<()> {
+        self.release(container);
+        let closed = self.balancer.commit_tables();
+        if let Some(pair) = self.taken.remove(container) {
+            self.block.free(pair);
+        }
+        let name = LinkName::of_container(container);
+        if self.desired.veths.remove(&name).is_some() {
+            self.kernel.apply(&Change::DeleteLink(name))?;
+        }
+        closed
+    }
+
+    /// Takes back what the tables have of a container, with the next [`Edge::settle`]; its veth is still there.
+    pub fn release(&mut self, container: &str) {
         let own = self.own_ports.remove(container).unwrap_or_default();
         own.iter().for_each(|frontend| self.reserved.release(frontend));
         let lost = self.lost.remove(container).unwrap_or_default();
@@ -161,15 +175,9 @@ impl Edge {
             let behind = self.balancer.rows.behind(&frontend);
             self.open_or_close((frontend, None, behind));
         }
-        if let Some(pair) = self.taken.remove(container) {
-            self.block.free(pair);
+        if self.bridged.remove(container) {
+            self.balancer.set_place(self.tables());
         }
-        let closed = self.bridge(container, false);
-        let name = LinkName::of_container(container);
-        if self.desired.veths.remove(&name).is_some() {
-            self.kernel.apply(&Change::DeleteLink(name))?;
-        }
-        closed
     }
 
     /// The addresses of a container.
@@ -304,13 +312,14 @@ impl Edge {
         }
     }
 
-    /// Opens and closes published ports as services have them now.
+    /// Opens and closes published ports as services have them now. Connections to whoever is gone are left to be
+    /// [cut](Balancer::cut).
     ///
     /// # Errors
     /// The kernel refused; it is tried again with the next repair.
     pub fn settle(&mut self) -> Result<()> {
         self.take_moved();
-        self.balancer.commit()
+        self.balancer.commit_tables()
     }
 
     /// The same, before the kernel is asked for the first time.

@@ -85,6 +85,8 @@ pub struct Keeper {
     unheard: BTreeMap<Id, Instant>,
     /// Networks that are carried though nobody here is in them, and until when.
     parting: BTreeMap<Id, Instant>,
+    /// When connections to whoever is gone are to be cut.
+    cut_at: Option<Instant>,
     /// When what is told is to be written down.
     remember_at: Option<Instant>,
     /// The kernel is compared with what is wanted this often.
@@ -133,6 +135,7 @@ impl Keeper {
             repairs: 0,
             unheard: BTreeMap::new(),
             parting: BTreeMap::new(),
+            cut_at: None,
             remember_at: None,
             repair_every,
             repair_at: now + repair_every,
@@ -147,6 +150,7 @@ impl Keeper {
             let due = self
                 .remember_at
                 .into_iter()
+                .chain(self.cut_at)
                 .chain(forget_at)
                 .chain(self.parting.values().chain(self.unheard.values()).copied())
                 .fold(self.repair_at, Instant::min);

@@ -132,6 +132,7 @@ impl Keeper {
 
     /// Everything of a container goes, whatever of it fails on the way.
     pub(super) fn detach(&mut self, container: &str) -> Result<()> {
+        self.take_back(container);
         let mut results = vec![self.edge.detach(container)];
         if let Some(wired) = self.containers.remove(container) {
             for Attached { network, .. } in wired.wiring.networks {

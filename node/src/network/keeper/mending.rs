@@ -1,5 +1,7 @@
 //! What is due by the clock: above all, the kernel is compared with what is wanted.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use covey_state::Id;
 
@@ -11,6 +13,10 @@ use crate::{
         resolver,
     },
 };
+
+/// Connections to whoever is gone are cut this long after: that takes the kernel long, and what is told in the same
+/// moment, as of one task in each of its networks, is not to wait for it.
+const CUT_AFTER: Duration = Duration::from_millis(10);
 
 impl Wired {
     /// Sees to it that the container's questions reach its resolver, where it has networks with names; the kinds of
@@ -42,6 +48,15 @@ impl Keeper {
         let networks = self.carriers.values_mut().map(Carrier::settle);
         let settled: Vec<Result<()>> = std::iter::once(edge).chain(networks).collect();
         settled.into_iter().for_each(|settled| self.mend_soon(settled));
+        self.cut_at.get_or_insert_with(|| clock::monotonic() + CUT_AFTER);
+    }
+
+    /// Cuts connections to whoever is gone.
+    fn cut(&mut self) {
+        self.cut_at = None;
+        let networks = self.carriers.values_mut().map(|carrier| carrier.balancer.cut());
+        let cut: Vec<Result<()>> = std::iter::once(self.edge.balancer.cut()).chain(networks).collect();
+        cut.into_iter().for_each(|cut| self.mend_soon(cut));
     }
 
     /// What the kernel did not take is mended as soon as all that has come in is done.
@@ -60,6 +75,9 @@ impl Keeper {
         let now = clock::monotonic();
         if self.remember_at.is_some_and(|at| at <= now) {
             self.remember();
+        }
+        if self.cut_at.is_some_and(|at| at <= now) {
+            self.cut();
         }
         self.close_names(|_, at| at <= now);
         self.part(|_, at| at <= now);

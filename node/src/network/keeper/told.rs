@@ -142,6 +142,24 @@ impl Keeper {
         rows.into_iter().for_each(|(key, row)| self.put(scope, &key, Some(row)));
     }
 
+    /// A container of this host has ended. That nobody is there any more gossip says a moment later; but its links are
+    /// taken down meanwhile, which takes long.
+    pub(super) fn take_back(&mut self, container: &str) {
+        self.edge.release(container);
+        self.carriers.values_mut().for_each(|carrier| carrier.release(container));
+        let of = |rows: &Rows| -> Vec<Key> {
+            let own = self.place.into_iter().flat_map(|place| rows.of_owner(place.id));
+            own.filter(|(_, row)| row.container == container).map(|(key, _)| key.clone()).collect()
+        };
+        let networks =
+            self.carriers.iter().map(|(id, carrier)| (Scope::Network(*id), of(&carrier.balancer.rows)));
+        let told: Vec<_> = networks.chain([(Scope::Ingress, of(&self.edge.balancer.rows))]).collect();
+        for (scope, keys) in told {
+            keys.iter().for_each(|key| self.put(scope, key, None));
+        }
+        self.settle_all();
+    }
+
     /// Which containers this host has is known, whatever the daemon before told of them: those that ended while no
     /// daemon was there are not found any more.
     pub(super) fn forget_own(&mut self) {

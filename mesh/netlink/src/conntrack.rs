@@ -37,8 +37,8 @@ const FILTER_ORIGINAL: u16 = 1;
 const FILTER_REPLY: u16 = 2;
 /// What of a tuple counts.
 const BY_SOURCE: u32 = 1 << 0;
-const BY_PROTOCOL: u32 = 1 << 3;
-const BY_SOURCE_PORT: u32 = 1 << 4;
+/// Backends that the kernel looks for itself; of more, all connections are listed instead.
+const FILTERED_MAX: usize = 4;
 /// How often connections are listed anew because the table was rebuilt meanwhile.
 const ATTEMPTS_MAX: usize = 16;
 /// Connections that are forgotten with one system call.
@@ -66,30 +66,37 @@ impl Conntrack {
         Ok(Self { netfilter: Netfilter::open_in(namespace)? })
     }
 
-    /// Forgets the connections that this backend answers, all of them or those to one port there: their next packet
-    /// is balanced anew, and a TCP client learns from the other backend's reset that its connection is gone.
+    /// Forgets the connections that these backends answer: their next packet is balanced anew, and a TCP client learns
+    /// from the other backend's reset that its connection is gone. The kernel looks through all connections of the
+    /// machine, some 20 ms where there is room for 262,144 of them.
     ///
     /// # Errors
     /// Some of them may be left.
-    pub fn flush(&mut self, backend: IpAddr, only: Option<(Protocol, u16)>) -> Result<(), NetfilterError> {
-        if backend.is_ipv6() {
-            // Linux compares IPv6 addresses of a filter the wrong way round (seen in 6.18): everything but the backend
-            // would be forgotten.
-            return self.flush_each(backend, only);
+    pub fn flush(&mut self, gone: &BTreeSet<IpAddr>) -> Result<(), NetfilterError> {
+        let (mut v4, v6): (BTreeSet<_>, BTreeSet<_>) = gone.iter().copied().partition(IpAddr::is_ipv4);
+        if v4.len() <= FILTERED_MAX {
+            while let Some(backend) = v4.first().copied() {
+                match self.netfilter.request(request(DELETE, backend, filter(backend))) {
+                    // Kernels before 5.8 do not know the filter, and take this for one connection, badly described.
+                    Err(error) if error.is(libc::EINVAL) || error.is(libc::ENOENT) => break,
+                    done => done?,
+                };
+                v4.remove(&backend);
+            }
         }
-        match self.netfilter.request(request(DELETE, backend, filter(backend, only))) {
-            // Kernels before 5.8 do not know the filter, and take this for one connection, badly described.
-            Err(error) if error.is(libc::EINVAL) || error.is(libc::ENOENT) => self.flush_each(backend, only),
-            done => done.map(drop),
-        }
+        // Linux compares IPv6 addresses of a filter the wrong way round (seen in 6.18): everything but the backend would
+        // be forgotten.
+        let (v4, v6) = (self.flush_each(&v4), self.flush_each(&v6));
+        v4.and(v6)
     }
 
-    /// The long way: lists all connections and forgets one after the other.
-    fn flush_each(&mut self, backend: IpAddr, only: Option<(Protocol, u16)>) -> Result<(), NetfilterError> {
+    /// The long way: lists all connections of the backends' family and forgets one after the other.
+    fn flush_each(&mut self, gone: &BTreeSet<IpAddr>) -> Result<(), NetfilterError> {
+        let Some(family) = gone.first() else { return Ok(()) };
         let answered =
-            |connection: &Found| is_answered_by(find(connection, REPLY).unwrap_or_default(), backend, only);
-        let gone: Vec<_> = self.list(backend)?.into_iter().filter(answered).collect();
-        self.forget(backend, &gone)
+            |connection: &Found| answered_by(connection).is_some_and(|backend| gone.contains(&backend));
+        let cut: Vec<_> = self.list(*family)?.into_iter().filter(answered).collect();
+        self.forget(*family, &cut)
     }
 
     /// Forgets connections to these published ports that are not translated, of both families: what a client sent
@@ -144,43 +151,27 @@ fn request(message: i32, backend: IpAddr, body: Attributes) -> Request {
     Request { kind, flags: 0, family: family as u8, resource: 0, body: body.into_bytes() }
 }
 
-/// The address of the backend, as the source of replies.
-fn source(backend: IpAddr) -> (u16, Vec<u8>) {
-    match backend {
+/// By the source of replies, of IPv4 or IPv6.
+fn filter(backend: IpAddr) -> Attributes {
+    let (number, address) = match backend {
         IpAddr::V4(address) => (IP_V4_SOURCE, address.octets().to_vec()),
         IpAddr::V6(address) => (IP_V6_SOURCE, address.octets().to_vec()),
-    }
-}
-
-fn filter(backend: IpAddr, only: Option<(Protocol, u16)>) -> Attributes {
+    };
     let mut body = Attributes::default();
-    let (number, address) = source(backend);
-    body.nest(REPLY, |tuple| {
-        tuple.nest(TUPLE_IP, |ip| ip.put(number, &address));
-        if let Some((protocol, port)) = only {
-            tuple.nest(TUPLE_PROTOCOL, |inside| {
-                inside.put(PROTOCOL_NUMBER, &[protocol.number()]);
-                inside.put(PROTOCOL_SOURCE_PORT, &port.to_be_bytes());
-            });
-        }
-    });
-    let by = BY_SOURCE | only.map_or(0, |_| BY_PROTOCOL | BY_SOURCE_PORT);
+    body.nest(REPLY, |tuple| tuple.nest(TUPLE_IP, |ip| ip.put(number, &address)));
     body.nest(FILTER, |filter| {
         filter.put(FILTER_ORIGINAL, &0u32.to_ne_bytes());
-        filter.put(FILTER_REPLY, &by.to_ne_bytes());
+        filter.put(FILTER_REPLY, &BY_SOURCE.to_ne_bytes());
     });
     body
 }
 
-fn is_answered_by(reply: &[u8], backend: IpAddr, only: Option<(Protocol, u16)>) -> bool {
-    let (number, address) = source(backend);
-    let ip = find(reply, TUPLE_IP).unwrap_or_default();
-    let protocol = find(reply, TUPLE_PROTOCOL).unwrap_or_default();
-    find(ip, number) == Some(&address)
-        && only.is_none_or(|(wanted, port)| {
-            find(protocol, PROTOCOL_NUMBER) == Some(&[wanted.number()])
-                && find(protocol, PROTOCOL_SOURCE_PORT) == Some(&port.to_be_bytes())
-        })
+/// Where a connection's replies come from.
+fn answered_by(connection: &Found) -> Option<IpAddr> {
+    let ip = find(find(connection, REPLY)?, TUPLE_IP)?;
+    let v4 = || Some(<[u8; 4]>::try_from(find(ip, IP_V4_SOURCE)?).ok()?.into());
+    let v6 = || Some(<[u8; 16]>::try_from(find(ip, IP_V6_SOURCE)?).ok()?.into());
+    v4().or_else(v6)
 }
 
 fn is_unserved(connection: &Found, ports: &BTreeSet<(Protocol, u16)>) -> bool {

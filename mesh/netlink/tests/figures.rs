@@ -147,7 +147,7 @@ fn a_new_flow_costs_the_same_with_one_service_and_ten_thousand() {
     for _ in 0..PAIRS {
         for (program, took) in programs.iter().zip(&mut took) {
             lab::repair(&mut nft, program);
-            lab.conntrack().flush([100, 64, 1, 2].into(), None).unwrap();
+            lab.conntrack().flush(&[[100, 64, 1, 2].into()].into()).unwrap();
             let measured = lab.inside("outside", || {
                 (0..FLOWS)
                     .map(|_| {
@@ -202,7 +202,7 @@ fn flushing_a_backend() {
         let mut conntrack = lab.conntrack();
         let count = || lab.run("host", "cat /proc/sys/net/netfilter/nf_conntrack_count").trim().to_owned();
         let before = count();
-        timed(&format!("flush {gone}"), || conntrack.flush(gone.parse().unwrap(), None).unwrap());
+        timed(&format!("flush {gone}"), || conntrack.flush(&[gone.parse().unwrap()].into()).unwrap());
         println!("{before} connections before, {} after", count());
     }
 }

@@ -135,27 +135,21 @@ impl Balancer {
         Ok(())
     }
 
-    /// Cuts connections to whoever is gone, and to nobody. For each the kernel looks through all connections of the
-    /// machine: some 20 ms where there is room for 262,144. So all tables come first.
+    /// Cuts connections to whoever is gone, and to nobody. That takes long: all tables come first.
     ///
     /// # Errors
     /// Some are left; they are tried again with the next.
     pub fn cut(&mut self) -> Result<()> {
-        // One that cannot be cut is tried again with the next commit, and keeps none of the others.
-        let mut cut = Ok(());
-        self.gone.retain(|address| match self.conntrack.flush(*address, None) {
-            Ok(_) => false,
-            Err(error) => {
-                cut = Err(error.into());
-                true
-            }
-        });
+        if !self.gone.is_empty() {
+            self.conntrack.flush(&self.gone)?;
+            self.gone.clear();
+        }
         if !self.served.is_empty() {
             // Who has sent meanwhile would go on to send to nobody.
             self.conntrack.forget_unserved(&self.served)?;
             self.served.clear();
         }
-        cut
+        Ok(())
     }
 
     /// Compares the kernel with what is wanted, and mends it; the kinds of objects that were not as wanted.

@@ -66,6 +66,8 @@ const BRIDGED: &str = "bridged";
 /// Blocks of containers of other hosts.
 const ELSEWHERE: &str = "elsewhere";
 
+/// Chain of the first packets of connections from other hosts.
+const ARRIVING: &str = "arriving";
 /// Chain of what a container sends.
 const LEAVING: &str = "leaving";
 /// Chain of what a container sends to the address of another one on this host.
@@ -93,13 +95,9 @@ impl Host {
         add("prerouting", hooked("nat", At::PreRouting, priority::NAT_DESTINATION, own()));
         add("output", hooked("nat", At::Output, priority::NAT_DESTINATION, own()));
         add("postrouting", hooked("nat", At::PostRouting, priority::NAT_SOURCE, self.sources()));
-        let mut raw: Vec<_> = self.edge.iter().map(|edge| edge.untracked(Ip::destination)).collect();
-        raw.extend(self.loopback());
-        raw.extend(self.edge.iter().map(Edge::zone));
-        add("raw", hooked("filter", At::PreRouting, priority::RAW, raw));
         add(NEAR, Chain { hook: None, rules: near() });
         add(LEAVING, Chain { hook: None, rules: self.leaving() });
-        let mut mangle: Vec<_> = self.edge.iter().map(Edge::remember).collect();
+        let mut mangle: Vec<_> = self.edge.iter().map(Edge::begins).collect();
         mangle.push(self.sent_by_a_container([e::jump(LEAVING)]));
         add("mangle", hooked("filter", At::PreRouting, priority::MANGLE, mangle));
         let own_sources = own_sources_only(self.sent_by_a_container([]));
@@ -107,6 +105,9 @@ impl Host {
             table.maps.extend(self.sets());
             return Tables::from([(Family::Inet, table), own_sources]);
         };
+        add(ARRIVING, Chain { hook: None, rules: loopback().into_iter().chain([remember()]).collect() });
+        let raw = vec![edge.untracked(Ip::destination), edge.zone()];
+        add("raw", hooked("filter", At::PreRouting, priority::RAW, raw));
         let own = vec![edge.untracked(Ip::source)];
         add("own", hooked("filter", At::Output, priority::RAW, own));
         let strangers = Ip::BOTH.map(|ip| edge.strangers(ip)).to_vec();
@@ -132,6 +133,7 @@ impl Host {
             e::is(VALUE, &[e::DIRECTION_REPLY]),
             e::accept(),
         ]);
+        rules.extend(loopback());
         rules.extend(self.edge.iter().flat_map(Edge::elsewhere));
         rules.extend(self.blocks.iter().map(|block| {
             let mut rule = within(block, Ip::destination);
@@ -148,15 +150,6 @@ impl Host {
                 set(ip.name(BRIDGED), ip.address(), open.copied().map(octets).collect())
             })
             .into()
-    }
-
-    /// Containers reach nobody who listens on the host's loopback, and nobody takes them for the host itself:
-    /// `iifname INSIDE* ip daddr 127.0.0.0/8 drop`, and `ip saddr`. Linux would let them, because their links have
-    /// `route_localnet` for our own sake. Answers to what the host asked by its loopback come to another address.
-    fn loopback(&self) -> Vec<Rule> {
-        let inside = [e::meta(Meta::InputName, VALUE), e::is(VALUE, self.inside.as_bytes())];
-        let rule = |offset| inside.iter().cloned().chain(is_loopback(offset)).chain([e::drop()]).collect();
-        [DESTINATION_V4, SOURCE_V4].map(rule).to_vec()
     }
 
     /// Whose source is translated on the way out.
@@ -184,6 +177,23 @@ fn to_own(ip: Ip, chain: &str) -> Rule {
     }
     rule.extend([e::destination_type(VALUE), e::is(VALUE, &e::LOCAL.to_ne_bytes()), e::jump(chain)]);
     rule
+}
+
+/// By which host a connection came in: `ct mark set @ll,64,32`.
+fn remember() -> Rule {
+    vec![
+        e::payload(Base::Link, MAC, EDGE_MAC.len() as u32, VALUE),
+        e::is(VALUE, &EDGE_MAC),
+        e::payload(Base::Link, 2 * MAC - 4, 4, VALUE),
+        e::set_connection_mark(VALUE),
+    ]
+}
+
+/// Containers and other hosts reach nobody who listens on the host's loopback, and nobody takes them for the host
+/// itself: `ip daddr 127.0.0.0/8 drop`, and `ip saddr`. Linux would let them, because their links have `route_localnet`
+/// for our own sake. Answers to what the host asked by its loopback come to another address.
+fn loopback() -> [Rule; 2] {
+    [DESTINATION_V4, SOURCE_V4].map(|offset| is_loopback(offset).chain([e::drop()]).collect())
 }
 
 /// `ip saddr 127.0.0.0/8`, or `ip daddr`.
@@ -260,18 +270,15 @@ impl Edge {
         rule
     }
 
-    /// By which host a connection came in: `iifname EDGE ct state new ct mark set @ll,64,32`.
-    fn remember(&self) -> Rule {
+    /// `iifname EDGE ct state new jump ARRIVING`.
+    fn begins(&self) -> Rule {
         let new = e::STATE_NEW.to_ne_bytes();
         let mut rule = link(Meta::InputName, &self.device).to_vec();
         rule.extend([
             e::connection(Connection::State, VALUE),
             e::mask(VALUE, &new),
             e::is(VALUE, &new),
-            e::payload(Base::Link, MAC, EDGE_MAC.len() as u32, VALUE),
-            e::is(VALUE, &EDGE_MAC),
-            e::payload(Base::Link, 2 * MAC - 4, 4, VALUE),
-            e::set_connection_mark(VALUE),
+            e::jump(ARRIVING),
         ]);
         rule
     }

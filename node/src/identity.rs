@@ -1,7 +1,8 @@
 //! What makes this machine a member, on disk: its key, its certificate, the CA, and a few lines beside them.
 //!
 //! `<data>/swarm/node.key`, `node.crt`, `ca.crt` (PEM) and `member.json`. Without `member.json` the machine is in no
-//! cluster: it is written last when joining, and says so first when leaving.
+//! cluster: it is written last when joining, and says so first when leaving. `nodes` says who the other nodes are: their
+//! rows are checked by it until a leader has told.
 
 use std::{
     fs, io,
@@ -23,10 +24,12 @@ use covey_state::{
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
-use crate::{disk, translate};
+use crate::{disk, protocol::Roster, translate};
 
 /// Bytes of each of these files, at most.
 const FILE_MAX: u64 = 256 * 1024;
+/// Bytes of `nodes`, at most: it names as many nodes as gossip knows, and those that were removed.
+const NODES_MAX: usize = 16 << 20;
 /// The form of `member.json`.
 const FORMAT: u32 = 1;
 
@@ -189,6 +192,29 @@ impl Folder {
         disk::write(&self.0.join("member.json"), &serde_json::to_vec_pretty(notes)?)
     }
 
+    /// All nodes as they were noted last. `None` where they were not, or where the note cannot be read: a leader tells
+    /// them anew, and nothing else builds on it.
+    pub fn nodes(&self) -> Option<Roster> {
+        let path = self.0.join("nodes");
+        let read = || -> Result<Option<Roster>> {
+            let bytes = disk::read(&path, NODES_MAX as u64)?;
+            bytes.map(|bytes| Ok(covey_wire::decode::<_, NODES_MAX>(&bytes)?)).transpose()
+        };
+        read().unwrap_or_else(|error| {
+            let error = format!("{:#}", error.context(format!("{} is left out", path.display())));
+            tracing::warn!(error, "the other nodes are not known before a leader tells");
+            None
+        })
+    }
+
+    /// Notes all nodes.
+    ///
+    /// # Errors
+    /// The old ones are still there.
+    pub fn save_nodes(&self, roster: &Roster) -> Result<()> {
+        disk::write(&self.0.join("nodes"), &covey_wire::encode(roster)?)
+    }
+
     /// Forgets the cluster.
     ///
     /// # Errors
@@ -203,5 +229,32 @@ impl Folder {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// NET-29
+    #[test]
+    fn nodes_are_read_as_they_were_noted_and_left_out_where_they_are_damaged() {
+        let data_root = tempfile::tempdir().unwrap();
+        let folder = Folder::below(data_root.path());
+        assert_eq!(folder.nodes(), None);
+        let roster = Roster { full: true, removed: vec![Id::new(3)], ..Roster::default() };
+        assert!(folder.save_nodes(&roster).is_err(), "there is no such folder");
+        fs::create_dir(data_root.path().join("swarm")).unwrap();
+        folder.save_nodes(&roster).unwrap();
+        assert_eq!(folder.nodes(), Some(roster.clone()));
+
+        let file = data_root.path().join("swarm/nodes");
+        let whole = fs::read(&file).unwrap();
+        fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(folder.nodes(), None, "it ends early");
+        fs::File::create(&file).unwrap().set_len(NODES_MAX as u64 + 1).unwrap();
+        assert_eq!(folder.nodes(), None, "it is too long");
+        folder.save_nodes(&roster).unwrap();
+        assert_eq!(folder.nodes(), Some(roster));
     }
 }

@@ -111,7 +111,7 @@ impl Member {
         }
     }
 
-    /// Takes part from now on. `roster` is what was told when joining.
+    /// Takes part from now on. `roster` is what was told when joining, or noted since.
     ///
     /// # Errors
     /// Something on disk is damaged; nothing runs then.
@@ -188,6 +188,7 @@ impl Member {
         }
         member.spawn(serve::events(member.clone(), events));
         member.spawn(others::keep_connections(member.clone()));
+        member.spawn(others::note_nodes(member.clone()));
         member.spawn(renewal::run(member.clone()));
         Ok(member)
     }

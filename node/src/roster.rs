@@ -69,6 +69,23 @@ impl Nodes {
         changed
     }
 
+    /// True once a leader has told, or this manager's own log: until then it is what was noted, if anything.
+    pub fn is_told(&self) -> bool {
+        self.version > Version::default()
+    }
+
+    /// What is to be noted for the next daemon. Whatever it is told first is newer than this: it need not be of the
+    /// managers who told these.
+    pub fn to_note(&self) -> Roster {
+        Roster {
+            version: Version::default(),
+            full: true,
+            ground: self.ground,
+            peers: self.all().cloned().collect(),
+            removed: self.removed.iter().copied().collect(),
+        }
+    }
+
     /// What all networks of the cluster share, once it was told.
     pub fn ground(&self) -> Option<Ground> {
         self.ground
@@ -151,6 +168,21 @@ mod tests {
         assert_eq!(changed, Changed { known: vec![], gone: [Id::new(2)].into() });
         assert!(nodes.was_removed(Id::new(2)) && !nodes.was_removed(Id::new(1)));
         assert_eq!(nodes.managers().len(), 1);
+    }
+
+    /// NET-29
+    #[test]
+    fn what_was_noted_counts_until_anything_is_told() {
+        let mut before = Nodes::default();
+        before.take(roster(7, true, vec![peer(1, Role::Manager), peer(2, Role::Worker)], vec![Id::new(9)]));
+        let mut nodes = Nodes::default();
+        assert_eq!(nodes.take(before.to_note()).known.len(), 2);
+        assert!(!nodes.is_told() && nodes.was_removed(Id::new(9)) && nodes.get(Id::new(2)).is_some());
+        // A leader that tells of an older version than the one before did is the leader all the same.
+        let changed = nodes.take(roster(3, true, vec![peer(1, Role::Manager)], vec![]));
+        assert_eq!(changed.gone, [Id::new(2)].into());
+        assert!(nodes.is_told());
+        assert_eq!(nodes.take(before.to_note()), Changed::default(), "it is known better");
     }
 
     #[test]

@@ -188,9 +188,13 @@ async fn stream(
     Ok(())
 }
 
-/// The certificate says manager, and so does the leader, unless it has said nothing yet.
+/// The certificate says manager, and so does the leader, unless it has said nothing yet: what was noted may be older than
+/// the certificate of one that leads by now.
 fn only_managers(member: &Member, from: &PeerIdentity) -> Result<()> {
-    let demoted = member.nodes().get(from.id).is_some_and(|peer| peer.role != NodeRole::Manager);
+    let demoted = {
+        let nodes = member.nodes();
+        nodes.is_told() && nodes.get(from.id).is_some_and(|peer| peer.role != NodeRole::Manager)
+    };
     if from.role != Role::Manager || demoted {
         bail!("only managers may ask for this");
     }

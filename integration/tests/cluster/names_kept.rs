@@ -22,6 +22,8 @@ use crate::names::{OUTSIDE, REPAIR, container, create, vip, wait_for_names};
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a client waits for its answer, as a C library does.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Seconds until a daemon has been told anew what the one before was told: it is forgotten only after 30.
+const CONFIRMED_BY: u64 = 20;
 
 /// LB-01, NET-26: a daemon that forgot a name over a restart does not take it for one outside before others have told it
 /// again; and a container that came into its network while it ran loses no question.
@@ -75,6 +77,52 @@ fn a_daemon_that_was_killed_takes_no_name_for_one_outside() {
         drop(ended);
         asking.into_iter().for_each(|asking| asking.join().expect("every question is answered rightly"));
     });
+}
+
+/// LB-07, NET-29: a worker's daemon that starts while no manager is there checks what the others tell: who is there is not
+/// forgotten, and who dies is taken out.
+#[test]
+#[ignore = "needs root and the release binary: scripts/test runs it"]
+fn a_daemon_that_starts_without_any_manager_believes_the_others() {
+    let Some(lab) = Lab::cluster(1, 2) else { return };
+    lab.docker("m1", &["network", "create", "-d", "overlay", "net"]).ok();
+    create(&lab, "web", 6, &["--network", "net", "--constraint", "node.role==worker"], &[]);
+    create(&lab, "client", 1, &["--network", "net", "--constraint", "node.hostname==w1"], &["80"]);
+    let vip = format!("{}:80", vip(&lab, "web"));
+    let (_, name) = container(&lab, "client");
+    let client = lab.space_of("w1", &name);
+    let mut all = wait_for_names(&client, "tasks.web", 6);
+    all.sort();
+    let others: Vec<String> = lab
+        .running(["w2"])
+        .into_iter()
+        .map(|(_, name)| name)
+        .filter(|name| name.starts_with("web."))
+        .collect();
+    assert!(others.len() > 1, "{others:?}");
+    let pid = fs::read_to_string(lab.directory("m1").join("pid")).expect("a pid file");
+    lab.script(&["exec", "m1", "kill", "-9", pid.trim()]).ok();
+    wait::until(REPAIR, "w1 without a manager", || lab.docker("m1", &["node", "ls"]).code != 0);
+    lab.script(&["restart", "w1"]).ok();
+
+    // It believes what it is told again, so it forgets nothing of that.
+    wait::until(CONFIRMED_BY, "endpoints that are told anew", || {
+        let (_, text) = lab.request("w1", "GET", "/metrics", None);
+        text.lines().any(|line| line == "covey_endpoints_unconfirmed 0")
+    });
+    let named = || {
+        let mut found = client.addresses("tasks.web");
+        found.sort();
+        found
+    };
+    wait::until_equal(REPAIR, "all names", &all, named);
+
+    let dead = client.addresses(&others[0]);
+    let state = lab.get("w2", &format!("/containers/{}/json", others[0])).expect("it is there");
+    lab.script(&["exec", "w2", "kill", "-9", &state["State"]["Pid"].to_string()]).ok();
+    let left: Vec<String> = all.into_iter().filter(|address| !dead.contains(address)).collect();
+    wait::until_equal(REPAIR, "the names without it", &left, named);
+    wait::until(REPAIR, "the end of its turns", || (0..20).all(|_| client.ask(&vip).is_ok()));
 }
 
 /// The address of a container in network `net`.

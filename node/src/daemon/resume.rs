@@ -40,7 +40,8 @@ impl Daemon {
             }
         }
         let surroundings = self.surroundings(identity.peer.id, notes.data_path);
-        self.enter(Member::start(surroundings, identity, notes, endpoint, events, None).await?);
+        let nodes = self.folder.nodes();
+        self.enter(Member::start(surroundings, identity, notes, endpoint, events, nodes).await?);
         Ok(())
     }
 }

@@ -113,3 +113,27 @@ pub async fn keep_connections(member: Arc<Member>) {
         }
     }
 }
+
+/// Notes the nodes whenever they have changed: a daemon that starts while no manager is there checks rows by them.
+pub async fn note_nodes(member: Arc<Member>) {
+    let mut nodes = member.nodes.subscribe();
+    loop {
+        let news = {
+            let nodes = nodes.borrow_and_update();
+            // A node that was removed forgets all this.
+            let counts = nodes.is_told() && nodes.get(member.id()).is_some();
+            counts.then(|| nodes.to_note())
+        };
+        if let Some(news) = news {
+            let folder = member.folder.clone();
+            let write = move || folder.save_nodes(&news);
+            // It is waited for at the end: afterwards the folder may be another membership's.
+            if let Ok(Err(error)) = member.tasks.spawn_blocking(write).await {
+                tracing::warn!(error = format!("{error:#}"), "the next start does not know these nodes");
+            }
+        }
+        if nodes.changed().await.is_err() {
+            return;
+        }
+    }
+}

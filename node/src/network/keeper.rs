@@ -73,7 +73,7 @@ pub struct Keeper {
     /// Is told what this host carries.
     carried: watch::Sender<Carried>,
     /// Rows that were told to the daemon before and not yet to this one.
-    unconfirmed: BTreeMap<(Scope, Key), Endpoint>,
+    pub unconfirmed: BTreeMap<(Scope, Key), Endpoint>,
     confirm_until: Instant,
     /// Rows that the roster does not bear out, or not yet: no more than gossip holds.
     aside: BTreeMap<(Scope, Key), Endpoint>,

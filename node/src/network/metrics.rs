@@ -20,6 +20,7 @@ fn of(keeper: &Keeper) -> DataPlane {
         repairs: keeper.repairs,
         networks: keeper.carriers.len(),
         endpoints: keeper.carriers.values().map(|carrier| carrier.balancer.rows.count()).sum(),
+        unconfirmed: keeper.unconfirmed.len(),
         // One that is refused for both families is one.
         refused_ports: keeper.edge.refused.keys().map(name_of).collect::<BTreeSet<_>>().len(),
     }

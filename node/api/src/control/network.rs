@@ -140,6 +140,8 @@ pub struct DataPlane {
     pub networks: usize,
     /// Endpoints that it knows in them now.
     pub endpoints: usize,
+    /// Endpoints that the daemon before was told of and this one was not: some time after its start they are forgotten.
+    pub unconfirmed: usize,
     /// Published ports that do not answer on it now, because somebody else has them.
     pub refused_ports: usize,
 }

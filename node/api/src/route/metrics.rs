@@ -24,7 +24,7 @@ async fn metrics(State(app): State<App>) -> Response {
 }
 
 fn text(data_plane: &DataPlane) -> String {
-    let DataPlane { drift, repairs, networks, endpoints, refused_ports } = data_plane;
+    let DataPlane { drift, repairs, networks, endpoints, unconfirmed, refused_ports } = data_plane;
     let mut out = String::new();
     let drift = drift.iter().map(|(kind, count)| (format!("{{object=\"{kind}\"}}"), *count));
     let name = "covey_dataplane_drift_total";
@@ -45,6 +45,8 @@ fn text(data_plane: &DataPlane) -> String {
         "Endpoints in the networks that this node carries.",
         one(endpoints),
     );
+    let help = "Endpoints that only the daemon before was told of: they are told anew or forgotten.";
+    metric(&mut out, "covey_endpoints_unconfirmed", "gauge", help, one(unconfirmed));
     let help = "Published ports that do not answer on this node: somebody else has them.";
     metric(&mut out, "covey_ports_refused", "gauge", help, one(refused_ports));
     out
@@ -79,6 +81,7 @@ mod tests {
             repairs: 1,
             networks: 3,
             endpoints: 40,
+            unconfirmed: 2,
             refused_ports: 0,
         };
         let lines = text(&data_plane);
@@ -89,10 +92,11 @@ mod tests {
             "covey_dataplane_repairs_total 1",
             "covey_networks 3",
             "covey_endpoints 40",
+            "covey_endpoints_unconfirmed 2",
             "covey_ports_refused 0",
         ];
         assert_eq!(values, expected);
-        assert_eq!(lines.matches("# HELP covey_").count(), 5);
+        assert_eq!(lines.matches("# HELP covey_").count(), 6);
         assert!(lines.contains("# TYPE covey_dataplane_drift_total counter\n") && lines.ends_with('\n'));
     }
 }

@@ -34,7 +34,8 @@ impl Network {
             table.maps.insert(ip.name(ITSELF), itself);
         }
         let ask = || vec![vec![e::jump(services)]];
-        let from_a_container = vec![e::meta(Meta::InputName, VALUE), e::is_not(VALUE, self.outside.as_bytes())];
+        let from_a_container =
+            vec![e::meta(Meta::InputName, VALUE), e::is_not(VALUE, self.outside.as_bytes())];
         let to_itself = Ip::BOTH.map(to_itself).to_vec();
         table.chains.extend(
             [

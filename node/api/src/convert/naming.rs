@@ -51,7 +51,9 @@ fn extra_host(text: &str, gateway: Option<IpAddr>) -> Result<HostEntry, Failure>
     let wrong = |what: &str| Failure::invalid(format!("invalid extra host {text:?}: {what}"));
     let (name, address) = text.split_once(':').ok_or_else(|| wrong("it is no name:address"))?;
     let address = match address {
-        HOST_GATEWAY => gateway.ok_or_else(|| wrong("this host has an address for its containers only in a swarm"))?,
+        HOST_GATEWAY => {
+            gateway.ok_or_else(|| wrong("this host has an address for its containers only in a swarm"))?
+        }
         _ => {
             let bare = address.trim_start_matches('[').trim_end_matches(']');
             bare.parse().map_err(|_| wrong("its address is no IP address"))?

@@ -1,6 +1,6 @@
 //! Addresses as people give them: `10.0.0.5`, `10.0.0.5:2377`, `eth0`, `eth0:2377`, `manager.example:2377`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrStorage};
@@ -17,6 +17,17 @@ pub fn listen(text: &str) -> Result<SocketAddr> {
         return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT_DEFAULT));
     }
     parse(text, "--listen-addr")
+}
+
+/// The same where another member, or this one for the others, is at this address: nobody is reached by IPv6 from a socket
+/// of IPv4, so one that listens at all addresses does so for both families then.
+pub const fn listen_beside(listen: SocketAddr, other: IpAddr) -> SocketAddr {
+    match listen.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) if other.is_ipv6() => {
+            SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), listen.port())
+        }
+        _ => listen,
+    }
 }
 
 /// Where others reach this node, for `swarm init`: without an answer from the user the only address that there is.
@@ -164,6 +175,12 @@ mod tests {
         assert_eq!(listen("").unwrap().to_string(), "0.0.0.0:2377");
         assert_eq!(listen("10.0.0.5").unwrap().to_string(), "10.0.0.5:2377");
         assert_eq!(listen("[fd00::5]:99").unwrap().to_string(), "[fd00::5]:99");
+        let beside = |text: &str, other: &str| {
+            listen_beside(listen(text).unwrap(), other.parse().unwrap()).to_string()
+        };
+        assert_eq!(beside("0.0.0.0:99", "fd00::5"), "[::]:99");
+        assert_eq!(beside("", "10.0.0.5"), "0.0.0.0:2377");
+        assert_eq!(beside("10.0.0.5", "fd00::5"), "10.0.0.5:2377", "as the user says");
     }
 
     #[test]

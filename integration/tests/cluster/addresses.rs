@@ -18,9 +18,6 @@ const REPAIR: u64 = 20;
 /// A host's second address.
 const SECOND: &str = "10.77.0.211";
 
-/// A control plane of IPv6.
-const LISTEN: &str = "[::]:2377";
-
 /// Makes a service of witnesses; those of one host where it is named.
 fn create(lab: &Lab, name: &str, host: Option<&str>, more: &[&str]) {
     let place = host.map(|host| format!("--constraint=node.hostname=={host}"));
@@ -50,10 +47,9 @@ fn an_underlay_of_ipv6_carries_everything() {
         // Whatever is sent over IPv4 from host to host is lost.
         lab.script(&["exec", host, "ip", "route", "add", "blackhole", "10.77.0.8/29"]).ok();
     }
-    lab.docker("m1", &["swarm", "init", "--listen-addr", LISTEN, "--advertise-addr", "fd77::11"]).ok();
+    lab.docker("m1", &["swarm", "init", "--advertise-addr", "fd77::11"]).ok();
     let token = lab.docker("m1", &["swarm", "join-token", "-q", "worker"]);
-    let join =
-        ["swarm", "join", "--token", token.ok(), "--listen-addr", LISTEN, "--advertise-addr", "fd77::12"];
+    let join = ["swarm", "join", "--token", token.ok(), "--advertise-addr", "fd77::12"];
     lab.docker("w1", &[&join[..], &["[fd77::11]:2377"]].concat()).ok();
 
     lab.docker("m1", &["network", "create", "-d", "overlay", "--ipv6", "--subnet", "fd88::/64", "net"]).ok();

@@ -37,6 +37,7 @@ impl Daemon {
         }
         let listen = address::listen(&request.listen).map_err(invalid)?;
         let advertise = address::advertise(&request.advertise, listen).map_err(invalid)?;
+        let listen = address::listen_beside(listen, advertise.ip());
         let data_path = address::data_path(&request.data_path).map_err(invalid)?;
         request.spec.edge.check().map_err(|error| Failure::invalid(error.to_string()))?;
         if listen.port() == request.spec.data_path_port {

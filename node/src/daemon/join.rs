@@ -1,6 +1,6 @@
 //! Joining a cluster that is there.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use covey_api::{Failure, control::JoinRequest};
@@ -37,7 +37,10 @@ impl Daemon {
             return Err(Failure::already_in_swarm());
         }
         let token: JoinToken = request.token.parse().map_err(|error| Failure::invalid(format!("{error}")))?;
-        let listen = address::listen(&request.listen).map_err(invalid)?;
+        let mut listen = address::listen(&request.listen).map_err(invalid)?;
+        for manager in request.remotes.iter().filter_map(|remote| remote.parse::<SocketAddr>().ok()) {
+            listen = address::listen_beside(listen, manager.ip());
+        }
         let advertise = address::advertise_or_seen(&request.advertise, listen).map_err(invalid)?;
         let data_path = address::data_path(&request.data_path).map_err(invalid)?;
         self.set_out();

@@ -1,24 +1,20 @@
 //! The machine: takes what comes in to the part that it concerns, and gathers what comes out.
 
-use std::{
-    collections::VecDeque,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 
 use bytes::Bytes;
 use covey_wire::Id;
 use ed25519_dalek::SigningKey;
-use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus, seq::IteratorRandom};
+use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 
 use crate::{
     broadcast,
-    config::{Config, MESSAGE_BYTES_MAX, OUTPUTS_MAX, SEEDS_MAX, TOPICS_PER_DIGEST_MAX},
+    config::{Config, MESSAGE_BYTES_MAX, OUTPUTS_MAX, SEEDS_MAX},
     error::{MessageError, RowError},
     exchange,
     hearing::Hearing,
     member::{Liveness, Member, Members, Peer},
-    message::{self, Differences, Digest, Repair, Wants},
+    message::{self, Repair, Wants},
     output::Output,
     own::Own,
     owner::Rights,
@@ -29,13 +25,10 @@ use crate::{
     topic::Topic,
 };
 
+mod rounds;
 #[cfg(test)]
 mod tests;
 
-/// Seeds that are asked at once.
-const SEEDS_AT_ONCE: usize = 3;
-/// One round in so many goes to a seed that is not a live member, if there is one.
-const SEED_EVERY: u32 = 8;
 /// The incarnation of a node that never spoke before.
 const FIRST_LIFE: u64 = 1;
 /// Periods of anti-entropy that a topic is waited for of which nobody can say that it is whole.
@@ -372,66 +365,6 @@ impl Gossip {
         self.accept(repair.batches);
     }
 
-    fn answer(&mut self, now: Instant, from: Id, digest: &Digest) -> Result<Vec<u8>, MessageError> {
-        self.meet(now, from, &digest.sender)?;
-        let Self { rows, swim, members, hearing, rng, .. } = self;
-        Ok(exchange::answer(digest, rows, swim, members, hearing, rng))
-    }
-
-    fn compare(&mut self, now: Instant, from: Id, told: Differences) -> Result<(), MessageError> {
-        self.meet(now, from, &told.sender)?;
-        let before = self.members.live_count();
-        self.swim.apply(now, told.members.clone());
-        self.pump(now);
-        if let Some(incarnation) = told.down.filter(|down| *down >= self.incarnation()) {
-            self.raise(incarnation);
-        }
-        let remedy = exchange::compare(&told, &self.rows, &self.swim, &self.members);
-        let (to, address) = (told.sender.id, told.sender.address);
-        // Where this one lacked something, it may be so with the topics that the digest could not carry.
-        let more = told.more || self.rows.subscribed.len() > TOPICS_PER_DIGEST_MAX;
-        if more && (before < self.members.live_count() || !remedy.wants.names.is_empty()) {
-            self.hasten(now);
-        }
-        if !remedy.repair.members.is_empty() || !remedy.repair.batches.is_empty() {
-            let bytes = message::write(message::REPAIR, &remedy.repair).into();
-            self.send(Output::Push { to, address, bytes });
-        }
-        if !remedy.fresh.is_empty() {
-            let bytes = message::write(message::FRESH, &message::Rows { batches: remedy.fresh }).into();
-            self.send(Output::Push { to, address, bytes });
-        }
-        if !remedy.wants.names.is_empty() {
-            let bytes = message::write(message::WANTS, &remedy.wants).into();
-            self.send(Output::Request { to, address, bytes });
-        }
-        for topic in told.topics.iter().filter(|told| told.whole) {
-            if self.rows.has_all(&topic.topic, &topic.batches, &self.members) {
-                self.end_hearing(&topic.topic);
-            }
-        }
-        self.settle_hearing(now);
-        Ok(())
-    }
-
-    /// Topics that nobody else subscribes to are whole as they are, once it is known who subscribes to what.
-    fn settle_hearing(&mut self, now: Instant) {
-        let knows_readers = !self.hearing.has(&Topic::nodes());
-        let is_alone = |topic: &Topic| {
-            let readers = self.rows.subscribers.of(topic);
-            knows_readers && !readers.iter().any(|reader| self.members.is_live(*reader))
-        };
-        for topic in self.hearing.ripe(now, is_alone) {
-            self.end_hearing(&topic);
-        }
-    }
-
-    fn end_hearing(&mut self, topic: &Topic) {
-        if self.hearing.end(topic) {
-            self.outputs.push_back(Output::Heard { topic: topic.clone() });
-        }
-    }
-
     /// Whoever says who it is must be who its connection says; and it is alive.
     fn meet(&mut self, now: Instant, from: Id, sender: &Peer) -> Result<(), MessageError> {
         if sender.id != from {
@@ -488,61 +421,6 @@ impl Gossip {
         for (peer, bytes) in pushes {
             self.send(Output::Push { to: peer.id, address: peer.address, bytes: bytes.into() });
         }
-    }
-
-    fn begin_round(&mut self, now: Instant) {
-        let changed = self.rows.expire(now, &self.members);
-        self.tell(changed);
-        let alone = self.members.live_count() == 0;
-        if alone || self.rng.random_ratio(1, SEED_EVERY) {
-            self.ask_seeds();
-        }
-        if let Some(partner) = exchange::partner(&self.rows, &self.members, &self.hearing, &mut self.rng) {
-            self.ask(partner);
-        }
-    }
-
-    /// Asks seeds that are not live members: at the beginning, and in case everybody forgot each other.
-    fn ask_seeds(&mut self) {
-        let strangers = self.seeds.iter().filter(|(id, _)| !self.members.is_live(*id));
-        for (to, address) in strangers.copied().sample(&mut self.rng, SEEDS_AT_ONCE) {
-            self.compare_with(to, address);
-        }
-    }
-
-    /// Makes sure that what this node only writes has reached one of those who read it.
-    fn check(&mut self) {
-        let topic = self.rows.only_written().choose(&mut self.rng).cloned();
-        let reader =
-            topic.and_then(|topic| exchange::subscriber(&topic, &self.rows, &self.members, &mut self.rng));
-        if let Some(reader) = reader {
-            self.ask(reader);
-        }
-    }
-
-    fn ask(&mut self, to: Id) {
-        if let Some(address) = self.members.get(to).map(|known| known.peer.address) {
-            self.compare_with(to, address);
-        }
-    }
-
-    fn compare_with(&mut self, to: Id, address: SocketAddr) {
-        self.flush();
-        let Self { last_compared, rows, swim, hearing, rng, .. } = self;
-        let bytes = exchange::digest(to, last_compared, rows, swim, hearing, rng).into();
-        self.send(Output::Request { to, address, bytes });
-    }
-
-    fn check_soon(&mut self, within: Duration) {
-        self.check_rounds = 1;
-        self.next_check = self.next_check.min(self.now + within);
-    }
-
-    /// The next round comes soon, but not at the same moment on all nodes; at once on one that has yet to hear a topic.
-    fn hasten(&mut self, now: Instant) {
-        let part = if self.hearing.is_over() { 0.02..0.12 } else { 0.0005..0.002 };
-        let soon = self.config.sync_period.mul_f64(self.rng.random_range(part));
-        self.next_round = self.next_round.min(now + soon);
     }
 
     /// Carries out what SWIM wants.

@@ -1,5 +1,7 @@
 //! The machine with one or two others at hand: who is believed, and what is sent to whom.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use covey_wire::Id;
 use ed25519_dalek::SigningKey;

@@ -51,7 +51,8 @@ impl Nft {
         Ok(Self { netfilter: Netfilter::open_in(namespace)? })
     }
 
-    /// What our tables hold, all at one moment.
+    /// What our tables hold, all at one moment. Only of elements some may be missing for some milliseconds after thousands
+    /// were added at once, while the kernel makes room for them; to add such a one again changes nothing.
     ///
     /// # Errors
     /// The kernel could not be asked, or somebody changes tables all the time. A missing table is no error.

@@ -9,9 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use covey_api::Failure;
-use covey_gossip_quic::{read_frame, write_frame};
 use covey_raft::ProposeError;
 use covey_runtime::Runtime;
 use covey_state::{
@@ -28,6 +26,7 @@ use tokio::{
 
 use crate::{
     clock,
+    exchange::exchange,
     member::{Log, Member},
     protocol::{MESSAGE_MAX, kind},
 };
@@ -293,10 +292,9 @@ async fn ask<T: DeserializeOwned>(member: &Member, wish: Wish) -> Result<Result<
             let bytes = answer(&log, member.id(), wish).await?;
             return Ok(covey_wire::decode::<_, MESSAGE_MAX>(&bytes)?);
         }
-        let request = covey_wire::encode(&wish)?;
         let mut last = anyhow::anyhow!("no manager is known");
         for (id, address) in member.managers() {
-            let answered = timeout(ANSWER_MAX, ask_one(member, id, address, &request)).await;
+            let answered = timeout(ANSWER_MAX, ask_one(member, id, address, &wish)).await;
             match answered.map_err(anyhow::Error::from).and_then(|answered| answered) {
                 Ok(Err(Denial::Unavailable(text))) => last = anyhow::anyhow!(text),
                 Ok(known) => return Ok(known),
@@ -318,13 +316,9 @@ async fn ask_one<T: DeserializeOwned>(
     member: &Member,
     id: Id,
     address: SocketAddr,
-    request: &[u8],
+    wish: &Wish,
 ) -> anyhow::Result<Result<T, Denial>> {
-    let (mut send, mut recv) = member.endpoint.open(id, address, kind::NETWORKS).await?;
-    write_frame(&mut send, request).await?;
-    send.finish()?;
-    let bytes = read_frame(&mut recv, MESSAGE_MAX).await.context("no answer")?;
-    Ok(covey_wire::decode::<_, MESSAGE_MAX>(&bytes)?)
+    exchange(member.endpoint.open(id, address, kind::NETWORKS).await?, wish).await
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ impl Edge {
         if changed {
             self.balancer.set_place(self.tables());
         }
-        self.balancer.commit()
+        self.balancer.commit_tables()
     }
 
     /// Takes a container's addresses, veth and ports back; not an error where it has none.

@@ -74,15 +74,15 @@ fn mtu_of(config: &NetworkConfig, vtep: Option<IpAddr>) -> Result<u32> {
     config.mtu.map_or_else(|| mtu(vtep), Ok)
 }
 
-/// Nobody is in it yet. Others may be who have not told, unless it is this host's alone.
 /// What the router's tables hold beside virtual addresses.
 fn tables(own: BTreeSet<IpAddr>) -> Tables {
     Tables::Network(Network { own, outside: VXLAN_PREFIX.to_owned() })
 }
 
+/// Nobody is in it yet. Others may be who have not told, unless it is this host's alone.
 fn zone(config: &NetworkConfig) -> Zone {
     let mut zone = Zone::new(&config.name);
-    zone.set_whole(config.subnets.iter().all(|subnet| subnet.vni.is_none()));
+    zone.set_whole(!config.is_overlay());
     zone
 }
 

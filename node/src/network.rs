@@ -3,6 +3,8 @@
 //! One thread, the [keeper](keeper::Keeper), owns what is wanted and the sockets to have it so. All others write to its
 //! inbox: the runtime asks for places, gossip tells of endpoints, the roster of hosts.
 
+#[cfg(test)]
+mod alone;
 pub mod balancer;
 pub mod carrier;
 pub mod conditions;

@@ -3,27 +3,20 @@
 use std::path::PathBuf;
 
 use covey_overlay::underlay::overhead;
-use covey_overlay_netlink::namespace;
 use covey_state::{Id, network::Exposure};
 
 use super::*;
-use crate::endpoint::{Endpoint, Host, Service};
+use crate::{
+    endpoint::{Endpoint, Host, Service},
+    network::alone::alone as in_namespace,
+};
 
-/// Runs this where there is no network yet.
+/// Runs this with the edge of a host that has no network yet.
 fn alone(work: impl FnOnce(Edge) + Send) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: a network namespace needs root");
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("host");
-    namespace::create(&path).unwrap();
-    let done = namespace::inside(&path, || {
+    in_namespace(|_| {
         work(Edge::open()?);
-        anyhow::Ok(())
+        Ok(())
     });
-    namespace::remove(&path).unwrap();
-    done.unwrap();
 }
 
 fn block(number: u8) -> EdgeBlock {

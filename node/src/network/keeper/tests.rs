@@ -1,33 +1,24 @@
 //! The keeper in a network namespace of its own.
 
-use covey_state::network::{PublishMode, Subnet};
-
 use std::net::IpAddr;
 
+use covey_state::network::{PublishMode, Subnet};
+
 use super::*;
+use crate::network::alone::alone as in_namespace;
 
 const BOX: &str = "b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0";
 
 /// Runs this with the keeper of a host that has no network yet.
 fn alone(work: impl FnOnce(Keeper) + Send) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: a network namespace needs root");
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("host");
-    namespace::create(&path).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let done = namespace::inside(&path, || {
+    in_namespace(|folder| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let carried = watch::Sender::new(Carried::new());
-        let mut keeper =
-            Keeper::open(folder.path(), Duration::from_secs(10), carried, runtime.handle().clone())?;
+        let mut keeper = Keeper::open(folder, Duration::from_secs(10), carried, runtime.handle().clone())?;
         keeper.begin(None);
         work(keeper);
-        anyhow::Ok(())
+        Ok(())
     });
-    namespace::remove(&path).unwrap();
-    done.unwrap();
 }
 
 /// A way out, one port of the host, and a network of this host.

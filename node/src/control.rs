@@ -37,7 +37,7 @@ use crate::{
     member::{Log, Member},
     network::{doctor, metrics, path},
     protocol::Peer,
-    translate,
+    refused, translate,
 };
 
 /// The cluster as this node's API asks it.
@@ -76,9 +76,11 @@ impl Control for ClusterControl {
                 let token = store.cluster().and_then(|cluster| translate::token(cluster, ca.digest(), role));
                 token.map(|token| token.to_string()).unwrap_or_default()
             };
+            let nodes = liveness(&member, &log, &store);
             Ok(View {
                 observed: Arc::new(member.sight.tasks(&store)),
-                nodes: Arc::new(liveness(&member, &log, &store)),
+                service_errors: Arc::new(service_errors(&member, &nodes, &store)),
+                nodes: Arc::new(nodes),
                 tokens: JoinTokens { worker: token(Role::Worker), manager: token(Role::Manager) },
                 issuer: issuer(ca.der()),
                 store,
@@ -89,7 +91,7 @@ impl Control for ClusterControl {
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async {
             let (_, log) = self.manager()?;
-            log.propose(&Proposal { planned_at: None, commands: vec![command] }).await.map_err(refused)?;
+            log.propose(&Proposal { planned_at: None, commands: vec![command] }).await.map_err(refusal)?;
             Ok(())
         })
     }
@@ -212,12 +214,24 @@ fn unreadable(error: ReadError) -> Failure {
     Failure::unavailable(error.to_string())
 }
 
-fn refused(error: ProposeError) -> Failure {
+fn refusal(error: ProposeError) -> Failure {
     match error {
         ProposeError::Refused(refusal) => refusal.into(),
         ProposeError::TooLarge { .. } => Failure::invalid(error.to_string()),
         _ => Failure::unavailable(error.to_string()),
     }
+}
+
+/// What hosts say of services. What one said that is down counts no longer.
+fn service_errors(
+    member: &Member,
+    nodes: &BTreeMap<Id, Liveness>,
+    store: &Store,
+) -> BTreeMap<Id, Vec<String>> {
+    let told = member.sight.refused();
+    let is_ready = |host: &Id| nodes.get(host).is_some_and(|node| node.state == NodeState::Ready);
+    let live = told.iter().filter(|(host, _)| is_ready(host));
+    refused::sentences(store, live.map(|(host, ports)| (*host, ports.as_slice())))
 }
 
 fn liveness(member: &Member, log: &Log, store: &Store) -> BTreeMap<Id, Liveness> {

@@ -14,6 +14,7 @@ use crate::{
     endpoint::{ENDPOINT_BYTES_MAX, Endpoint as Told, Scope},
     network::Networks,
     protocol::kind,
+    refused::{self, REFUSED_BYTES_MAX, RefusedPort},
     sight::Sight,
 };
 
@@ -125,6 +126,18 @@ impl GossipHandle {
     /// Takes back what was told of an endpoint.
     pub async fn conceal(&self, scope: Scope, key: &str) {
         self.send(Input::WithdrawRow { topic: scope.topic(), key: key.to_owned() }).await;
+    }
+
+    /// Says which published ports this host cannot take.
+    pub async fn refuse(&self, ports: &[RefusedPort]) {
+        let (topic, key) = (refused::topic(), refused::KEY.to_owned());
+        if ports.is_empty() {
+            return self.send(Input::WithdrawRow { topic, key }).await;
+        }
+        match covey_wire::encode(&ports) {
+            Ok(bytes) => self.send(Input::SetRow { topic, key, payload: bytes.into() }).await,
+            Err(error) => tracing::error!(%error, "refused ports cannot be told"),
+        }
     }
 
     /// Wants to hear a topic, or no longer.
@@ -345,6 +358,9 @@ impl GossipLoop {
         if let Some(scope) = Scope::of(topic) {
             return self.pass_on_endpoint(owner, scope, topic, key);
         }
+        if *topic == refused::topic() && key == refused::KEY {
+            return self.pass_on_refused(owner, topic);
+        }
         if *topic != tasks_topic() {
             return;
         }
@@ -358,6 +374,16 @@ impl GossipLoop {
             Some(Ok(status)) => self.sight.handle_task(owner, task, Some(status)),
             None => self.sight.handle_task(owner, task, None),
         }
+    }
+
+    fn pass_on_refused(&self, owner: Id, topic: &Topic) {
+        let row = self.machine.row(topic.as_str(), owner, refused::KEY);
+        let ports = row.map(|row| covey_wire::decode::<Vec<RefusedPort>, REFUSED_BYTES_MAX>(row.payload));
+        let ports = ports.transpose().unwrap_or_else(|error| {
+            tracing::warn!(%owner, %error, "a row of refused ports cannot be read");
+            None
+        });
+        self.sight.handle_refused(owner, ports.unwrap_or_default());
     }
 
     fn pass_on_endpoint(&self, owner: Id, scope: Scope, topic: &Topic, key: &str) {

@@ -25,6 +25,7 @@ mod member;
 mod names;
 mod network;
 mod protocol;
+mod refused;
 mod renewal;
 mod roster;
 mod run;

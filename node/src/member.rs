@@ -176,6 +176,7 @@ impl Member {
         // The loop takes what opening the log tells it of the nodes.
         member.spawn(gossip_loop.run());
         member.spawn(member.network.clone().hear(member.gossip.clone()));
+        member.spawn(member.network.clone().tell_refused(member.gossip.clone()));
         if manager && let Err(error) = member.open_log().await {
             // Whoever writes its file ends with it, and is waited for.
             drop(agent_loop);

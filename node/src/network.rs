@@ -52,6 +52,7 @@ use self::{
 use crate::{
     endpoint::{Endpoint, Host, Scope},
     gossip_loop::GossipHandle,
+    refused::RefusedPort,
     roster::Nodes,
 };
 
@@ -69,6 +70,7 @@ pub struct Networks {
     carried: watch::Receiver<Carried>,
     /// How this node's endpoints are reached, once it was told.
     host: watch::Sender<Option<Host>>,
+    refused: watch::Receiver<Vec<RefusedPort>>,
 }
 
 impl Networks {
@@ -82,12 +84,13 @@ impl Networks {
         let (tell, carried) = watch::channel(Carried::new());
         let keeper = Keeper::open(exec_root, repair_every, tell, tokio::runtime::Handle::current())?;
         let host = watch::Sender::new(keeper.place.map(|place| place.host));
+        let refused = keeper.refused.subscribe();
         let mail = inbox.clone();
         std::thread::Builder::new()
             .name("networks".to_owned())
             .spawn(move || keeper.run(&mail))
             .context("no thread for the networks")?;
-        Ok(Self { inbox, carried, host })
+        Ok(Self { inbox, carried, host, refused })
     }
 
     /// All containers of before have been named. `block` is where this node's containers have had their addresses.
@@ -147,6 +150,17 @@ impl Networks {
             }
             heard = wanted;
             if self.carried.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Has gossip tell the managers which published ports this host cannot take, for as long as it is a member.
+    pub async fn tell_refused(mut self, gossip: GossipHandle) {
+        loop {
+            let refused = self.refused.borrow_and_update().clone();
+            gossip.refuse(&refused).await;
+            if self.refused.changed().await.is_err() {
                 return;
             }
         }

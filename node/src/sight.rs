@@ -10,6 +10,8 @@ use covey_gossip::{Liveness, MemberEvent};
 use covey_state::{Id, store::Store, task::TaskStatus, time::Stamp};
 use tokio::sync::Notify;
 
+use crate::refused::RefusedPort;
+
 /// What has changed since it was asked last.
 #[derive(Debug, Default)]
 pub struct News {
@@ -34,6 +36,8 @@ struct Heard {
     nodes: BTreeMap<Id, (Liveness, Stamp)>,
     /// Under which incarnation each node is alive.
     incarnations: BTreeMap<Id, u64>,
+    /// Published ports that hosts cannot take; no host without any.
+    refused: BTreeMap<Id, Vec<RefusedPort>>,
     news: News,
 }
 
@@ -89,6 +93,16 @@ impl Sight {
         self.0.1.notify_one();
     }
 
+    /// A host says which published ports it cannot take.
+    pub fn handle_refused(&self, owner: Id, ports: Vec<RefusedPort>) {
+        let refused = &mut self.heard().refused;
+        if ports.is_empty() {
+            refused.remove(&owner)
+        } else {
+            refused.insert(owner, ports)
+        };
+    }
+
     /// A kept connection was lost.
     pub fn handle_lost(&self, peer: Id) {
         self.heard().news.lost.insert(peer);
@@ -120,6 +134,11 @@ impl Sight {
             Some((*id, rows.get(&node)?.clone()))
         });
         told.collect()
+    }
+
+    /// Published ports that hosts cannot take, down ones too.
+    pub fn refused(&self) -> BTreeMap<Id, Vec<RefusedPort>> {
+        self.heard().refused.clone()
     }
 
     /// How a node is, and since when; `None`: it was never heard of.

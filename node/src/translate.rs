@@ -87,3 +87,12 @@ pub fn protocol(protocol: Protocol) -> mesh::Protocol {
         Protocol::Sctp => mesh::Protocol::Sctp,
     }
 }
+
+/// The same the other way.
+pub fn protocol_of(protocol: mesh::Protocol) -> Protocol {
+    match protocol {
+        mesh::Protocol::Tcp => Protocol::Tcp,
+        mesh::Protocol::Udp => Protocol::Udp,
+        mesh::Protocol::Sctp => Protocol::Sctp,
+    }
+}

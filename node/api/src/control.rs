@@ -139,6 +139,8 @@ pub struct View {
     pub store: Store,
     /// What was observed of tasks; a task without an entry is as the store has it.
     pub observed: Arc<BTreeMap<Id, TaskStatus>>,
+    /// What is wrong with a service on some hosts, though its tasks run: a sentence each. Most services have no entry.
+    pub service_errors: Arc<BTreeMap<Id, Vec<String>>>,
     /// What was observed of nodes.
     pub nodes: Arc<BTreeMap<Id, Liveness>>,
     /// How nodes join.

@@ -15,7 +15,7 @@ use covey_raft::{Raft, Settings, Timing, Transport, TransportError};
 use covey_state::{Id, cluster::RaftSpec, time::Stamp};
 
 use super::Member;
-use crate::{clock, gossip_loop::tasks_topic, manager_loop, protocol::kind, roster};
+use crate::{clock, gossip_loop::tasks_topic, manager_loop, protocol::kind, refused, roster};
 
 /// Carries the managers' consensus over QUIC.
 #[derive(Clone)]
@@ -87,6 +87,7 @@ impl Member {
             self.take_roster(roster::full(&log.store())).await;
         }
         self.gossip.hear(tasks_topic(), true).await;
+        self.gossip.hear(refused::topic(), true).await;
         self.log.send_replace(Some(log.clone()));
         self.spawn(manager_loop::run(self.clone(), log));
         Ok(())
@@ -95,6 +96,7 @@ impl Member {
     pub(super) async fn close_log(&self, log: Log) -> Result<()> {
         self.log.send_replace(None);
         self.gossip.hear(tasks_topic(), false).await;
+        self.gossip.hear(refused::topic(), false).await;
         log.shutdown().await;
         Raft::destroy(&self.folder.raft())?;
         Ok(())

@@ -26,10 +26,10 @@ use super::{
     balancer::Balancer,
     fault::{self, Fault},
     place::{Neighbour, Place, measured, mtu, peers},
-    reserve::{Reservations, ReserveError},
+    reserve::{Refusal, Reservations, ReserveError},
     rows::{Moved, addresses_of},
 };
-use crate::{endpoint::Scope, translate};
+use crate::{endpoint::Scope, refused::Cause, translate};
 
 /// The edge of this host.
 pub struct Edge {
@@ -54,7 +54,7 @@ pub struct Edge {
     /// Container of before → the ports of this host that were its own and that it could not be given back yet.
     lost: BTreeMap<String, Vec<PublishedPort>>,
     /// Published ports that do not answer here, and why.
-    pub refused: BTreeMap<Frontend, String>,
+    pub refused: BTreeMap<Frontend, Refusal>,
     /// What of that was said in the log.
     told: BTreeSet<String>,
     mtu: u32,
@@ -289,9 +289,12 @@ impl Edge {
             match self.hold_own(container, port) {
                 Ok(port) => self.open_own(container, &[port]),
                 Err(error) => {
+                    let cause = Cause::from(&error);
                     let error = anyhow::Error::from(error);
                     let why = format!("{error:#}; it was container {container:.12}'s");
-                    self.refused.extend(frontends(port).into_iter().map(|frontend| (frontend, why.clone())));
+                    let refusal = Refusal { cause, why };
+                    let all = frontends(port).into_iter().map(|frontend| (frontend, refusal.clone()));
+                    self.refused.extend(all);
                     self.lost.entry(container.to_owned()).or_default().push(port.clone());
                 }
             }
@@ -338,7 +341,8 @@ impl Edge {
                 let port = name_of(&frontend);
                 let why =
                     format!("{port} of this host is container {container:.12}'s: no service is behind it");
-                self.refused.insert(frontend, why);
+                let cause = Cause::Container(format!("{container:.12}"));
+                self.refused.insert(frontend, Refusal { cause, why });
             }
             return;
         }
@@ -346,15 +350,17 @@ impl Edge {
             self.reserved.release(&frontend);
         } else if let Err(error) = self.reserved.hold(frontend) {
             if !matches!(error, ReserveError::NoAddress(_)) {
-                self.refused.insert(frontend, format!("{:#}", anyhow::Error::from(error)));
+                let cause = Cause::from(&error);
+                let why = format!("{:#}", anyhow::Error::from(error));
+                self.refused.insert(frontend, Refusal { cause, why });
             }
             return self.balancer.set(frontend, None);
         }
         self.balancer.set(frontend, behind);
     }
 
-    /// Tries ports again that somebody else had.
-    fn retry_refused(&mut self) {
+    /// Tries ports again that somebody else had; the kernel takes what has changed with the next [`Edge::settle`].
+    pub fn retry_refused(&mut self) {
         let refused = std::mem::take(&mut self.refused);
         // Those first that were a container's own.
         let lost = std::mem::take(&mut self.lost);
@@ -370,7 +376,7 @@ impl Edge {
 
     /// Says why published ports do not answer here: once, until it is something else.
     fn tell_refused(&mut self) {
-        let all: BTreeSet<String> = self.refused.values().cloned().collect();
+        let all: BTreeSet<String> = self.refused.values().map(|refusal| refusal.why.clone()).collect();
         for why in all.difference(&self.told) {
             tracing::warn!(why, "a published port does not answer on this host");
         }

@@ -4,6 +4,7 @@ mod cluster;
 mod containers;
 mod mending;
 mod parting;
+mod refused;
 mod rewire;
 mod told;
 
@@ -37,6 +38,7 @@ use super::{
 use crate::{
     clock,
     endpoint::{Endpoint, Scope},
+    refused::RefusedPort,
 };
 
 /// What was told before this daemon began counts for so long, unless it is told anew.
@@ -72,6 +74,10 @@ pub struct Keeper {
     down: BTreeSet<Id>,
     /// Is told what this host carries.
     carried: watch::Sender<Carried>,
+    /// Is told which ports of services this host cannot take.
+    pub refused: watch::Sender<Vec<RefusedPort>>,
+    /// When those are tried again that somebody else has.
+    retry_at: Option<Instant>,
     /// Rows that were told to the daemon before and not yet to this one.
     pub unconfirmed: BTreeMap<(Scope, Key), Endpoint>,
     confirm_until: Instant,
@@ -128,6 +134,8 @@ impl Keeper {
             neighbours,
             down,
             carried,
+            refused: watch::Sender::new(Vec::new()),
+            retry_at: None,
             unconfirmed: rows.into_iter().map(row).collect(),
             confirm_until: now + CONFIRM_WITHIN,
             aside: BTreeMap::new(),
@@ -151,6 +159,7 @@ impl Keeper {
                 .remember_at
                 .into_iter()
                 .chain(self.cut_at)
+                .chain(self.retry_at)
                 .chain(forget_at)
                 .chain(self.parting.values().chain(self.unheard.values()).copied())
                 .fold(self.repair_at, Instant::min);
@@ -169,6 +178,7 @@ impl Keeper {
                 }
             }
             self.look_at_clock();
+            self.tell_refused();
         }
     }
 

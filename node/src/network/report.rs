@@ -120,7 +120,7 @@ pub fn examine(keeper: &mut Keeper) -> (Report, Option<Probes>) {
     }));
     // Of both families the same is said.
     let refused: BTreeSet<_> =
-        keeper.edge.refused.iter().map(|(frontend, why)| (name_of(frontend), why)).collect();
+        keeper.edge.refused.iter().map(|(frontend, refusal)| (name_of(frontend), &refusal.why)).collect();
     seen.extend(refused.into_iter().map(|(port, why)| Seen::new(INGRESS, port, State::Wrong, why)));
     let (heard, beliefs) = beliefs(keeper);
     let probes = probes(keeper);

@@ -13,6 +13,8 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
 
+use crate::refused::Cause;
+
 /// Bytes that wait in the socket of a UDP port without a backend: the kernel makes the least of it that it can.
 const RECEIVE_BUFFER: usize = 1;
 
@@ -40,6 +42,25 @@ pub enum ReserveError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl From<&ReserveError> for Cause {
+    fn from(error: &ReserveError) -> Self {
+        match error {
+            ReserveError::Taken { .. } => Self::Process,
+            ReserveError::NoAddress(_) => Self::kernel(error),
+            ReserveError::Io { source, .. } => Self::kernel(source),
+        }
+    }
+}
+
+/// Why a published port does not answer on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In short, for managers.
+    pub cause: Cause,
+    /// For this host's log.
+    pub why: String,
 }
 
 /// The ports that are held.

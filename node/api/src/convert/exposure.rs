@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::port;
 use crate::{
+    control::View,
     failure::Failure,
     wire::{Meta, ObjectVersion, Time, network, service as wire, task},
 };
@@ -57,8 +58,8 @@ pub fn networks_to_wire(networks: &[AttachmentSpec]) -> Vec<wire::Attachment> {
 }
 
 /// How a service is reached in fact.
-pub fn exposure_to_wire(service: &Service, store: &Store) -> wire::Endpoint {
-    let exposure = &service.exposure;
+pub fn exposure_to_wire(service: &Service, view: &View) -> wire::Endpoint {
+    let (exposure, store) = (&service.exposure, &view.store);
     let addresses = exposure.vips.iter().flat_map(|vip| vip.addresses.iter().map(|a| (vip.network, *a)));
     let vip = |(network, address)| {
         let addr = with_prefix(address, store.network(network).map(|network| &**network));
@@ -68,6 +69,7 @@ pub fn exposure_to_wire(service: &Service, store: &Store) -> wire::Endpoint {
         spec: endpoint_to_wire(&service.spec.endpoint),
         ports: exposure.ports.iter().map(port::to_wire).collect(),
         virtual_ips: addresses.map(vip).collect(),
+        errors: view.service_errors.get(&service.id).cloned().unwrap_or_default(),
     }
 }
 

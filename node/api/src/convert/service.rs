@@ -312,7 +312,7 @@ pub fn service_to_wire(service: &Arc<Service>, view: &View, with_status: bool) -
         },
         spec: to_wire(&service.spec),
         previous_spec: service.previous_spec.as_deref().map(to_wire),
-        endpoint: exposure::exposure_to_wire(service, &view.store),
+        endpoint: exposure::exposure_to_wire(service, view),
         update_status: service.update_status.as_ref().map(update_status),
         service_status: with_status.then(|| service_status(service, view)),
     }

@@ -1,6 +1,6 @@
 //! Tasks.
 
-use covey_state::task::{ContainerStatus, Task, TaskStatus};
+use covey_state::task::{ContainerStatus, Task, TaskState, TaskStatus};
 
 use super::{exposure, port, service};
 use crate::{
@@ -11,6 +11,15 @@ use crate::{
 /// How far a task is: what was decided, unless something newer was observed.
 pub fn status<'a>(task: &'a Task, view: &'a View) -> &'a TaskStatus {
     view.observed.get(&task.id).filter(|seen| seen.supersedes(&task.status)).unwrap_or(&task.status)
+}
+
+/// What is wrong with a task; where nothing is and it runs, with its service.
+fn error(task: &Task, status: &TaskStatus, view: &View) -> String {
+    let runs = task.is_wanted_running() && status.state == TaskState::Running;
+    match view.service_errors.get(&task.service) {
+        Some(errors) if runs && status.error.is_empty() => errors.join("; "),
+        _ => status.error.clone(),
+    }
 }
 
 /// A task as the Engine API writes it.
@@ -33,7 +42,7 @@ pub fn to_wire(task: &Task, view: &View) -> wire::Task {
             timestamp: Time(status.at),
             state: status.state.as_str(),
             message: status.message.clone(),
-            err: status.error.clone(),
+            err: error(task, status, view),
             container_status: status.container.as_ref().map(container),
             port_status: wire::PortStatus {
                 ports: (status.container.iter())

@@ -259,6 +259,9 @@ pub struct Endpoint {
     pub ports: Vec<PortConfig>,
     #[serde(rename = "VirtualIPs", skip_serializing_if = "is_zero")]
     pub virtual_ips: Vec<VirtualIp>,
+    /// Not Docker's: what keeps it from being reached on some hosts, a sentence each.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub errors: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -50,6 +50,7 @@ struct State {
     index: u64,
     membership: Membership,
     observed: BTreeMap<Id, TaskStatus>,
+    service_errors: BTreeMap<Id, Vec<String>>,
     down: Vec<Id>,
     tokens: u32,
     joined: Option<JoinRequest>,
@@ -103,6 +104,11 @@ impl FakeControl {
     /// The node is gone.
     pub fn lose(&self, node: Id) {
         self.state().down.push(node);
+    }
+
+    /// Something is wrong with a service on some host.
+    pub fn fault(&self, service: Id, error: &str) {
+        self.state().service_errors.entry(service).or_default().push(error.to_owned());
     }
 
     pub fn joined(&self) -> Option<JoinRequest> {
@@ -262,6 +268,7 @@ impl Control for FakeControl {
             nodes: Arc::new(nodes.collect()),
             store: state.store.clone(),
             observed: Arc::new(state.observed.clone()),
+            service_errors: Arc::new(state.service_errors.clone()),
             tokens: JoinTokens {
                 worker: format!("SWMTKN-1-ca-worker{}", state.tokens),
                 manager: format!("SWMTKN-1-ca-manager{}", state.tokens),

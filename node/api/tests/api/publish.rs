@@ -70,6 +70,40 @@ async fn published_ports_are_shown_as_they_were_asked_for_and_as_they_are() {
     assert_eq!(again["Endpoint"], shown["Endpoint"]);
 }
 
+/// PRT-05, PRT-11
+#[tokio::test]
+async fn what_keeps_a_port_from_answering_is_the_error_of_the_tasks_that_run() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let web = create(&client, "web", &json!([{"TargetPort": 80, "PublishedPort": 8080}])).await;
+    create(&client, "other", &json!([])).await;
+    assert_eq!(web["Endpoint"].get("Errors"), None);
+    let errors =
+        ["port 8080/tcp is held on w1 by another process", "port 81/udp is held on w1 by container 12"];
+    errors.iter().for_each(|error| daemon.control.fault(web["ID"].as_str().unwrap().parse().unwrap(), error));
+
+    assert_eq!(client.get("/services/web").await.json()["Endpoint"]["Errors"], json!(errors));
+    assert_eq!(client.get("/services/other").await.json()["Endpoint"].get("Errors"), None);
+    let status = async |service: &str, desired: &str| {
+        let of_service = format!("%22service%22%3A%5B%22{service}%22%5D");
+        let filters = format!("%7B{of_service}%2C%22desired-state%22%3A%5B%22{desired}%22%5D%7D");
+        let tasks = client.get(&format!("/tasks?filters={filters}")).await.json();
+        tasks[0]["Status"].clone()
+    };
+    let running = status("web", "running").await;
+    assert_eq!((&running["State"], &running["Err"]), (&json!("running"), &json!(errors.join("; "))));
+    assert_eq!(status("other", "running").await.get("Err"), None);
+
+    // A task that has ended has errors of its own only.
+    let mut spec = web["Spec"].clone();
+    spec["TaskTemplate"]["ForceUpdate"] = json!(1);
+    let path = format!("/services/web/update?version={}", web["Version"]["Index"]);
+    assert_eq!(client.post(&path, &spec.to_string()).await.status, StatusCode::OK);
+    let ended = status("web", "shutdown").await;
+    assert_eq!((&ended["State"], ended.get("Err")), (&json!("shutdown"), None));
+    assert_ne!(status("web", "running").await.get("Err"), None);
+}
+
 /// PRT-02, PRT-10, PRT-11
 #[tokio::test]
 async fn ports_are_added_and_taken_away_and_belong_to_one_service() {

@@ -93,6 +93,7 @@ fn text(service: &Value, networks: &[String], now: OffsetDateTime) -> String {
     }
     out.some("Endpoint Mode", &service["Endpoint"]["Spec"]["Mode"]);
     ports(&mut out, &service["Endpoint"]["Ports"]);
+    errors(&mut out, &service["Endpoint"]["Errors"]);
     out.0
 }
 
@@ -162,6 +163,17 @@ fn ports(out: &mut Lines, ports: &Value) {
     }
 }
 
+/// What keeps it from being reached on some hosts.
+fn errors(out: &mut Lines, errors: &Value) {
+    let errors = errors.as_array().map_or(&[][..], Vec::as_slice);
+    if !errors.is_empty() {
+        out.add("Errors", "");
+    }
+    for error in errors.iter().filter_map(Value::as_str) {
+        let _ = writeln!(out.0, " {error}");
+    }
+}
+
 fn labels(out: &mut Lines, key: &str, labels: &Value) {
     let Some(labels) = labels.as_object().filter(|labels| !labels.is_empty()) else { return };
     out.add(key, "");
@@ -204,7 +216,8 @@ mod tests {
     #[test]
     fn a_service_is_readable() {
         let service = json!({"ID": "s1", "Endpoint": {"Spec": {"Mode": "vip"}, "Ports": [
-                {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"}]},
+                {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"}],
+                "Errors": ["port 8080/tcp is held on w2 by another process"]},
             "UpdateStatus": {"State": "updating", "StartedAt": "1970-01-01T00:00:01Z", "Message": "update in progress"},
             "Spec": {"Name": "web", "Labels": {"a": "1"}, "Mode": {"Replicated": {"Replicas": 3}},
                 "UpdateConfig": {"Parallelism": 2, "Delay": 10_000_000_000_i64, "FailureAction": "pause"},
@@ -246,6 +259,8 @@ Ports:
   Protocol = tcp
   TargetPort = 80
   PublishMode = ingress
+Errors:
+ port 8080/tcp is held on w2 by another process
 ";
         assert_eq!(
             text(

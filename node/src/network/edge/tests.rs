@@ -69,7 +69,7 @@ fn a_port_of_a_container_stays_its_own_when_a_service_publishes_it() {
         edge.balancer.put(&key, Some(task()));
         edge.settle().unwrap();
         assert_eq!(behind(&mut edge, &frontend), container);
-        assert!(edge.refused[&frontend].contains("container box"), "{:?}", edge.refused);
+        assert!(edge.refused[&frontend].why.contains("container box"), "{:?}", edge.refused);
         let taken = edge.hold("task", &[published]);
         assert!(matches!(taken, Err(ReserveError::Taken { port: 8080, .. })), "{taken:?}");
 
@@ -112,7 +112,7 @@ fn a_port_that_a_container_of_before_cannot_have_back_is_tried_again() {
         edge.claim("box", &PathBuf::from("/nowhere"), pair(), false);
         edge.claim_ports("box", std::slice::from_ref(&own));
         edge.settle().unwrap();
-        assert!(edge.refused[&frontend].contains("in use"), "{:?}", edge.refused);
+        assert!(edge.refused[&frontend].why.contains("in use"), "{:?}", edge.refused);
         let told = edge.told.clone();
         assert_eq!(told.len(), 1, "one line for both families: {told:?}");
         edge.retry_refused();

@@ -79,6 +79,9 @@ impl Keeper {
         if self.cut_at.is_some_and(|at| at <= now) {
             self.cut();
         }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_refused();
+        }
         self.close_names(|_, at| at <= now);
         self.part(|_, at| at <= now);
         if self.begun {

@@ -2,10 +2,14 @@
 
 use std::net::IpAddr;
 
-use covey_state::network::{PublishMode, Subnet};
+use covey_state::network::{Exposure, PublishMode, Subnet};
 
 use super::*;
-use crate::network::alone::alone as in_namespace;
+use crate::{
+    endpoint,
+    network::alone::alone as in_namespace,
+    refused::{Cause, Published},
+};
 
 const BOX: &str = "b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0";
 
@@ -88,5 +92,54 @@ fn a_container_whose_networks_cannot_all_be_had_leaves_nothing() {
         assert!(!keeper.path(BOX).exists());
         assert_eq!(keeper.attach(BOX, "box", &wiring()).unwrap().ports.len(), 1, "its port came free");
         keeper.detach(BOX).unwrap();
+    });
+}
+
+/// PRT-05, PRT-11
+#[test]
+fn a_published_port_that_this_host_cannot_take_is_told_until_it_is_free() {
+    alone(|mut keeper| {
+        let port = PublishedPort { target: 80, published: 8080, ..PublishedPort::default() };
+        let published = Published::of_port(&port);
+        let service = endpoint::Service {
+            id: Id::new(1),
+            name: "web".into(),
+            exposure: Exposure { version: 1, ports: vec![port], ..Exposure::default() },
+        };
+        let edge = EdgeBlock { v4: "100.64.2.0/24".parse().unwrap(), v6: "fd00::/64".parse().unwrap() };
+        let task = Endpoint {
+            service: Some(service),
+            names: Vec::new(),
+            container: "task".into(),
+            aliases: Vec::new(),
+            addresses: vec![[100, 64, 2, 7].into()],
+            host: endpoint::Host { number: 2, vtep: [192, 0, 2, 2].into(), edge },
+            draining: false,
+        };
+        let told = |keeper: &mut Keeper| {
+            keeper.tell_refused();
+            keeper.refused.borrow().clone()
+        };
+        let [thief, other] = [8080, 9090].map(|port| std::net::TcpListener::bind(("::", port)).unwrap());
+        keeper.edge.balancer.put(&(Id::new(2), "task".into()), Some(task));
+        keeper.settle_all();
+        // What a container of before cannot have back is no service's.
+        let own = PublishedPort { published: 9090, mode: PublishMode::Host, ..PublishedPort::default() };
+        keeper.edge.claim_ports("box", &[own]);
+        let refused = [RefusedPort { published, cause: Cause::Process }];
+        assert_eq!(told(&mut keeper), refused, "once for both families");
+        assert!(keeper.retry_at.is_some());
+        keeper.retry_refused();
+        assert_eq!(told(&mut keeper), refused);
+
+        drop((thief, other));
+        keeper.retry_refused();
+        assert_eq!((told(&mut keeper), keeper.retry_at), (Vec::new(), None));
+        let frontend = covey_mesh::Frontend::Port {
+            address: [0, 0, 0, 0].into(),
+            protocol: covey_mesh::Protocol::Tcp,
+            port: 8080,
+        };
+        assert!(keeper.edge.balancer.lookup(&frontend).unwrap().is_some(), "the kernel has been told");
     });
 }

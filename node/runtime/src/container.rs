@@ -76,6 +76,13 @@ pub enum NetworkMode {
     Container(ContainerId),
 }
 
+impl NetworkMode {
+    /// Whether the container has a network namespace that is nobody else's.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self, Self::None | Self::Edge)
+    }
+}
+
 /// The image of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageName {
@@ -125,7 +132,7 @@ pub(crate) struct Record {
     pub task: Option<TaskRef>,
     pub network: NetworkMode,
     pub wiring: Wiring,
-    /// `80/tcp`: what the image says that it serves.
+    /// `80/tcp`: what the image, or the user, says that it serves.
     #[serde(default)]
     pub exposed_ports: Vec<String>,
 }
@@ -221,7 +228,7 @@ pub struct Container {
     pub network: NetworkMode,
     /// What it has of the networks.
     pub wiring: Wiring,
-    /// `80/tcp`: what its image says that it serves.
+    /// `80/tcp`: what its image, or its user, says that it serves.
     pub exposed_ports: Vec<String>,
     /// Standard input is kept open for [`crate::Runtime::attach`].
     pub open_stdin: bool,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use covey_state::{
-    container::{ContainerSpec, MountKind, Resources},
+    container::{ContainerSpec, MountKind, Resources, check_sysctls, is_of_network},
     network::Wiring,
     time::Stamp,
 };
@@ -49,6 +49,8 @@ pub struct CreateContainer {
     pub network: NetworkMode,
     /// What it has of the networks: kept with it, and handed to [`crate::Network::attach`].
     pub wiring: Wiring,
+    /// `80/tcp`: ports that it serves beside those that its image names.
+    pub exposed_ports: Vec<String>,
 }
 
 /// A container was not made, and nothing is left of the attempt.
@@ -166,12 +168,14 @@ fn settle(
     rootfs: Rootfs,
 ) -> Result<Record, CreateError> {
     let mut spec = wanted.spec;
-    check(&spec)?;
+    check(&spec, &wanted.network)?;
     let mut labels = rootfs.defaults.labels.clone();
     labels.append(&mut spec.labels);
     labels.extend(wanted.labels);
     spec.labels = labels;
     let layers_dir = rootfs.layers_dir.display();
+    let mut exposed_ports = rootfs.defaults.exposed_ports.clone();
+    exposed_ports.extend(wanted.exposed_ports);
     let mut record = Record {
         format: FORMAT,
         name,
@@ -186,7 +190,7 @@ fn settle(
         task: wanted.task,
         network: wanted.network,
         wiring: wanted.wiring,
-        exposed_ports: rootfs.defaults.exposed_ports.clone(),
+        exposed_ports,
         id,
     };
     let hostname = format!("HOSTNAME={}", record.hostname());
@@ -197,8 +201,14 @@ fn settle(
     Ok(record)
 }
 
-fn check(spec: &ContainerSpec) -> Result<(), CreateError> {
+fn check(spec: &ContainerSpec, network: &NetworkMode) -> Result<(), CreateError> {
     let invalid = |text: String| Err(CreateError::Invalid(text));
+    check_sysctls(&spec.sysctls).map_err(|error| CreateError::Invalid(error.to_string()))?;
+    if let Some(name) = spec.sysctls.keys().find(|name| is_of_network(name) && !network.is_own()) {
+        return invalid(format!(
+            "sysctl {name:?} is not allowed in the network of the host or of another container"
+        ));
+    }
     if spec.hostname.len() > HOSTNAME_MAX {
         return invalid(format!("invalid hostname: {} is longer than {HOSTNAME_MAX} bytes", spec.hostname));
     }

@@ -92,9 +92,7 @@ pub(crate) fn build(
                 .seccomp(filter()?)
                 .masked_paths(MASKED.map(str::to_owned).to_vec())
                 .readonly_paths(READ_ONLY.map(str::to_owned).to_vec())
-                .sysctl(
-                    sysctls(&record.network).map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<Sysctls>(),
-                )
+                .sysctl(sysctls(record))
                 .build()?,
         )
         .build()
@@ -115,10 +113,14 @@ fn filter() -> Result<LinuxSeccomp, OciSpecError> {
 type Sysctls = std::collections::HashMap<String, String>;
 
 /// What a network namespace of its own allows beyond the kernel's defaults: low ports and ping need no privilege inside.
-fn sysctls(network: &NetworkMode) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let is_own = matches!(network, NetworkMode::None | NetworkMode::Edge);
-    let own = [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
-    own.into_iter().filter(move |_| is_own)
+const OPEN: [(&str, &str); 2] =
+    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+
+/// The kernel's settings inside a container: what its user wants goes over what all have.
+fn sysctls(record: &Record) -> Sysctls {
+    let open = OPEN.into_iter().filter(|_| record.network.is_own());
+    let open = open.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    open.chain(record.spec.sysctls.clone()).collect()
 }
 
 /// The container's process; another one of `exec` is a changed copy of it.

@@ -7,7 +7,9 @@ mod bench;
 use std::{collections::BTreeMap, time::Duration};
 
 use bench::{Bench, bench, output, spec};
-use covey_runtime::{Action, ContainerState, CreateError, ExecSpec, LogQuery, OperationError, StartError};
+use covey_runtime::{
+    Action, ContainerState, CreateError, ExecSpec, LogQuery, NetworkMode, OperationError, StartError,
+};
 use covey_state::container::{Amount, ContainerSpec, Mount, MountKind, Resources};
 use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
@@ -44,6 +46,41 @@ async fn environment_user_directory_and_host_name_are_as_asked() {
     let run = bench
         .run(ContainerSpec { user: "4711:12".into(), ..spec(&["sh", "-c", "id -u; id -g; echo $HOME"]) });
     assert_eq!(run.await.stdout, "4711\n12\n/\n");
+    bench.close().await;
+}
+
+/// CTR-03
+#[tokio::test]
+async fn settings_of_the_kernel_are_the_containers_own() {
+    let Some(bench) = bench().await else { return };
+    let with = |settings: &[(&str, &str)], words: &[&str]| ContainerSpec {
+        sysctls: settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        ..spec(words)
+    };
+    let settings = ["net/ipv4/ip_default_ttl", "net/ipv4/ip_unprivileged_port_start", "kernel/msgmax"];
+    let files = settings.map(|name| format!("/proc/sys/{name}"));
+    let cat = [&["cat"][..], &files.each_ref().map(String::as_str)].concat();
+    let wanted = [
+        ("net.ipv4.ip_default_ttl", "77"),
+        ("net.ipv4.ip_unprivileged_port_start", "99"),
+        ("kernel.msgmax", "4242"),
+    ];
+    assert_eq!(bench.run(with(&wanted, &cat)).await.stdout, "77\n99\n4242\n");
+    let others = bench.run(spec(&cat)).await.stdout;
+    assert!(others.starts_with("64\n0\n") && !others.contains("4242"), "{others}");
+
+    for (name, network, part) in [
+        ("kernel.core_pattern", NetworkMode::None, "not in a separate kernel namespace"),
+        ("net.ipv4.ip_default_ttl", NetworkMode::Host, "not allowed in the network of the host"),
+    ] {
+        let request = covey_runtime::CreateContainer {
+            spec: ContainerSpec { image: "busybox".into(), ..with(&[(name, "1")], &["true"]) },
+            network,
+            ..covey_runtime::CreateContainer::default()
+        };
+        let error = bench.runtime.create(request).await.unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
     bench.close().await;
 }
 

@@ -28,6 +28,7 @@ impl LocalEngine {
                 NetworkMode::Container(other.id)
             }
         };
+        let exposed = request.exposed.iter();
         let wanted = runtime::CreateContainer {
             name: request.name,
             spec,
@@ -38,6 +39,7 @@ impl LocalEngine {
             task: None,
             network,
             wiring,
+            exposed_ports: exposed.map(|port| format!("{}/{}", port.port, port.protocol)).collect(),
         };
         let id = self.runtime.create(wanted).await.map_err(failure::create)?;
         entered.keep();

@@ -94,6 +94,7 @@ impl LocalEngine {
             }
         };
         check_apart(&wiring.networks, &attached.network)?;
+        wiring.chosen.extend(&join.addresses);
         wiring.networks.push(attached);
         Ok(())
     }
@@ -138,7 +139,10 @@ impl LocalEngine {
             }
             let mut wiring = old.clone();
             match attached {
-                Some(attached) if network != NetworkRef::Bridge => wiring.networks.push(attached),
+                Some(attached) if network != NetworkRef::Bridge => {
+                    wiring.networks.push(attached);
+                    wiring.chosen.extend(join.addresses);
+                }
                 _ => wiring.bridge = true,
             }
             settle(&mut wiring);
@@ -165,7 +169,9 @@ impl LocalEngine {
         let bridge = network == NetworkRef::Bridge;
         let removed = move |old: &Wiring| {
             let mut wiring = old.clone();
-            wiring.networks.retain(|attached| !of_network(attached));
+            let gone = wiring.networks.extract_if(.., |attached| of_network(attached));
+            let given_back: Vec<_> = gone.flat_map(|attached| attached.addresses).collect();
+            wiring.chosen.retain(|address| !given_back.contains(address));
             wiring.bridge &= !bridge;
             settle(&mut wiring);
             Ok(wiring)

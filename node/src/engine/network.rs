@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use covey_api::engine::{Endpoint, ExposedPort, Network, NetworkRef};
-use covey_overlay::mac::Mac;
+use covey_overlay::{
+    mac::Mac,
+    object::{GATEWAY_V4, GATEWAY_V6},
+};
 use covey_runtime::{Container, ContainerState, NetworkMode};
 use covey_state::network::{Attached, PublishMode};
 use ipnet::IpNet;
@@ -29,8 +32,9 @@ pub(super) fn endpoints(container: &Container) -> Vec<Endpoint> {
     }
     let running = container.state == ContainerState::Running;
     let networks = &container.wiring.networks;
+    let chosen = &container.wiring.chosen;
     let mut endpoints: Vec<Endpoint> =
-        networks.iter().map(|attached| of_network(attached, running)).collect();
+        networks.iter().map(|attached| of_network(attached, chosen, running)).collect();
     if container.wiring.edge {
         let taken = |address: &&IpAddr| networks.iter().any(|attached| attached.addresses.contains(address));
         let own = container.addresses.iter().filter(|address| !taken(address));
@@ -40,14 +44,15 @@ pub(super) fn endpoints(container: &Container) -> Vec<Endpoint> {
             mac: mac(container.addresses.iter().find(|address| !taken(address)).filter(|_| running)),
             // Each is routed by itself: there is no subnet that its neighbours would be in.
             addresses: own.map(|address| IpNet::from(*address)).collect(),
-            gateway: Some(covey_overlay::object::GATEWAY_V4.into()),
+            chosen: Vec::new(),
+            gateways: vec![GATEWAY_V4.into(), GATEWAY_V6.into()],
             aliases: Vec::new(),
         });
     }
     endpoints
 }
 
-fn of_network(attached: &Attached, running: bool) -> Endpoint {
+fn of_network(attached: &Attached, chosen: &[IpAddr], running: bool) -> Endpoint {
     let Attached { network, addresses, aliases, .. } = attached;
     let subnet = |address: &IpAddr| network.subnets.iter().find(|subnet| subnet.net.contains(address));
     let overlay = network.is_overlay();
@@ -60,7 +65,8 @@ fn of_network(attached: &Attached, running: bool) -> Endpoint {
         },
         name: network.name.clone(),
         addresses: addresses.iter().filter(|_| running).filter_map(with_prefix).collect(),
-        gateway: addresses.first().and_then(subnet).map(|subnet| subnet.gateway),
+        chosen: addresses.iter().filter(|address| chosen.contains(address)).copied().collect(),
+        gateways: addresses.iter().filter_map(subnet).map(|subnet| subnet.gateway).collect(),
         mac: mac(addresses.first().filter(|_| running)),
         aliases: aliases.clone(),
     }

@@ -87,6 +87,7 @@ impl Assignment {
             ports: self.ports.iter().chain(ingress).cloned().collect(),
             nameservers: self.spec.container.naming.servers.clone(),
             names: Vec::new(),
+            chosen: Vec::new(),
         }
     }
 

@@ -1,12 +1,16 @@
 //! What one container is made of: shared by the tasks of services and by plain containers.
 
 mod naming;
+mod sysctl;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::naming::{HostEntry, NAMING_MAX, Naming, NamingError};
+pub use self::{
+    naming::{HostEntry, NAMING_MAX, Naming, NamingError},
+    sysctl::{SYSCTLS_MAX, SysctlError, check_sysctls, is_of_network},
+};
 
 /// What to run. Empty texts and lists mean "as the image says".
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +44,9 @@ pub struct ContainerSpec {
     /// How it finds names.
     #[serde(default)]
     pub naming: Naming,
+    /// Settings of the kernel that are its own, by name; see [`check_sysctls`].
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
 }
 
 impl ContainerSpec {

@@ -374,6 +374,9 @@ pub struct Wiring {
     pub nameservers: Vec<IpAddr>,
     /// Names inside the container's networks beside its own and its id's.
     pub names: Vec<String>,
+    /// Those of its addresses there that a user asked for.
+    #[serde(default)]
+    pub chosen: Vec<IpAddr>,
 }
 
 impl Wiring {

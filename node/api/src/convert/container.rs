@@ -5,7 +5,7 @@ mod network;
 use std::{net::IpAddr, time::Duration};
 
 use covey_state::{
-    container::{Amount, ContainerSpec, Mount, MountKind, Naming, Resources},
+    container::{Amount, ContainerSpec, Mount, MountKind, Naming, Resources, check_sysctls},
     time::Stamp,
 };
 
@@ -53,6 +53,7 @@ pub fn from_wire(
         check_shared(&config, &host)?;
     }
     let naming = naming::of_container(&host, gateway)?;
+    check_sysctls(&host.sysctls).map_err(|error| Failure::invalid(error.to_string()))?;
     let exposed = network::exposed(image_ports.iter().chain(config.exposed_ports.keys()))?;
     let bindings = std::mem::take(&mut host.port_bindings);
     let ports = port::from_bindings(bindings, host.publish_all_ports, &exposed)?;
@@ -74,6 +75,7 @@ pub fn from_wire(
         network: mode.unwrap_or_else(named),
         networks: places.into_iter().map(|(_, join)| join).collect(),
         ports: if has_ports { ports } else { Vec::new() },
+        exposed: network::exposed(config.exposed_ports.keys())?,
         spec: ContainerSpec { naming, ..spec(config, host)? },
     })
 }
@@ -107,6 +109,7 @@ fn spec(config: wire::Config, host: wire::HostConfig) -> Result<ContainerSpec, F
         stop_signal: config.stop_signal,
         stop_grace: grace.map(Duration::from_secs),
         naming: Naming::default(),
+        sysctls: host.sysctls,
     })
 }
 
@@ -172,7 +175,7 @@ pub fn inspect(container: &Container, host: &str) -> wire::Inspect {
         restart_count: 0,
         driver: STORAGE_DRIVER,
         platform: "linux",
-        host_config: host_config(container),
+        host_config: host_config(container).into(),
         mounts: mount_points(container),
         config: config(container),
         network_settings: network::settings(container, host),
@@ -222,6 +225,7 @@ fn host_config(container: &Container) -> wire::HostConfig {
         memory_reservation: signed(reservations.memory),
         nano_cpus: signed(limits.nano_cpus),
         pids_limit: signed(pids_limit),
+        sysctls: container.spec.sysctls.clone(),
         ..wire::HostConfig::default()
     }
 }

@@ -95,6 +95,7 @@ fn container_from_wire(spec: wire::ContainerSpec) -> Result<ContainerSpec, Failu
         stop_signal: spec.stop_signal,
         stop_grace: Some(stop_grace),
         naming: naming::of_service(spec.dns_config, &spec.hosts)?,
+        sysctls: spec.sysctls,
     })
 }
 
@@ -241,6 +242,7 @@ fn container_to_wire(spec: &ContainerSpec) -> wire::ContainerSpec {
         stop_grace_period: Some(nanos(spec.stop_grace())),
         hosts: naming::lines(&spec.naming),
         dns_config: naming::dns_config(&spec.naming),
+        sysctls: spec.sysctls.clone(),
         ..wire::ContainerSpec::default()
     }
 }

@@ -35,6 +35,8 @@ pub struct CreateContainer {
     pub networks: Vec<Join>,
     /// Ports of this host that are its own; `published` 0: any that is free, anew at each start.
     pub ports: Vec<PublishedPort>,
+    /// Ports that it serves beside those that its image names.
+    pub exposed: Vec<ExposedPort>,
 }
 
 /// How far a container is.
@@ -104,7 +106,7 @@ pub struct Container {
     pub published: Vec<PublishedPort>,
     /// Ports of this host that are its own while it runs, as they were really bound.
     pub ports: Vec<PublishedPort>,
-    /// Ports that it serves: its image says so, or its service publishes them on every host.
+    /// Ports that it serves: its image or its user says so, or its service publishes them on every host.
     pub exposed: Vec<ExposedPort>,
     /// Its service publishes ports on every host: its interface at the edge is its place in the ingress network.
     pub ingress: bool,

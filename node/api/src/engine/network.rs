@@ -82,8 +82,10 @@ pub struct Endpoint {
     pub name: String,
     /// Its addresses with the lengths of their subnets' prefixes, IPv4 first; empty while the container does not run.
     pub addresses: Vec<IpNet>,
-    /// Its next hop there.
-    pub gateway: Option<IpAddr>,
+    /// Those of its addresses that its user asked for.
+    pub chosen: Vec<IpAddr>,
+    /// Its next hops there, at most one of each family.
+    pub gateways: Vec<IpAddr>,
     /// Its Ethernet address; empty while the container does not run.
     pub mac: String,
     /// More names of it there, beside its own name and its short id.

@@ -16,7 +16,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::{logs, network::joins};
+use super::{image, logs, network::joins};
 use crate::{
     app::App,
     convert,
@@ -62,6 +62,7 @@ async fn create(
         *other = app.container_id(other).await.map_err(not_the_image)?;
     }
     let places = joins(&app, networks).await.map_err(not_the_image)?;
+    check_platform(&app, &params, &request.config.image).await?;
     let image_ports = match request.host_config.publish_all_ports {
         true => app.engine.image(&request.config.image).await?.exposed_ports,
         false => Vec::new(),
@@ -75,6 +76,20 @@ async fn create(
     let request = convert::container::from_wire(request, name, mode, places, &image_ports, gateway)?;
     let id = app.engine.create(request).await?;
     Ok((StatusCode::CREATED, Reply(wire::Created { id, warnings })).into_response())
+}
+
+/// Clients pull an image that is here for another platform than the one they ask for.
+async fn check_platform(app: &App, params: &Params, image: &str) -> Result<(), Failure> {
+    let Some(wanted) = image::platform(params.text("platform"))? else { return Ok(()) };
+    let has = app.engine.image(image).await?.platform;
+    let fits = |wanted: &str, has: &str| wanted.is_empty() || has.is_empty() || wanted == has;
+    if fits(&wanted.os, &has.os) && fits(&wanted.architecture, &has.architecture) {
+        return Ok(());
+    }
+    Err(Failure::not_found(format!(
+        "image {image} is here for platform {}/{} and not for {}/{}",
+        has.os, has.architecture, wanted.os, wanted.architecture
+    )))
 }
 
 /// Clients take a 404 here for a missing image, and pull it.

@@ -116,7 +116,7 @@ fn reference(image: &str, tag: &str) -> Result<String, Failure> {
 }
 
 /// `os/architecture`, or only one of them.
-fn platform(text: &str) -> Result<Option<Platform>, Failure> {
+pub(super) fn platform(text: &str) -> Result<Option<Platform>, Failure> {
     let mut parts = text.split('/');
     Ok(match (parts.next().unwrap_or(""), parts.next()) {
         ("", _) => None,

@@ -1,11 +1,12 @@
 //! What Docker has and what is not built yet: said so, instead of `page not found`.
 
 use axum::{
-    Router,
-    routing::{any, post},
+    Json, Router,
+    extract::State,
+    routing::{any, get, post},
 };
 
-use crate::{app::App, failure::Failure};
+use crate::{app::App, failure::Failure, params::Params, wire::Empty};
 
 pub fn routes() -> Router<App> {
     let mut routes = Router::new();
@@ -20,9 +21,7 @@ pub fn routes() -> Router<App> {
         ("/images/search", "docker search"),
         ("/images/get", "docker save"),
         // One of them by name is simply not found: `docker inspect` looks everywhere.
-        ("/secrets", "docker secret"),
         ("/secrets/create", "docker secret"),
-        ("/configs", "docker config"),
         ("/configs/create", "docker config"),
         ("/plugins", "docker plugin"),
         ("/plugins/pull", "docker plugin"),
@@ -46,5 +45,12 @@ pub fn routes() -> Router<App> {
     ] {
         routes = routes.route(path, post(move || async move { Failure::not_yet(what) }));
     }
-    routes
+    // There are none, and so `docker stack rm` has none to remove.
+    routes.route("/secrets", get(none)).route("/configs", get(none))
+}
+
+async fn none(State(app): State<App>, params: Params) -> Result<Json<[Empty; 0]>, Failure> {
+    app.check_manager()?;
+    params.filters(&["id", "label", "name", "names"])?;
+    Ok(Json([]))
 }

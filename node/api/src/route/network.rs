@@ -18,7 +18,7 @@ use crate::{
     app::App,
     control::ToldService,
     convert::network::{self as convert, Detail, Maker},
-    engine::{self, Container},
+    engine::{self, Container, Endpoint, NetworkRef},
     failure::Failure,
     filters::{Filters, has_label},
     networks::{Given, Known, Networks, TASK_LABEL, is_task},
@@ -168,7 +168,12 @@ async fn connect(
     let container = app.engine.container(request.container.trim_start_matches('/')).await?;
     check_movable(&container)?;
     let (name, network) = join::joinable(&app, &app.networks().await?, &reference).await?;
-    if container.endpoints.iter().any(|endpoint| endpoint.network == network) {
+    let is_there = |endpoint: &Endpoint| match endpoint.network {
+        // At the edge it may be for the sake of its other networks only.
+        NetworkRef::Bridge => network == NetworkRef::Bridge && Given::edge_of(&container) == Given::Bridge,
+        _ => endpoint.network == network,
+    };
+    if container.endpoints.iter().any(is_there) {
         return Err(Failure::forbidden(format!(
             "endpoint with name {} already exists in network {name}",
             container.name

@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Empty, Rest, Texts, is_zero, service::Mount};
+use super::{Empty, Rest, Texts, is_zero, service::Mount, system};
+
+/// Of namespaces that a container shares with nobody.
+pub const PRIVATE: &str = "private";
+/// Bytes of `/dev/shm`.
+pub const SHM_BYTES: i64 = 64 << 20;
 
 /// The body of a creation: a configuration, and beside it what concerns this host.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -33,14 +38,14 @@ pub struct EndpointConfig {
     pub rest: Rest,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndpointIpam {
-    #[serde(rename = "IPv4Address")]
+    #[serde(rename = "IPv4Address", skip_serializing_if = "is_zero")]
     pub ipv4_address: String,
-    #[serde(rename = "IPv6Address")]
+    #[serde(rename = "IPv6Address", skip_serializing_if = "is_zero")]
     pub ipv6_address: String,
-    #[serde(rename = "LinkLocalIPs")]
+    #[serde(rename = "LinkLocalIPs", skip_serializing_if = "is_zero")]
     pub link_local_ips: Vec<String>,
 }
 
@@ -112,8 +117,44 @@ pub struct HostConfig {
     pub nano_cpus: i64,
     /// 0 and -1: no limit.
     pub pids_limit: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub sysctls: Texts,
     #[serde(flatten, skip_serializing)]
     pub rest: Rest,
+}
+
+/// What is shown of every container beside what was asked for: it is the same for all.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ShownHostConfig {
+    #[serde(flatten)]
+    pub asked: HostConfig,
+    pub log_config: LogConfig,
+    pub ipc_mode: &'static str,
+    pub cgroupns_mode: &'static str,
+    pub shm_size: i64,
+    pub runtime: &'static str,
+}
+
+impl From<HostConfig> for ShownHostConfig {
+    fn from(asked: HostConfig) -> Self {
+        Self {
+            asked,
+            log_config: LogConfig { kind: system::LOG_DRIVER, config: Empty {} },
+            ipc_mode: PRIVATE,
+            cgroupns_mode: PRIVATE,
+            shm_size: SHM_BYTES,
+            runtime: system::RUNTIME,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct LogConfig {
+    #[serde(rename = "Type")]
+    pub kind: &'static str,
+    pub config: Empty,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,6 +243,9 @@ pub struct NetworkSettings {
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct EndpointSettings {
+    /// `None`: no address was asked for.
+    #[serde(rename = "IPAMConfig")]
+    pub ipam_config: Option<EndpointIpam>,
     pub aliases: Option<Vec<String>>,
     pub mac_address: String,
     #[serde(rename = "NetworkID")]
@@ -251,7 +295,7 @@ pub struct Inspect {
     pub restart_count: u64,
     pub driver: &'static str,
     pub platform: &'static str,
-    pub host_config: HostConfig,
+    pub host_config: ShownHostConfig,
     pub mounts: Vec<MountPoint>,
     pub config: Config,
     pub network_settings: NetworkSettings,

@@ -87,6 +87,8 @@ pub struct ContainerSpec {
     pub hosts: Vec<String>,
     #[serde(rename = "DNSConfig")]
     pub dns_config: DnsConfig,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub sysctls: Texts,
     #[serde(flatten, skip_serializing)]
     pub rest: Rest,
 }

@@ -4,6 +4,11 @@ use serde::Serialize;
 
 use super::{Texts, swarm};
 
+/// What runs containers, as it is called where others say `runc`.
+pub const RUNTIME: &str = "covey";
+/// How what containers write is kept, as Docker calls it.
+pub const LOG_DRIVER: &str = "json-file";
+
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Version {

@@ -276,6 +276,7 @@ impl Engine for FakeEngine {
             created_at: clock(),
             network: request.network,
             endpoints: request.networks.into_iter().map(|join| self.endpoint(join)).collect(),
+            exposed: request.exposed,
             published: request.ports.clone(),
             ports: request.ports,
             open_stdin: request.open_stdin,

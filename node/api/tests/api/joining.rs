@@ -39,6 +39,7 @@ async fn a_users_network_of_one_host_is_made_used_and_removed() {
         ("IPAddress", json!("172.18.0.9")),
         ("IPPrefixLen", json!(16)),
         ("Gateway", json!("172.18.0.1")),
+        ("IPAMConfig", json!({"IPv4Address": "172.18.0.9"})),
         ("MacAddress", json!("02:fc:ac:12:00:02")),
         ("Aliases", json!(["db"])),
         ("DNSNames", json!(["one", "db", one["Id"].as_str().unwrap()[..12]])),
@@ -120,6 +121,17 @@ async fn containers_are_connected_and_disconnected() {
 
     let networks = client.get("/containers/box/json").await.json()["NetworkSettings"]["Networks"].clone();
     assert_eq!(networks.as_object().unwrap().keys().collect::<Vec<_>>(), ["bridge", "here"]);
+    // One that was made in a network of a user is at the edge for its way out only.
+    run(&client, "inner", &json!({"NetworkMode": "here"}), &json!({})).await.unwrap();
+    daemon.engine.give_way_out("inner");
+    assert_eq!(
+        connect("bridge", "inner").await,
+        "network-scoped aliases are only supported for user-defined networks"
+    );
+    let body = json!({"Container": "inner"}).to_string();
+    assert_eq!(client.post("/networks/bridge/connect", &body).await.status, StatusCode::OK);
+    assert!(connect("bridge", "box").await.starts_with("endpoint with name box already exists"));
+
     let body = r#"{"Container":"box","Force":true}"#;
     assert_eq!(client.post("/networks/here/disconnect", body).await.status, StatusCode::OK);
     let again = client.post("/networks/here/disconnect", body).await;

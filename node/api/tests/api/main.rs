@@ -14,6 +14,7 @@ mod control;
 mod engine;
 mod joining;
 mod networks;
+mod options;
 mod publish;
 mod rules;
 

@@ -298,7 +298,8 @@ async fn a_running_overlay_shows_its_containers_peers_and_services() {
         network,
         name: name.into(),
         addresses: vec![net.parse().unwrap()],
-        gateway: None,
+        chosen: Vec::new(),
+        gateways: Vec::new(),
         mac: "02:fc:0a:00:00:03".into(),
         aliases: Vec::new(),
     };

@@ -247,7 +247,8 @@ async fn a_container_behind_an_ingress_port_shows_its_own_port_only() {
         network,
         name: name.into(),
         addresses: vec![net.parse().unwrap()],
-        gateway: None,
+        chosen: Vec::new(),
+        gateways: Vec::new(),
         mac: "02:fc:64:40:01:02".into(),
         aliases: Vec::new(),
     };

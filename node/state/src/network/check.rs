@@ -12,8 +12,8 @@ use crate::{
 
 /// Characters of a network's name: it is part of names inside it.
 pub const NETWORK_NAME_MAX: usize = 63;
-/// Networks that every host has.
-const PREDEFINED: [&str; 5] = ["ingress", "bridge", "host", "none", "docker_gwbridge"];
+/// Networks that every host has, and another name of one.
+const PREDEFINED: [&str; 6] = ["ingress", "bridge", "default", "host", "none", "docker_gwbridge"];
 /// The option that asks for encryption.
 pub const ENCRYPTED_OPTION: &str = "encrypted";
 /// Smallest packets that each host must take (RFC 791, RFC 8200), and the largest there are, bytes.

@@ -3,7 +3,7 @@
 use super::{EndpointError, Mode, ServiceSpec};
 use crate::{
     Id,
-    container::{NamingError, Resources},
+    container::{NamingError, Resources, SysctlError, check_sysctls},
     network::{ATTACHMENTS_MAX, AttachmentSpec, BALANCE_LABEL, Balance, UnknownBalance},
 };
 
@@ -65,6 +65,9 @@ pub enum SpecError {
     /// Its tasks cannot find names like that.
     #[error(transparent)]
     Naming(#[from] NamingError),
+    /// Its tasks cannot have these settings.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
     /// It cannot be reached like that.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -92,6 +95,7 @@ impl ServiceSpec {
         check_networks(&self.task.networks)?;
         self.balance()?;
         self.task.container.naming.check()?;
+        check_sysctls(&self.task.container.sysctls)?;
         Ok(self.endpoint.check()?)
     }
 

@@ -92,7 +92,7 @@ fn names_are_checked_and_unique() {
         let refusal = refused(&mut scene, network_spec(name, &[]));
         assert!(refusal.starts_with(&format!("network name {name:?} is not valid")), "{refusal}");
     }
-    for name in ["ingress", "bridge", "host", "none", "docker_gwbridge"] {
+    for name in ["ingress", "bridge", "default", "host", "none", "docker_gwbridge"] {
         let refusal = scene.refused(create_network(2, name, &[]));
         assert!(matches!(&refusal, Refusal::Denied(text) if text.contains(name)), "{refusal}");
     }

@@ -10,7 +10,7 @@ use crate::{
         network::endpoint_id,
         port::{self, parse},
     },
-    engine::{Container, Endpoint, ExposedPort, Network, NetworkRef},
+    engine::{Container, ContainerState, Endpoint, ExposedPort, Network, NetworkRef},
     failure::Failure,
     networks::{Given, shown_places},
     wire::container as wire,
@@ -122,8 +122,13 @@ fn endpoint_to_wire(
     let text = |net: Option<&IpNet>| net.map(|net| net.addr().to_string()).unwrap_or_default();
     let length = |net: Option<&IpNet>| net.map_or(0, |net| net.prefix_len());
     let runs = !endpoint.addresses.is_empty();
+    let gateway = |v4: bool| {
+        let found = endpoint.gateways.iter().find(|gateway| runs && gateway.is_ipv4() == v4);
+        found.map(ToString::to_string).unwrap_or_default()
+    };
     let of_user = endpoint.network != NetworkRef::Bridge;
     wire::EndpointSettings {
+        ipam_config: ipam(endpoint),
         aliases: (!endpoint.aliases.is_empty()).then(|| endpoint.aliases.clone()),
         mac_address: endpoint.mac.clone(),
         network_id: match &endpoint.network {
@@ -132,14 +137,25 @@ fn endpoint_to_wire(
             NetworkRef::Cluster(id) => id.to_string(),
         },
         endpoint_id: if runs { endpoint_id(&container.id, network) } else { String::new() },
-        gateway: endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+        gateway: gateway(true),
         ip_address: text(net(true)),
         ip_prefix_len: length(net(true)),
-        ipv6_gateway: String::new(),
+        ipv6_gateway: gateway(false),
         ipv6_address: text(net(false)),
         ipv6_prefix_len: length(net(false)),
         dns_names: of_user.then(|| dns_names(container, endpoint)),
     }
+}
+
+/// The addresses that were asked for.
+fn ipam(endpoint: &Endpoint) -> Option<wire::EndpointIpam> {
+    let text = |v4: bool| {
+        let found = endpoint.chosen.iter().find(|address| address.is_ipv4() == v4);
+        found.map(ToString::to_string).unwrap_or_default()
+    };
+    let config =
+        wire::EndpointIpam { ipv4_address: text(true), ipv6_address: text(false), ..Default::default() };
+    (!endpoint.chosen.is_empty()).then_some(config)
 }
 
 /// The names of a container inside a network of a user.
@@ -154,9 +170,13 @@ fn dns_names(container: &Container, endpoint: &Endpoint) -> Vec<String> {
     names
 }
 
-/// Where each served port is published on this host.
+/// Where each served port is published on this host: of a container that runs, and has addresses of its own.
 fn port_map(container: &Container) -> BTreeMap<String, Option<Vec<wire::PortBinding>>> {
     let mut map: BTreeMap<_, Option<Vec<_>>> = BTreeMap::new();
+    let is_reached = matches!(container.network, Network::Bridge | Network::Named(_));
+    if container.state != ContainerState::Running || !is_reached {
+        return map;
+    }
     for ExposedPort { port, protocol } in &container.exposed {
         map.entry(port::text(*port, *protocol)).or_default();
     }

@@ -53,6 +53,15 @@ impl FakeEngine {
         });
     }
 
+    /// A container in a network of a user gets its place at the edge.
+    pub fn give_way_out(&self, name: &str) {
+        let endpoint =
+            self.endpoint(Join { network: NetworkRef::Bridge, aliases: Vec::new(), addresses: Vec::new() });
+        let mut cells = self.cells();
+        let cell = cells.values_mut().find(|cell| cell.container.name == name).unwrap();
+        cell.container.endpoints.push(endpoint);
+    }
+
     pub(super) fn endpoint(&self, join: Join) -> Endpoint {
         let networks = self.networks.lock().unwrap();
         let name = match &join.network {
@@ -65,7 +74,8 @@ impl FakeEngine {
             network: join.network,
             name,
             addresses: vec![asked.unwrap_or("172.18.0.2/16".into()).parse().unwrap()],
-            gateway: Some("172.18.0.1".parse().unwrap()),
+            chosen: join.addresses,
+            gateways: vec!["172.18.0.1".parse().unwrap()],
             mac: "02:fc:ac:12:00:02".into(),
             aliases: join.aliases,
         }

@@ -27,7 +27,7 @@ use crate::{
     digest::{Buckets, Sums},
     hearing::Hearing,
     member::{Members, Peer},
-    message::{self, Differences, Digest, Name, Repair, TopicDifferences, Wants},
+    message::{self, Differences, Digest, Extent, Name, Repair, TopicDifferences, Wants},
     row::{Signed, Version},
     rows::Rows,
     swim::{self, Swim},
@@ -110,10 +110,14 @@ pub(crate) fn answer(
     let topics = shared.into_iter().map(|(topic, theirs)| batches_in(topic, theirs, from, &mut room, rows));
     let mut topics: Vec<TopicDifferences> = topics.collect();
     for told in &mut topics {
-        more |= !told.whole;
-        told.whole &= !hearing.has(&told.topic);
+        more |= told.extent == Extent::Part;
+        if rows.own.is_held() {
+            told.extent = Extent::Part;
+        } else if told.extent == Extent::Own && !hearing.has(&told.topic) {
+            told.extent = Extent::Whole;
+        }
     }
-    topics.retain(|told| told.differs() || asked.hearing && told.whole);
+    topics.retain(|told| told.differs() || asked.hearing);
     let wants = asked.written.iter().flat_map(|(topic, batches)| {
         let lacking = batches
             .iter()
@@ -165,13 +169,13 @@ fn batches_in(topic: &Topic, theirs: &Sums, from: u32, room: &mut usize, rows: &
     let shelf = rows.table.shelf(topic.as_str());
     let differing = theirs.differ(shelf.map_or(&Sums::new(), |shelf| shelf.sums()));
     let (mut batches, mut complete) = (Vec::<(Id, u16, Version)>::new(), Buckets::default());
-    let mut whole = true;
+    let mut extent = Extent::Own;
     for bucket in differing.each(from) {
         let inside = shelf.into_iter().flat_map(|shelf| shelf.batches());
         let inside = inside.filter(|(owner, ..)| bucket.holds(*owner));
         let mut inside: Vec<_> = inside.map(|(owner, number, held)| (owner, number, held.version)).collect();
         if inside.len() > *room {
-            whole = false;
+            extent = Extent::Part;
             // Others each time, so that all are named in the end.
             let first = from as usize % inside.len();
             inside.rotate_left(first);
@@ -182,7 +186,7 @@ fn batches_in(topic: &Topic, theirs: &Sums, from: u32, room: &mut usize, rows: &
         *room -= inside.len();
         batches.extend(inside);
     }
-    TopicDifferences { topic: topic.clone(), whole, buckets: complete, batches }
+    TopicDifferences { topic: topic.clone(), extent, buckets: complete, batches }
 }
 
 /// What follows from a reply.
@@ -258,17 +262,31 @@ fn fill<'a>(names: impl Iterator<Item = &'a Name>, bytes: usize, rows: &Rows) ->
         .collect()
 }
 
-/// Whom to ask next: who subscribes to a topic that is still being heard; without one half of the time any live member,
-/// else one that subscribes to some topic of ours, since among many nodes a few subscribers would otherwise seldom meet.
+/// Whom to ask next: who subscribes to a topic that is still being heard, rather one with whom it was not compared;
+/// without one half of the time any live member, else one that subscribes to some topic of ours, since among many nodes a
+/// few subscribers would otherwise seldom meet.
 pub(crate) fn partner(rows: &Rows, members: &Members, hearing: &Hearing, rng: &mut impl Rng) -> Option<Id> {
+    let unheard = hearing.topics().choose(rng);
+    let stranger = unheard.and_then(|topic| {
+        readers(topic, rows, members).filter(|id| !hearing.is_compared(topic, *id)).choose(rng)
+    });
     let special = rows.subscribed.iter().filter(|topic| topic.as_str() != NODES);
     let special = if rng.random() { special.choose(rng) } else { None };
-    let topic = hearing.topics().choose(rng).or(special);
-    let fellow = topic.and_then(|topic| subscriber(topic, rows, members, rng));
-    fellow.or_else(|| members.live().choose(rng).copied())
+    let fellow = || unheard.or(special).and_then(|topic| subscriber(topic, rows, members, rng));
+    stranger.or_else(fellow).or_else(|| members.live().choose(rng).copied())
 }
 
 /// A live subscriber of a topic.
 pub(crate) fn subscriber(topic: &Topic, rows: &Rows, members: &Members, rng: &mut impl Rng) -> Option<Id> {
-    rows.subscribers.of(topic).iter().copied().filter(|id| members.is_live(*id)).choose(rng)
+    readers(topic, rows, members).choose(rng)
+}
+
+/// The live subscribers of a topic, this node left out.
+pub(crate) fn readers<'a>(
+    topic: &Topic,
+    rows: &'a Rows,
+    members: &'a Members,
+) -> impl Iterator<Item = Id> + 'a {
+    let readers = if topic.as_str() == NODES { members.live() } else { rows.subscribers.of(topic) };
+    readers.iter().copied().filter(|id| members.is_live(*id))
 }

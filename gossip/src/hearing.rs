@@ -1,48 +1,117 @@
 //! Topics of which this node has not heard yet what others know: those that it has just subscribed to.
+//!
+//! A topic is whole by the word of one who had heard all of it; or when this node has compared it with everybody who
+//! subscribes to it, since then there is nobody left who could know more. Where neither comes about, it counts as whole
+//! all the same when everything has surely gone round.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+use covey_wire::Id;
 
 use crate::topic::Topic;
 
-/// The topics that are still being heard, and until when that is waited for: where all begin at the same time, nobody
-/// can say of anything that it is whole.
+/// Periods of anti-entropy for which somebody is thought to wait for a topic; those who are there are met by then.
+const URGENT_PERIODS: u32 = 2;
+/// Periods after which everything has gone round: in each, those who know something are twice as many at least.
+const ROUND_PERIODS: u32 = 15;
+/// Nodes that are asked out of turn, at most, for the sake of one topic.
+const SEEKS_MAX: usize = 16;
+
+/// The topics that are still being heard.
 #[derive(Debug, Default)]
 pub(crate) struct Hearing {
-    until: BTreeMap<Topic, Instant>,
+    waiting: BTreeMap<Topic, Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// Until when it is urgent.
+    until: Instant,
+    /// When it counts as whole.
+    end: Instant,
+    /// Whose knowledge of it is all here, though they could not say whether others know more.
+    compared: BTreeSet<Id>,
+    /// Who was asked out of turn.
+    sought: BTreeSet<Id>,
 }
 
 impl Hearing {
     /// Nothing has been heard of a topic.
-    pub fn begin(&mut self, topic: Topic, until: Instant) {
-        self.until.insert(topic, until);
+    pub fn begin(&mut self, topic: Topic, now: Instant, period: Duration) {
+        let waiting = Waiting {
+            until: now + period * URGENT_PERIODS,
+            end: now + period * ROUND_PERIODS,
+            compared: BTreeSet::new(),
+            sought: BTreeSet::new(),
+        };
+        self.waiting.insert(topic, waiting);
     }
 
     /// A topic has been heard, or is not wanted any more; true if that is news.
     pub fn end(&mut self, topic: &Topic) -> bool {
-        self.until.remove(topic).is_some()
+        self.waiting.remove(topic).is_some()
     }
 
     /// Whether it is still being heard.
     pub fn has(&self, topic: &Topic) -> bool {
-        self.until.contains_key(topic)
+        self.waiting.contains_key(topic)
     }
 
     /// Whether everything has been heard.
     pub fn is_over(&self) -> bool {
-        self.until.is_empty()
+        self.waiting.is_empty()
     }
 
     /// The topics that are still being heard.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
-        self.until.keys()
+        self.waiting.keys()
     }
 
-    /// Those that were waited for long enough, or of which this is true.
-    pub fn ripe(&self, now: Instant, is_heard: impl Fn(&Topic) -> bool) -> BTreeSet<Topic> {
-        let ripe = self.until.iter().filter(|(topic, until)| **until <= now || is_heard(topic));
-        ripe.map(|(topic, _)| topic.clone()).collect()
+    /// Those of them that are urgent.
+    pub fn urgent(&self, now: Instant) -> impl Iterator<Item = &Topic> {
+        self.waiting.iter().filter(move |(_, waiting)| now < waiting.until).map(|(topic, _)| topic)
+    }
+
+    /// Whether any is.
+    pub fn is_urgent(&self, now: Instant) -> bool {
+        self.urgent(now).next().is_some()
+    }
+
+    /// Whether it has been heard for longer than it is urgent.
+    pub fn is_overdue(&self, topic: &Topic, now: Instant) -> bool {
+        self.waiting.get(topic).is_some_and(|waiting| waiting.until <= now)
+    }
+
+    /// Whether everything has gone round by now.
+    pub fn is_at_end(&self, topic: &Topic, now: Instant) -> bool {
+        self.waiting.get(topic).is_some_and(|waiting| waiting.end <= now)
+    }
+
+    /// All that `peer` knows of a topic is here.
+    pub fn note_compared(&mut self, topic: &Topic, peer: Id) {
+        if let Some(waiting) = self.waiting.get_mut(topic) {
+            waiting.compared.insert(peer);
+        }
+    }
+
+    /// Whether all that `peer` knows of a topic is here.
+    pub fn is_compared(&self, topic: &Topic, peer: Id) -> bool {
+        self.waiting.get(topic).is_some_and(|waiting| waiting.compared.contains(&peer))
+    }
+
+    /// Whether `peer` may be asked out of turn for the sake of a topic: each once, and not too many.
+    pub fn may_seek(&self, topic: &Topic, peer: Id) -> bool {
+        let waiting = self.waiting.get(topic);
+        waiting.is_some_and(|waiting| waiting.sought.len() < SEEKS_MAX && !waiting.sought.contains(&peer))
+    }
+
+    /// `peer` is asked out of turn.
+    pub fn note_seek(&mut self, topic: &Topic, peer: Id) {
+        if let Some(waiting) = self.waiting.get_mut(topic) {
+            waiting.sought.insert(peer);
+        }
     }
 }

@@ -31,10 +31,10 @@ mod tests;
 
 /// The incarnation of a node that never spoke before.
 const FIRST_LIFE: u64 = 1;
-/// Periods of anti-entropy that a topic is waited for of which nobody can say that it is whole.
-const HEARING_ROUNDS: u32 = 2;
 /// How many times as often a node compares that still has to hear a topic.
 const HEARING_PACE: u32 = 10;
+/// Readers of a topic that are asked at once when it is subscribed to.
+const SEEKS_AT_ONCE: usize = 3;
 /// What a node only writes is compared with its readers ever more seldom, down to once in so many rounds.
 const CHECK_ROUNDS_MAX: u32 = 16;
 
@@ -82,7 +82,7 @@ impl Gossip {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let me = Peer { id, incarnation, address, left: false };
         let mut hearing = Hearing::default();
-        hearing.begin(Topic::nodes(), now + config.sync_period * HEARING_ROUNDS);
+        hearing.begin(Topic::nodes(), now, config.sync_period);
         Self {
             swim: Swim::new(now, config.clone(), me, rng.random()),
             members: Members::default(),
@@ -92,7 +92,7 @@ impl Gossip {
             pending: None,
             has_left: false,
             now,
-            next_round: now + config.sync_period.mul_f64(rng.random()),
+            next_round: now + (config.sync_period / HEARING_PACE).mul_f64(rng.random()),
             next_check: now + config.sync_period,
             check_rounds: 1,
             last_compared: None,
@@ -182,6 +182,8 @@ impl Gossip {
                 let news = self.accept(message::read::<message::Rows>(body)?.batches);
                 if !news.is_empty() && !self.hearing.is_over() {
                     self.ask(from);
+                } else if news.is_empty() {
+                    self.seek(now);
                 } else if !news.is_empty() && bytes.len() > MESSAGE_BYTES_MAX / 2 {
                     self.hasten(now);
                 }
@@ -219,7 +221,7 @@ impl Gossip {
         self.swim.handle_timeout(now);
         self.pump(now);
         if now >= self.next_round {
-            let pace = if self.hearing.is_over() { 1 } else { HEARING_PACE };
+            let pace = if self.hearing.is_urgent(now) { HEARING_PACE } else { 1 };
             let period = self.config.sync_period / pace;
             self.next_round = now + period.mul_f64(self.rng.random_range(0.75..1.25));
             self.begin_round(now);
@@ -277,6 +279,17 @@ impl Gossip {
         self.rows.own.withdraw(topic, key);
     }
 
+    /// Says nothing of its own until it is [released](Self::release). A node that begins anew tells all that it told
+    /// before at once: what others know of it from its last life counts until then.
+    pub const fn hold(&mut self) {
+        self.rows.own.hold(true);
+    }
+
+    /// Says all that there is to say, and from now on whatever is new.
+    pub const fn release(&mut self) {
+        self.rows.own.hold(false);
+    }
+
     /// Subscribes to a topic: its rows come soon. To [`NODES`](crate::NODES) every node is subscribed.
     ///
     /// # Errors
@@ -287,11 +300,11 @@ impl Gossip {
             return Ok(());
         }
         self.rows.subscribe(topic, true)?;
-        self.hearing.begin(topic.clone(), now + self.config.sync_period * HEARING_ROUNDS);
+        self.hearing.begin(topic.clone(), now, self.config.sync_period);
         self.settle_hearing(now);
-        match exchange::subscriber(topic, &self.rows, &self.members, &mut self.rng) {
-            Some(fellow) => self.ask(fellow),
-            None => self.hasten(now),
+        let sought = (0..SEEKS_AT_ONCE).take_while(|_| self.seek_for(topic)).count();
+        if sought == 0 && self.hearing.has(topic) {
+            self.hasten(now);
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ pub(crate) struct Digest {
     pub topics: Vec<(Topic, Sums)>,
     /// Topics that the sender only writes to: its own batches.
     pub written: Vec<(Topic, Vec<(u16, Version)>)>,
-    /// Whether the sender waits to hear that it knows all of a topic: then the reply says so of those that are equal, too.
+    /// Whether the sender waits to hear that it knows all of a topic: then the reply tells of those that are equal, too.
     pub hearing: bool,
 }
 
@@ -75,11 +75,21 @@ pub(crate) struct Differences {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct TopicDifferences {
     pub topic: Topic,
-    /// The replier has heard all that others know of it, and with what is told here, so has whoever asks.
-    pub whole: bool,
+    pub extent: Extent,
     /// The buckets that differ, and of which `batches` has all.
     pub buckets: Buckets,
     pub batches: Vec<(Id, u16, Version)>,
+}
+
+/// What whoever asks knows of a topic, together with what it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Extent {
+    /// Less than the replier knows, or has to tell itself.
+    Part,
+    /// All that the replier knows; others may know more.
+    Own,
+    /// All that anybody knows.
+    Whole,
 }
 
 impl TopicDifferences {

@@ -57,8 +57,9 @@ pub enum Output {
         key: Arc<str>,
     },
     /// Everything is here, and was told before this, that others know of a topic to which this node subscribed: one of
-    /// them that had heard all of it said so, or there is none, or in two periods of anti-entropy nobody could say. Comes
-    /// once for each time that a topic is subscribed to, and first of all for [`NODES`](crate::NODES).
+    /// them that had heard all of it said so, or all of them told what they know, or there is none; or in fifteen periods
+    /// of anti-entropy nobody could say so. Comes once for each time that a topic is subscribed to, and first of all for
+    /// [`NODES`](crate::NODES).
     Heard {
         /// The topic.
         topic: Topic,

@@ -18,6 +18,8 @@ pub(crate) struct Own {
     owner: Id,
     signer: SigningKey,
     sequence: u64,
+    /// Nothing is said for now.
+    held: bool,
     drafts: BTreeMap<Topic, Vec<Draft>>,
 }
 
@@ -38,11 +40,21 @@ impl Draft {
 
 impl Own {
     pub const fn new(owner: Id, signer: SigningKey) -> Self {
-        Self { owner, signer, sequence: 0, drafts: BTreeMap::new() }
+        Self { owner, signer, sequence: 0, held: false, drafts: BTreeMap::new() }
     }
 
     pub const fn signer(&self) -> &SigningKey {
         &self.signer
+    }
+
+    /// Says nothing from now on, or what there is to say.
+    pub const fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Whether there may be more to say than is said.
+    pub const fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Writes a row; saying the same again is no change.
@@ -97,7 +109,7 @@ impl Own {
     }
 
     pub fn is_dirty(&self) -> bool {
-        self.drafts.values().flatten().any(|draft| draft.dirty)
+        !self.held && self.drafts.values().flatten().any(|draft| draft.dirty)
     }
 
     /// Signs what changed since the last time.

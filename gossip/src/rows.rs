@@ -19,9 +19,10 @@ use crate::{
     topic::{NODES, SUBSCRIPTIONS, Subscribers, Topic},
 };
 
-/// Objections to rows that may count yet.
+/// Objections to rows in whose place others may come that count, or that may count themselves.
 const NO_MEMBER: &str = "its owner is no member";
 const UNKNOWN: &str = "its owner is unknown";
+const RESTARTED: &str = "its owner has restarted since";
 
 /// The rows of this node and of the topics that it subscribes to.
 pub(crate) struct Rows {
@@ -126,13 +127,21 @@ impl Rows {
     }
 
     /// Whether all of these batches are here, but for those that will never count. Those of an owner that is not known
-    /// yet may.
-    pub fn has_all(&self, topic: &Topic, batches: &[(Id, u16, Version)], members: &Members) -> bool {
+    /// yet may, unless it would be a member then and `knows_members`; of one that has begun anew, others will come.
+    pub fn has_all(
+        &self,
+        topic: &Topic,
+        batches: &[(Id, u16, Version)],
+        members: &Members,
+        knows_members: bool,
+    ) -> bool {
         !batches.iter().any(|(owner, number, version)| {
             *owner != self.me
                 && self.is_news(topic, *owner, *number, *version)
                 && match self.objection(topic, *owner, *version, members) {
-                    None | Some(NO_MEMBER | UNKNOWN) => true,
+                    None => true,
+                    Some(NO_MEMBER) => !knows_members,
+                    Some(UNKNOWN | RESTARTED) => members.is_live(*owner),
                     Some(_) => false,
                 }
         })
@@ -157,7 +166,7 @@ impl Rows {
             return Some("its owner has left");
         }
         if version.incarnation < life && !self.settling.contains_key(&owner) {
-            return Some("its owner has restarted since");
+            return Some(RESTARTED);
         }
         match self.owners.get(owner) {
             None => Some(UNKNOWN),

@@ -13,7 +13,7 @@ use crate::{
     config::TOPICS_PER_DIGEST_MAX,
     error::MessageError,
     exchange,
-    message::{self, Differences, Digest},
+    message::{self, Differences, Digest, Extent},
     output::Output,
     topic::Topic,
 };
@@ -62,25 +62,64 @@ impl Gossip {
             let bytes = message::write(message::WANTS, &remedy.wants).into();
             self.send(Output::Request { to, address, bytes });
         }
-        for topic in told.topics.iter().filter(|told| told.whole) {
-            if self.rows.has_all(&topic.topic, &topic.batches, &self.members) {
-                self.end_hearing(&topic.topic);
+        for topic in told.topics.iter().filter(|told| told.extent != Extent::Part) {
+            if !self.rows.has_all(&topic.topic, &topic.batches, &self.members, !told.more) {
+                continue;
+            }
+            match topic.extent {
+                Extent::Whole => self.end_hearing(&topic.topic),
+                _ => self.hearing.note_compared(&topic.topic, from),
             }
         }
         self.settle_hearing(now);
+        if remedy.wants.names.is_empty() {
+            self.seek(now);
+        }
         Ok(())
     }
 
-    /// Topics that nobody else subscribes to are whole as they are, once it is known who subscribes to what.
+    /// Ends what has been heard: first of all who subscribes to what, since the others build on it.
     pub(super) fn settle_hearing(&mut self, now: Instant) {
-        let knows_readers = !self.hearing.has(&Topic::nodes());
-        let is_alone = |topic: &Topic| {
-            let readers = self.rows.subscribers.of(topic);
-            knows_readers && !readers.iter().any(|reader| self.members.is_live(*reader))
-        };
-        for topic in self.hearing.ripe(now, is_alone) {
-            self.end_hearing(&topic);
+        if self.hearing.is_over() {
+            return;
         }
+        let topics: Vec<Topic> = [Topic::nodes()].into_iter().chain(self.hearing.topics().cloned()).collect();
+        for topic in topics {
+            if self.hearing.is_at_end(&topic, now) || self.is_whole(now, &topic) {
+                self.end_hearing(&topic);
+            }
+        }
+    }
+
+    /// Whether a topic was compared with all who subscribe to it, and it is known who they are. Of the members themselves
+    /// there may always be more than are known: they have had their time to be met.
+    fn is_whole(&self, now: Instant, topic: &Topic) -> bool {
+        let nodes = Topic::nodes();
+        let knows_readers = if *topic == nodes {
+            self.hearing.is_overdue(topic, now) && (self.members.live_count() > 0 || self.seeds.is_empty())
+        } else {
+            !self.hearing.has(&nodes)
+        };
+        knows_readers
+            && exchange::readers(topic, &self.rows, &self.members)
+                .all(|reader| self.hearing.is_compared(topic, reader))
+    }
+
+    /// Asks somebody for the sake of a topic that is being waited for.
+    pub(super) fn seek(&mut self, now: Instant) {
+        if let Some(topic) = self.hearing.urgent(now).choose(&mut self.rng).cloned() {
+            self.seek_for(&topic);
+        }
+    }
+
+    /// Asks one who subscribes to this topic and was not asked for its sake; false where nobody is left.
+    pub(super) fn seek_for(&mut self, topic: &Topic) -> bool {
+        let readers = exchange::readers(topic, &self.rows, &self.members);
+        let fresh = readers.filter(|reader| self.hearing.may_seek(topic, *reader));
+        let Some(reader) = fresh.choose(&mut self.rng) else { return false };
+        self.hearing.note_seek(topic, reader);
+        self.ask(reader);
+        true
     }
 
     pub(super) fn end_hearing(&mut self, topic: &Topic) {
@@ -139,7 +178,7 @@ impl Gossip {
 
     /// The next round comes soon, but not at the same moment on all nodes; at once on one that has yet to hear a topic.
     pub(super) fn hasten(&mut self, now: Instant) {
-        let part = if self.hearing.is_over() { 0.02..0.12 } else { 0.0005..0.002 };
+        let part = if self.hearing.is_urgent(now) { 0.0005..0.002 } else { 0.02..0.12 };
         let soon = self.config.sync_period.mul_f64(self.rng.random_range(part));
         self.next_round = self.next_round.min(now + soon);
     }

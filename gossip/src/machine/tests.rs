@@ -264,6 +264,27 @@ fn whoever_has_not_heard_a_topic_itself_does_not_say_that_it_is_whole() {
     assert_eq!(carry(late, &mut one, &mut two), [Output::Heard { topic: tasks }]);
 }
 
+/// NET-29: who is cut off does not take what it cannot hear for nothing.
+#[test]
+fn whoever_reaches_nobody_waits_long_before_that_counts_as_nothing() {
+    let now = start();
+    let mut gossip = machine(now, 1);
+    let tasks = topic("tasks");
+    gossip.join(now, vec![(id(2), address(2))]);
+    gossip.subscribe(now, &tasks).unwrap();
+    let mut heard = |at: Instant| -> Vec<Topic> {
+        gossip.handle_timeout(at);
+        let heard = outputs(&mut gossip).into_iter().filter_map(|output| match output {
+            Output::Heard { topic } => Some(topic),
+            _ => None,
+        });
+        heard.collect()
+    };
+    let period = Config::lan().sync_period;
+    assert_eq!(heard(now + 14 * period), []);
+    assert_eq!(heard(now + 15 * period), [Topic::nodes(), tasks]);
+}
+
 #[test]
 fn kinds_that_this_build_does_not_know_are_ignored() {
     let now = start();

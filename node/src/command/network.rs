@@ -33,6 +33,9 @@ pub enum Command {
     },
     /// Remove networks that nobody uses
     Rm {
+        /// One that is not there is no error
+        #[arg(short, long)]
+        force: bool,
         /// Names or ids
         #[arg(required = true, value_name = "NETWORK")]
         networks: Vec<String>,
@@ -63,10 +66,13 @@ pub async fn run(command: Command, client: &Client) -> Result<()> {
             inspect::print("network", &networks, get).await
         }
         // NET-32, C-48
-        Command::Rm { networks } => {
-            each(&networks, async |name| {
-                client.delete::<Value>(target(name)).await?;
-                Ok(say(name)?)
+        Command::Rm { force, networks } => {
+            each(&networks, async |name| match client.delete::<Value>(target(name)).await {
+                Err(error) if force && error.is_not_found() => Ok(()),
+                removed => {
+                    removed?;
+                    Ok(say(name)?)
+                }
             })
             .await
         }
@@ -113,6 +119,14 @@ mod tests {
         let error = run(read("rm front back"), &daemon.client()).await.unwrap_err();
         assert_eq!(error.downcast::<Exit>().unwrap().0, 1);
         assert_eq!(daemon.last().0, "DELETE /networks/back");
+    }
+
+    #[tokio::test]
+    async fn by_force_a_network_that_is_not_there_is_no_error() {
+        let daemon = Daemon::start([("DELETE /networks/used", Reply::Refuse(403, "network used is in use"))]);
+        assert!(run(read("rm -f gone"), &daemon.client()).await.is_ok());
+        assert!(run(read("rm gone"), &daemon.client()).await.is_err());
+        assert!(run(read("rm -f used"), &daemon.client()).await.is_err());
     }
 
     /// NET-08

@@ -5,7 +5,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
 
-/// Published ports of one service or container; the cluster takes no more.
+/// Ports of one command line; how many of them a service may publish is the daemon's to say.
 const PORTS_MAX: usize = 1024;
 
 /// Where a published port answers.
@@ -91,6 +91,27 @@ pub fn of_container(texts: &[String]) -> Result<(Value, Value)> {
         }
     }
     Ok((Value::Object(exposed), Value::Object(bindings)))
+}
+
+/// The ports of `--expose`, `PORT[/PROTOCOL]` or a range of them, as the API has them: `80/tcp`.
+///
+/// # Errors
+/// One cannot be understood, or there are too many.
+pub fn exposed(texts: &[String]) -> Result<Vec<String>> {
+    let mut exposed = Vec::new();
+    for text in texts {
+        let (range, protocol) = targets(text).with_context(|| format!("--expose {text}"))?;
+        if exposed.len() + range.len() > PORTS_MAX {
+            bail!("--expose {text}: more than {PORTS_MAX} ports are exposed; expose fewer");
+        }
+        exposed.extend(range.map(|port| format!("{port}/{protocol}")));
+    }
+    Ok(exposed)
+}
+
+fn targets(text: &str) -> Result<(RangeInclusive<u16>, &'static str)> {
+    let (ports, name) = text.rsplit_once('/').unwrap_or((text, "tcp"));
+    Ok((target_range(ports)?, protocol(name)?))
 }
 
 impl Publish {
@@ -368,6 +389,17 @@ mod tests {
         assert!(error(&["8000-8005:80", "8003:81"]).contains("port 8003/tcp is published twice"));
         assert!(error(&["8080:80", "127.0.0.1:8080:81"]).contains("port 8080/tcp is published twice"));
         assert!(service(&["10.0.0.1:8080:80", "8080:80/udp", "127.0.0.1:8080:80"]).is_ok());
+    }
+
+    /// CTR-03
+    #[test]
+    fn exposed_ports_are_read_as_published_ones() {
+        let read = |words: &[&str]| exposed(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
+        assert_eq!(read(&["80", "90-91/UDP"]).unwrap(), ["80/tcp", "90/udp", "91/udp"]);
+        for wrong in ["", "0", "65536", "9-8", "80/icmp", "1-2000", "8080:80"] {
+            let error = format!("{:#}", read(&[wrong]).unwrap_err());
+            assert!(error.starts_with(&format!("--expose {wrong}: ")), "{error}");
+        }
     }
 
     #[test]

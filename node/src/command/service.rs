@@ -7,6 +7,7 @@ mod edit;
 mod image;
 mod logs;
 mod ls;
+mod names;
 mod pretty;
 mod scale;
 mod settings;

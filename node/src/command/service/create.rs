@@ -1,11 +1,11 @@
 //! `service create` (SVC-01, SVC-02).
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{attach, edit, image, settings::Settings};
+use super::{attach, edit, image, names, settings::Settings};
 use crate::{
     client::{Client, Target, model::Created},
     command::{mount, options, publish, terminal},
@@ -43,18 +43,11 @@ pub struct Args {
     /// NAME, or name=NAME,alias=… to have more names there (repeatable)
     #[arg(long, value_name = "NETWORK", help_heading = "Network")]
     network: Vec<String>,
-    /// A name server in the place of the host's (repeatable)
-    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
-    dns: Vec<IpAddr>,
-    /// A domain in which names are looked up, in the place of the host's; . for none (repeatable)
-    #[arg(long, value_name = "DOMAIN", help_heading = "Network")]
-    dns_search: Vec<String>,
-    /// An option of the tasks' resolver, such as ndots:2 (repeatable)
-    #[arg(long, value_name = "OPTION", help_heading = "Network")]
-    dns_option: Vec<String>,
-    /// A name that the tasks know by themselves: NAME:ADDRESS (repeatable)
-    #[arg(long = "host", value_name = "NAME:ADDRESS", help_heading = "Network")]
-    hosts: Vec<String>,
+    #[command(flatten)]
+    names: names::Wanted,
+    /// A setting of the kernel that the tasks have for themselves, such as net.core.somaxconn=1024 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Network")]
+    sysctl: Vec<String>,
     #[command(flatten)]
     terminal: options::Terminal,
     /// Name of the image
@@ -87,7 +80,8 @@ fn spec(args: &Args) -> Result<Value> {
     if !args.args.is_empty() {
         spec["TaskTemplate"]["ContainerSpec"]["Args"] = json!(args.args);
     }
-    names(args, &mut spec["TaskTemplate"]["ContainerSpec"])?;
+    args.names.apply(&mut spec)?;
+    edit::labels(&mut spec, "TaskTemplate/ContainerSpec/Sysctls", options::labels(&args.sysctl)?, &[]);
     edit::environment(&mut spec, &options::environment(&args.env_file, &args.env)?, &[])?;
     edit::labels(
         &mut spec,
@@ -99,32 +93,6 @@ fn spec(args: &Args) -> Result<Value> {
     edit::mounts(&mut spec, args.mount.iter().map(|text| mount::parse(text)).collect::<Result<_>>()?, &[])?;
     edit::ports(&mut spec, publish::of_service(&args.publish)?, |_| false)?;
     Ok(spec)
-}
-
-/// How the tasks find names.
-fn names(args: &Args, container: &mut Value) -> Result<()> {
-    let hosts = args.hosts.iter().map(|text| host(text)).collect::<Result<Vec<_>>>()?;
-    if !hosts.is_empty() {
-        container["Hosts"] = json!(hosts);
-    }
-    let lists = [
-        ("Nameservers", json!(args.dns)),
-        ("Search", json!(args.dns_search)),
-        ("Options", json!(args.dns_option)),
-    ];
-    for (field, list) in lists.into_iter().filter(|(_, list)| *list != json!([])) {
-        container["DNSConfig"][field] = list;
-    }
-    Ok(())
-}
-
-/// `NAME:ADDRESS` as a line of `/etc/hosts`.
-fn host(text: &str) -> Result<String> {
-    let Some((name, address)) = text.split_once(':').filter(|(name, _)| !name.is_empty()) else {
-        bail!("--host {text}: it has to have the form NAME:ADDRESS");
-    };
-    let address: IpAddr = address.parse().with_context(|| format!("--host {text}"))?;
-    Ok(format!("{address} {name}"))
 }
 
 #[cfg(test)]
@@ -152,7 +120,7 @@ mod tests {
             Reply::Json(json!({"ID": "9uk4639qpg7npwf3fn2aasksr"})),
         )]);
         let line = "-d --name hello --label a=1 --container-label b=2 -e X=y --constraint node.role==worker \
-                    --mount type=tmpfs,target=/tmp --host db:10.0.0.9 --dns-search lan --no-resolve-image alpine ping -c 3 docker.com";
+                    --mount type=tmpfs,target=/tmp --host db:10.0.0.9 --dns-search lan --sysctl net.x=1 --no-resolve-image alpine ping -c 3 docker.com";
         run(read(line), &daemon.client()).await.unwrap();
         let (line, body) = daemon.last();
         assert_eq!(line, "POST /services/create");
@@ -164,7 +132,7 @@ mod tests {
                 "Mode": {"Replicated": {"Replicas": 1}},
                 "TaskTemplate": {
                     "ContainerSpec": {"Image": "alpine:latest", "Args": ["ping", "-c", "3", "docker.com"],
-                        "Hosts": ["10.0.0.9 db"], "DNSConfig": {"Search": ["lan"]}, "Env": ["X=y"], "Labels": {"b": "2"}, "Mounts": [{"Type": "tmpfs", "Target": "/tmp"}]},
+                        "Hosts": ["10.0.0.9 db"], "DNSConfig": {"Search": ["lan"]}, "Sysctls": {"net.x": "1"}, "Env": ["X=y"], "Labels": {"b": "2"}, "Mounts": [{"Type": "tmpfs", "Target": "/tmp"}]},
                     "Placement": {"Constraints": ["node.role==worker"]},
                 },
             })

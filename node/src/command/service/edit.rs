@@ -106,8 +106,15 @@ pub fn ports(spec: &mut Value, add: Vec<Value>, remove: impl Fn(&Value) -> bool)
     })
 }
 
-/// Changes a list; one that is empty before and after is not made.
-fn list(spec: &mut Value, path: &str, change: impl FnOnce(Vec<Value>) -> Result<Vec<Value>>) -> Result<()> {
+/// Changes the list at `path`; one that is empty before and after is not made.
+///
+/// # Errors
+/// Those of `change`.
+pub fn list(
+    spec: &mut Value,
+    path: &str,
+    change: impl FnOnce(Vec<Value>) -> Result<Vec<Value>>,
+) -> Result<()> {
     let place = spec.pointer(&format!("/{path}"));
     let old = place.and_then(Value::as_array).cloned().unwrap_or_default();
     let new = change(old.clone())?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{attach, edit, image, settings::Settings};
+use super::{attach, edit, image, names, settings::Settings};
 use crate::{
     client::Client,
     command::{mount, options, publish, terminal, words},
@@ -61,6 +61,14 @@ pub struct Args {
     /// Detach a network (repeatable)
     #[arg(long, value_name = "NETWORK", help_heading = "Network")]
     network_rm: Vec<String>,
+    #[command(flatten)]
+    names: names::Changes,
+    /// Add or replace a setting of the kernel that the tasks have for themselves: KEY=VALUE (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Network")]
+    sysctl_add: Vec<String>,
+    /// Remove such a setting by name (repeatable)
+    #[arg(long, value_name = "KEY", help_heading = "Network")]
+    sysctl_rm: Vec<String>,
     /// Replace all tasks although nothing changed
     #[arg(long)]
     force: bool,
@@ -94,6 +102,9 @@ fn edit(spec: &mut Value, args: &Args) -> Result<()> {
     edit::constraints(spec, &args.constraint_add, &args.constraint_rm)?;
     let mounts = args.mount_add.iter().map(|text| mount::parse(text)).collect::<Result<_>>()?;
     edit::mounts(spec, mounts, &args.mount_rm)?;
+    args.names.apply(spec)?;
+    let sysctls = options::labels(&args.sysctl_add)?;
+    edit::labels(spec, "TaskTemplate/ContainerSpec/Sysctls", sysctls, &args.sysctl_rm);
     edit_ports(spec, args)?;
     if args.force {
         let count = edit::at(spec, "TaskTemplate/ForceUpdate");
@@ -195,6 +206,25 @@ mod tests {
         assert_eq!(host.as_array().unwrap().len(), 3);
         assert_eq!(host[2], port("tcp", 80, 8080, "ingress"));
         assert!(edit(&mut json!({}), &read(&["--publish-rm", "dns:x", "dns"])).is_err());
+    }
+
+    /// SVC-48
+    #[test]
+    fn names_and_settings_of_the_kernel_are_changed_with_all_else() {
+        let mut spec = json!({"TaskTemplate": {"ContainerSpec": {"Sysctls": {"net.x": "1", "net.y": "2"}}}});
+        let words = [
+            "--sysctl-add",
+            "net.x=3",
+            "--sysctl-rm",
+            "net.y",
+            "--host-add",
+            "db:10.0.0.9",
+            "--dns-add",
+            "1.1.1.1",
+        ];
+        edit(&mut spec, &read(&[&words[..], &["web"]].concat())).unwrap();
+        let expected = json!({"Sysctls": {"net.x": "3"}, "Hosts": ["10.0.0.9 db"], "DNSConfig": {"Nameservers": ["1.1.1.1"]}});
+        assert_eq!(spec["TaskTemplate"]["ContainerSpec"], expected);
     }
 
     /// SVC-34

@@ -41,7 +41,7 @@ use crate::{
     refused::RefusedPort,
 };
 
-/// What was told before this daemon began counts for so long, unless it is told anew.
+/// What was told before this daemon began counts for so long, unless it is told anew, or gossip says that all was told.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 
 /// A container of this host.
@@ -165,6 +165,7 @@ impl Keeper {
                 .fold(self.repair_at, Instant::min);
             let Mail { requests, rows, withdrawn, down, heard } = inbox.take(clock::monotonic, due);
             self.hear(rows, &withdrawn, down);
+            self.forget_untold(&heard);
             self.close_names(|id, _| heard.contains(&Scope::Network(id)));
             for request in requests {
                 match request {

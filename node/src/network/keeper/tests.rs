@@ -1,12 +1,12 @@
 //! The keeper in a network namespace of its own.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::mpsc};
 
 use covey_state::network::{Exposure, PublishMode, Subnet};
 
 use super::*;
 use crate::{
-    endpoint,
+    endpoint::{self, Host},
     network::alone::alone as in_namespace,
     refused::{Cause, Published},
 };
@@ -141,5 +141,88 @@ fn a_published_port_that_this_host_cannot_take_is_told_until_it_is_free() {
             port: 8080,
         };
         assert!(keeper.edge.balancer.lookup(&frontend).unwrap().is_some(), "the kernel has been told");
+    });
+}
+
+/// What host 2 told of a task behind published ports.
+fn told(last: u8) -> Endpoint {
+    Endpoint {
+        service: None,
+        names: Vec::new(),
+        container: format!("box{last}"),
+        aliases: Vec::new(),
+        addresses: vec![[100, 64, 2, last].into()],
+        host: neighbour().host,
+        draining: false,
+    }
+}
+
+fn neighbour() -> Neighbour {
+    let edge = EdgeBlock { v4: "100.64.2.0/24".parse().unwrap(), v6: "fd00:2::/64".parse().unwrap() };
+    let host = Host { number: 2, vtep: [10, 9, 0, 2].into(), edge };
+    Neighbour { id: Id::new(2), address: [10, 9, 0, 2].into(), host }
+}
+
+/// The tasks behind published ports that a keeper knows, told when it comes to that.
+fn ask_for_tasks(inbox: &Inbox, reply: mpsc::Sender<Vec<String>>) {
+    inbox.ask(Request::Look(Box::new(move |keeper| {
+        let tasks = keeper.edge.balancer.rows.iter().map(|((_, key), _)| key.to_string());
+        reply.send(tasks.collect()).unwrap();
+    })));
+}
+
+/// NET-29: a task that ended elsewhere while no daemon was here is gone as soon as all has been heard, and no sooner.
+#[test]
+fn what_nobody_tells_any_more_goes_when_all_has_been_told() {
+    in_namespace(|folder| {
+        let row = |key: &str, last| (Scope::Ingress, Id::new(2), key.to_owned(), told(last));
+        let rows = vec![row("ended", 3), row("runs", 4)];
+        let before = Remembered { neighbours: vec![neighbour()], rows, ..Remembered::default() };
+        Memory::new(folder).write(&before);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let carried = watch::Sender::new(Carried::new());
+        let keeper = Keeper::open(folder, Duration::from_secs(10), carried, runtime.handle().clone())?;
+        let (inbox, (reply, tasks)) = (Inbox::default(), mpsc::channel());
+        inbox.ask(Request::Open(None));
+        inbox.row(Scope::Ingress, (Id::new(2), "runs".into()), Some(told(4)));
+        ask_for_tasks(&inbox, reply.clone());
+        let then = inbox.clone();
+        inbox.ask(Request::Look(Box::new(move |_| {
+            then.heard(Scope::Ingress);
+            ask_for_tasks(&then, reply);
+            then.ask(Request::End(tokio::sync::oneshot::channel().0));
+        })));
+        keeper.run(&inbox);
+        assert_eq!(tasks.iter().collect::<Vec<_>>(), [vec!["ended", "runs"], vec!["runs"]]);
+        Ok(())
+    });
+}
+
+/// NET-29: whatever the kernel was told of, the next daemon knows of, and no packet is lost until others tell it again.
+#[test]
+fn what_was_told_in_the_moment_of_its_death_is_known_to_the_next_daemon() {
+    in_namespace(|folder| {
+        let before = Remembered { neighbours: vec![neighbour()], ..Remembered::default() };
+        Memory::new(folder).write(&before);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let open = || {
+            let carried = watch::Sender::new(Carried::new());
+            let mut keeper =
+                Keeper::open(folder, Duration::from_secs(10), carried, runtime.handle().clone())?;
+            keeper.begin(None);
+            Ok::<_, anyhow::Error>(keeper)
+        };
+        let rows = |keeper: &Keeper| -> Vec<String> {
+            keeper.edge.balancer.rows.iter().map(|((_, key), _)| key.to_string()).collect()
+        };
+        let at = |key: &str| (Scope::Ingress, (Id::new(2), Arc::from(key)));
+        let mut keeper = open()?;
+        let news = BTreeMap::from([(at("gone"), Some(told(3))), (at("late"), Some(told(4)))]);
+        keeper.hear(news, &BTreeSet::new(), BTreeMap::new());
+        keeper.hear([(at("gone"), None)].into(), &BTreeSet::new(), BTreeMap::new());
+        assert_eq!(rows(&keeper), ["late"]);
+        drop(keeper);
+        assert_eq!(rows(&open()?), ["late"]);
+        Ok(())
     });
 }

@@ -43,6 +43,7 @@ impl Keeper {
         if rows.is_empty() && down.is_empty() {
             return;
         }
+        self.memory.note(&rows, &down);
         for (host, down) in down {
             if down {
                 self.down.insert(host)
@@ -216,14 +217,28 @@ impl Keeper {
         Remembered { place: self.place, down: down.collect(), neighbours, rows: all }
     }
 
+    /// All that others tell of these is here: what the daemon before was told beside is no more.
+    pub(super) fn forget_untold(&mut self, heard: &BTreeSet<Scope>) {
+        let me = self.place.map(|place| place.id);
+        self.forget(|(scope, (owner, _))| heard.contains(scope) && Some(*owner) != me);
+    }
+
     /// What was told to the daemon before, and to this one not again for long, is no more.
     pub(super) fn forget_unconfirmed(&mut self, now: Instant) {
-        if now < self.confirm_until || self.unconfirmed.is_empty() {
+        if now >= self.confirm_until {
+            self.forget(|_| true);
+        }
+    }
+
+    fn forget(&mut self, is_gone: impl Fn(&(Scope, Key)) -> bool) {
+        let gone: Vec<_> = self.unconfirmed.extract_if(.., |at, _| is_gone(at)).collect();
+        if gone.is_empty() {
             return;
         }
-        for ((scope, key), _) in std::mem::take(&mut self.unconfirmed) {
+        for ((scope, key), _) in gone {
             self.put(scope, &key, None);
         }
         self.settle_all();
+        self.remember_soon();
     }
 }

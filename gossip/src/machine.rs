@@ -107,6 +107,9 @@ impl Gossip {
     /// is alive. Only the first [`SEEDS_MAX`] are remembered.
     pub fn join(&mut self, now: Instant, peers: Vec<(Id, SocketAddr)>) {
         self.wake(now);
+        if self.has_left {
+            return;
+        }
         self.seeds = peers.into_iter().filter(|(id, _)| *id != self.id).take(SEEDS_MAX).collect();
         if self.seeds.is_empty() && self.incarnation() <= FIRST_LIFE {
             // The first node of all: nobody knows more.

@@ -29,7 +29,7 @@ use tokio_util::{
 use crate::{
     clock, disk,
     endpoint::{self, Host, Scope},
-    gossip_loop::GossipHandle,
+    gossip_loop::{GossipHandle, Part},
 };
 
 /// Inputs that wait for the loop.
@@ -117,6 +117,8 @@ impl<E: Executor> AgentLoop<E> {
 
     /// Runs until nobody holds a handle any more.
     pub async fn run(mut self) {
+        self.carry_out().await;
+        self.gossip.told(Part::Tasks).await;
         loop {
             self.carry_out().await;
             let due = self.worker.poll_timeout().map(|at| clock::monotonic() + at.since(clock::now()));

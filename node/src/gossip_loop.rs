@@ -1,6 +1,11 @@
 //! The gossip loop: owns the gossip machine, carries what it wants sent, and passes on what it hears.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use covey_gossip::{Gossip, MESSAGE_BYTES_MAX, Myself, Output, Rights, Topic};
@@ -22,6 +27,9 @@ use crate::{
 const INPUTS_MAX: usize = 4096;
 /// Wait after a write of the incarnation that failed.
 const PERSIST_AGAIN: Duration = Duration::from_secs(1);
+/// Others hear nothing for so long, at most, of a daemon that begins anew and has not gathered all that it has to tell.
+/// Meanwhile they go by what the daemon before told: no longer than this is far below the time that gossip keeps that.
+const GATHER_WITHIN: Duration = Duration::from_secs(2);
 /// Bytes of a task's error or message that are told; the rest stays in the log of its node.
 const TEXT_BYTES_MAX: usize = 1024;
 /// Bytes of a task's status in a row.
@@ -47,7 +55,20 @@ enum Input {
     ForgetOwner { id: Id },
     Subscribe { topic: Topic },
     Unsubscribe { topic: Topic },
+    Told { part: Part },
+    Join { seeds: Vec<(Id, SocketAddr)> },
     Leave { done: oneshot::Sender<()> },
+}
+
+/// What a daemon that begins anew has to tell before others may take it that it has told everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Which topics it wants to hear.
+    Networks,
+    /// How its tasks are, and which others may be sent to.
+    Tasks,
+    /// Its plain containers in networks of the cluster.
+    Containers,
 }
 
 /// The way to the loop. It ends when the last one is dropped.
@@ -145,6 +166,16 @@ impl GossipHandle {
         self.send(if wanted { Input::Subscribe { topic } } else { Input::Unsubscribe { topic } }).await;
     }
 
+    /// Asks some of these for all that they know.
+    pub async fn join(&self, seeds: Vec<(Id, SocketAddr)>) {
+        self.send(Input::Join { seeds }).await;
+    }
+
+    /// All that was there of this when the daemon began has been told.
+    pub async fn told(&self, part: Part) {
+        self.send(Input::Told { part }).await;
+    }
+
     /// Says goodbye to all.
     pub async fn leave(&self) {
         let (done, left) = oneshot::channel();
@@ -166,6 +197,8 @@ pub struct GossipLoop {
     /// Told whenever connections should be looked over: members came or went.
     partners: tokio::sync::watch::Sender<Vec<Id>>,
     tasks: TaskTracker,
+    /// What is still to be gathered before anything is told, and until when that is waited for.
+    untold: Option<(BTreeSet<Part>, Instant)>,
     inputs: mpsc::Receiver<Input>,
     back: mpsc::WeakSender<Input>,
 }
@@ -184,11 +217,18 @@ impl GossipLoop {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let (partners, watched) = tokio::sync::watch::channel(Vec::new());
         let now = clock::monotonic();
+        let is_first_life = myself.incarnation <= 1;
         let mut machine = Gossip::new(now, config, myself, u64::from_ne_bytes(clock::random()));
+        let mut untold = None;
+        if !is_first_life {
+            machine.hold();
+            let parts = [Part::Networks, Part::Tasks, Part::Containers];
+            untold = Some((parts.into(), now + GATHER_WITHIN));
+        }
         machine.join(now, seeds);
         let back = sender.downgrade();
         (
-            Self { machine, endpoint, sight, network, persist, partners, tasks, inputs, back },
+            Self { machine, endpoint, sight, network, persist, partners, tasks, untold, inputs, back },
             GossipHandle(sender),
             watched,
         )
@@ -198,14 +238,20 @@ impl GossipLoop {
     pub async fn run(mut self) {
         loop {
             self.carry_out();
-            let due = self.machine.poll_timeout();
+            let gather_until = self.untold.as_ref().map(|(_, until)| *until);
+            let due = self.machine.poll_timeout().into_iter().chain(gather_until).min();
             tokio::select! {
                 input = self.inputs.recv() => match input {
                     Some(input) => self.handle_together(input),
                     None => return,
                 },
                 () = clock::until(due) => {
-                    self.machine.handle_timeout(clock::monotonic());
+                    let now = clock::monotonic();
+                    if gather_until.is_some_and(|until| until <= now) {
+                        tracing::warn!(missing = ?self.untold, "what this node has to tell is not all there yet");
+                        self.tell_all();
+                    }
+                    self.machine.handle_timeout(now);
                 }
             }
         }
@@ -265,6 +311,16 @@ impl GossipLoop {
                 }
                 return;
             }
+            Input::Join { seeds } => return self.machine.join(now, seeds),
+            Input::Told { part } => {
+                if let Some((untold, _)) = &mut self.untold {
+                    untold.remove(&part);
+                    if untold.is_empty() {
+                        self.tell_all();
+                    }
+                }
+                return;
+            }
             Input::Leave { done } => {
                 self.machine.leave(now);
                 self.carry_out();
@@ -275,6 +331,12 @@ impl GossipLoop {
         if let Err(error) = heard {
             tracing::debug!(%error, "a gossip message was dropped");
         }
+    }
+
+    /// What was gathered goes out together.
+    fn tell_all(&mut self) {
+        self.untold = None;
+        self.machine.release();
     }
 
     fn carry_out(&mut self) {

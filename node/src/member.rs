@@ -189,6 +189,7 @@ impl Member {
         }
         member.spawn(serve::events(member.clone(), events));
         member.spawn(others::keep_connections(member.clone()));
+        member.spawn(others::find_others(member.clone()));
         member.spawn(others::note_nodes(member.clone()));
         member.spawn(renewal::run(member.clone()));
         Ok(member)

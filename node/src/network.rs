@@ -51,7 +51,7 @@ use self::{
 };
 use crate::{
     endpoint::{Endpoint, Host, Scope},
-    gossip_loop::GossipHandle,
+    gossip_loop::{GossipHandle, Part},
     refused::RefusedPort,
     roster::Nodes,
 };
@@ -138,6 +138,8 @@ impl Networks {
 
     /// Has gossip bring what this node carries, for as long as it is a member.
     pub async fn hear(mut self, gossip: GossipHandle) {
+        // Containers of before have been named, but perhaps not looked at yet.
+        self.look(|_| ()).await;
         let mut heard = BTreeSet::new();
         loop {
             let wanted = to_hear(&self.carried.borrow_and_update());
@@ -149,6 +151,7 @@ impl Networks {
                 gossip.hear(scope.topic(), true).await;
             }
             heard = wanted;
+            gossip.told(Part::Networks).await;
             if self.carried.changed().await.is_err() {
                 return;
             }

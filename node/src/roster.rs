@@ -106,6 +106,16 @@ impl Nodes {
         self.peers.values()
     }
 
+    /// Where some of the others are that do not manage: `count` of them, from a `place` in the row of all on, round it.
+    pub fn some_workers(&self, me: Id, place: usize, count: usize) -> Vec<(Id, SocketAddr)> {
+        let others = self.all().filter(|peer| peer.role == Role::Worker && peer.id != me);
+        let mut others: Vec<_> = others.map(|peer| (peer.id, peer.address)).collect();
+        let length = others.len();
+        others.rotate_left(place.checked_rem(length).unwrap_or_default());
+        others.truncate(count);
+        others
+    }
+
     /// Where the managers are.
     pub fn managers(&self) -> Vec<(Id, SocketAddr)> {
         self.all().filter(|peer| peer.role == Role::Manager).map(|peer| (peer.id, peer.address)).collect()
@@ -183,6 +193,22 @@ mod tests {
         assert_eq!(changed.gone, [Id::new(2)].into());
         assert!(nodes.is_told());
         assert_eq!(nodes.take(before.to_note()), Changed::default(), "it is known better");
+    }
+
+    /// NET-29
+    #[test]
+    fn whoever_looks_for_others_comes_round_to_all_of_them() {
+        let mut nodes = Nodes::default();
+        assert_eq!(nodes.some_workers(Id::new(1), 5, 3), []);
+        let workers = (2..=6).map(|id| peer(id, Role::Worker));
+        nodes.take(roster(1, true, workers.chain([peer(1, Role::Manager)]).collect(), vec![]));
+        let some = |place, count| -> Vec<Id> {
+            nodes.some_workers(Id::new(4), place, count).into_iter().map(|(id, _)| id).collect()
+        };
+        assert_eq!(some(0, 9), [2, 3, 5, 6].map(Id::new));
+        assert_eq!(some(3, 2), [6, 2].map(Id::new));
+        assert_eq!(some(usize::MAX, 1), [Id::new(6)]);
+        assert_eq!(some(2, 0), []);
     }
 
     #[test]

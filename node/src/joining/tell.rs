@@ -12,7 +12,7 @@ use tokio::{
 use super::{Places, held};
 use crate::{
     endpoint::{Endpoint, Host, Scope},
-    gossip_loop::GossipHandle,
+    gossip_loop::{GossipHandle, Part},
     member::Member,
 };
 
@@ -37,6 +37,7 @@ impl Places {
         let (gossip, told) = (member.gossip.clone(), BTreeMap::new());
         let mut teller = Teller { places: self.clone(), gossip, host: host.clone(), told };
         teller.show_all().await;
+        member.gossip.told(Part::Containers).await;
         let telling = async {
             loop {
                 tokio::select! {

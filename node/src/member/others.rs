@@ -1,15 +1,19 @@
 //! The other nodes, as this member knows them: who they are, which of them manage, and to whom it keeps connections.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use covey_gossip::SEEDS_MAX;
 use covey_state::Id;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use super::Member;
-use crate::{protocol::Roster, roster::Nodes};
+use crate::{clock, protocol::Roster, roster::Nodes};
 
 /// Connections that are kept, at most: enough of the endpoint's are left for those that come and go.
 const KEPT_MAX: usize = 40;
+
+/// Between two attempts of a node that knows of nobody who is alive.
+const SEEK_EVERY: Duration = Duration::from_secs(2);
 
 impl Member {
     /// All nodes, as far as this one was told. Not to be held across an await.
@@ -83,6 +87,20 @@ impl Member {
                 notes.managers = managers;
             }
         });
+    }
+}
+
+/// Finds the others while nobody is known to be alive: where all managers are gone, another node knows who is there.
+pub async fn find_others(member: Arc<Member>) {
+    let mut partners = member.partners.clone();
+    while partners.wait_for(Vec::is_empty).await.is_ok() {
+        let mut seeds = member.managers();
+        let place = usize::from_ne_bytes(clock::random());
+        seeds.extend(member.nodes().some_workers(member.id(), place, SEEDS_MAX.saturating_sub(seeds.len())));
+        if !seeds.is_empty() {
+            member.gossip.join(seeds).await;
+        }
+        sleep(SEEK_EVERY).await;
     }
 }
 

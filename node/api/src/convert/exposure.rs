@@ -28,6 +28,25 @@ pub fn endpoint_from_wire(spec: Option<wire::EndpointSpec>) -> Result<EndpointSp
     Ok(EndpointSpec { mode, ports: ports.collect::<Result<_, _>>()? })
 }
 
+/// Docker's client knows of no addresses of published ports, and leaves them out when it sends a spec back with something
+/// else changed: a port of which it does not say keeps the one that it has in `now`.
+pub fn keep_addresses(spec: &mut Option<wire::EndpointSpec>, now: &EndpointSpec) {
+    let Some(spec) = spec else { return };
+    // Without its address; one that cannot be read is refused later.
+    let place = |port: &wire::PortConfig| {
+        let port = port::from_wire(wire::PortConfig { host_ip: None, ..port.clone() }).ok()?;
+        Some((port.protocol, port.target, port.published, port.mode))
+    };
+    let mut left: Vec<_> =
+        now.ports.iter().filter(|port| port.host_ip.is_some()).map(port::to_wire).collect();
+    left.retain(|old| !spec.ports.iter().any(|new| new.host_ip == old.host_ip && place(new) == place(old)));
+    for new in spec.ports.iter_mut().filter(|new| new.host_ip.is_none()) {
+        if let Some(at) = left.iter().position(|old| place(old) == place(new)) {
+            new.host_ip = left.remove(at).host_ip;
+        }
+    }
+}
+
 /// What the user asked for, and nothing that was decided (PRT-03).
 pub fn endpoint_to_wire(spec: &EndpointSpec) -> wire::EndpointSpec {
     wire::EndpointSpec {

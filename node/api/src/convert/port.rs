@@ -25,7 +25,7 @@ pub fn from_wire(port: wire::PortConfig) -> Result<PublishedPort, Failure> {
         target: target(port.target_port)?,
         published: published(port.published_port)?,
         mode,
-        host_ip: host_ip(&port.host_ip)?,
+        host_ip: host_ip(port.host_ip.as_deref().unwrap_or_default())?,
     })
 }
 
@@ -37,7 +37,7 @@ pub fn to_wire(port: &PublishedPort) -> wire::PortConfig {
         target_port: port.target.into(),
         published_port: port.published.into(),
         publish_mode: port.mode.as_str().to_owned(),
-        host_ip: port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        host_ip: port.host_ip.map(|ip| ip.to_string()),
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
         assert!(refusal(wrong).starts_with("invalid publish mode"));
         let wrong = wire::PortConfig { protocol: "icmp".into(), ..config(80, 80) };
         assert!(refusal(wrong).contains("none of tcp, udp and sctp"));
-        let wrong = wire::PortConfig { host_ip: "here".into(), ..config(80, 80) };
+        let wrong = wire::PortConfig { host_ip: Some("here".into()), ..config(80, 80) };
         assert!(refusal(wrong).starts_with("invalid host address"));
     }
 

@@ -2,7 +2,7 @@
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Path, State},
     routing::{any, get, post},
 };
 
@@ -20,7 +20,6 @@ pub fn routes() -> Router<App> {
         ("/swarm/unlockkey", "autolock"),
         ("/images/search", "docker search"),
         ("/images/get", "docker save"),
-        // One of them by name is simply not found: `docker inspect` looks everywhere.
         ("/secrets/create", "docker secret"),
         ("/configs/create", "docker config"),
         ("/plugins", "docker plugin"),
@@ -45,8 +44,13 @@ pub fn routes() -> Router<App> {
     ] {
         routes = routes.route(path, post(move || async move { Failure::not_yet(what) }));
     }
-    // There are none, and so `docker stack rm` has none to remove.
-    routes.route("/secrets", get(none)).route("/configs", get(none))
+    // There are none: `docker stack rm` has none to remove, and `docker inspect`, which looks everywhere, looks on.
+    for (list, kind) in [("/secrets", "secret"), ("/configs", "config")] {
+        let missing =
+            async move |Path(name): Path<String>| Failure::not_found(format!("{kind} {name} not found"));
+        routes = routes.route(list, get(none)).route(&format!("{list}/{{id}}"), any(missing));
+    }
+    routes
 }
 
 async fn none(State(app): State<App>, params: Params) -> Result<Json<[Empty; 0]>, Failure> {

@@ -2,6 +2,8 @@
 
 mod join;
 
+use std::{sync::Arc, time::Duration};
+
 use axum::{
     Json as Reply, Router,
     extract::{Path, State},
@@ -9,8 +11,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use covey_state::{command::Command, time::Stamp};
-use futures_util::future::join_all;
+use covey_state::{
+    Id, Store,
+    command::Command,
+    network::AttachmentSpec,
+    task::{DesiredState, Task},
+    time::Stamp,
+};
+use futures_util::{StreamExt, future::join_all};
+use tokio::time::timeout;
 
 pub use self::join::{attachments, joins};
 use super::{system::now, text};
@@ -27,6 +36,8 @@ use crate::{
 };
 
 const FILTERS: &[&str] = &["driver", "id", "label", "name", "scope", "type", "dangling"];
+/// How long the removal of a network waits for tasks that are leaving it.
+const LEAVING_MAX: Duration = Duration::from_secs(30);
 const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
 
 pub fn routes() -> Router<App> {
@@ -134,8 +145,44 @@ async fn create(
 async fn remove(State(app): State<App>, Path(reference): Path<String>) -> Result<StatusCode, Failure> {
     let networks = app.networks().await?;
     let known = networks.get(&reference)?;
+    if let (Known::Cluster(network), Some(view)) = (known, &networks.view) {
+        until_left(&app, &view.store, network.id).await;
+    }
     remove_known(&app, &networks, known).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Waits for the tasks that are about to leave a network, as those of a service that was removed just now: until they
+/// have ended their addresses there are theirs. Who stays longer is named by the store.
+async fn until_left(app: &App, store: &Store, network: Id) {
+    // Where nobody is leaving nothing is waited for; else the store is looked at again once changes are listened for.
+    if !is_being_left(store, network) {
+        return;
+    }
+    let mut changes = app.control.changes();
+    let left = async {
+        let mut store = app.control.read().await.ok()?.store;
+        while is_being_left(&store, network) {
+            store = changes.next().await?.after;
+        }
+        Some(())
+    };
+    // Too late is for the store to say.
+    let _ = timeout(LEAVING_MAX, left).await;
+}
+
+/// Whether nothing but tasks that are to end uses a network.
+fn is_being_left(store: &Store, network: Id) -> bool {
+    let is_in = |networks: &[AttachmentSpec]| networks.iter().any(|attachment| attachment.network == network);
+    let stays =
+        |task: &Arc<Task>| task.desired <= DesiredState::Running && store.service(task.service).is_some();
+    let mut tasks = (store.tasks())
+        .filter(|task| !task.status.state.is_terminal() && is_in(&task.spec.networks))
+        .peekable();
+    tasks.peek().is_some()
+        && !tasks.any(stays)
+        && !store.services().any(|service| is_in(&service.spec.task.networks))
+        && !store.attachments().any(|attachment| attachment.network == network)
 }
 
 async fn remove_known(app: &App, networks: &Networks, known: &Known) -> Result<(), Failure> {

@@ -85,7 +85,9 @@ async fn update(
         return Err(Failure::not_yet("docker service rollback"));
     }
     let store = app.view().await?.store;
-    let id = store.find_service(&reference)?.id;
+    let service = store.find_service(&reference)?;
+    let id = service.id;
+    convert::exposure::keep_addresses(&mut spec.endpoint_spec, &service.spec.endpoint);
     let networks = attachments(&app, &store, convert::exposure::networks_of(&mut spec)?).await?;
     let mut spec = convert::service::from_wire(spec, networks)?;
     let warnings = pin(&app, &params, &headers, &mut spec).await?;

@@ -247,9 +247,9 @@ pub struct PortConfig {
     #[serde(skip_serializing_if = "is_zero")]
     pub published_port: i64,
     pub publish_mode: String,
-    /// Not Docker's: only when this address of the host is addressed.
-    #[serde(rename = "HostIP", skip_serializing_if = "is_zero")]
-    pub host_ip: String,
+    /// Not Docker's: only when this address of the host is addressed. Empty: any; `None`: the client does not say.
+    #[serde(rename = "HostIP", skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<String>,
 }
 
 /// How a service is reached: as asked, and as decided.

@@ -106,6 +106,16 @@ impl FakeControl {
         self.state().down.push(node);
     }
 
+    /// The tasks of services that are gone have ended.
+    pub fn end_orphans(&self) {
+        let store = self.store();
+        let orphans = store.tasks().filter(|task| store.service(task.service).is_none());
+        for task in orphans {
+            let status = TaskStatus { state: TaskState::Shutdown, ..task.status.clone() };
+            self.apply(Command::FinishTask { id: task.id, status }).unwrap();
+        }
+    }
+
     /// Something is wrong with a service on some host.
     pub fn fault(&self, service: Id, error: &str) {
         self.state().service_errors.entry(service).or_default().push(error.to_owned());

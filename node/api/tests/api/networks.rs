@@ -280,10 +280,32 @@ async fn a_service_has_an_address_in_its_network_which_then_cannot_be_removed() 
         format!("rpc error: code = FailedPrecondition desc = network {id} is in use by service {service}");
     assert_eq!(refusal.message(), expected);
     assert_eq!(names(&client, r#"{"dangling":["true"]}"#).await, Vec::<String>::new());
-    client.delete("/services/web").await;
     create(&client, &json!({"Name": "idle", "Driver": "overlay"})).await;
-    assert_eq!(client.delete(&format!("/networks/{}", &id[..20])).await.status, StatusCode::BAD_REQUEST);
     assert_eq!(client.delete("/networks/idle").await.status, StatusCode::NO_CONTENT);
+}
+
+/// NET-32, STK-12: `docker stack rm` removes networks right after their services, whose tasks take their time.
+#[tokio::test]
+async fn a_network_is_removed_once_the_tasks_that_are_leaving_it_have_ended() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    create(&client, &json!({"Name": "front", "Driver": "overlay"})).await;
+    run_service(&client, "web", "front", &json!({})).await;
+    run_service(&client, "other", "front", &json!({})).await;
+    client.delete("/services/web").await;
+    let refusal = client.delete("/networks/front").await;
+    assert!(
+        refusal.message().contains("is in use by service"),
+        "nobody waits for a service: {}",
+        refusal.message()
+    );
+    client.delete("/services/other").await;
+
+    let mut removal = std::pin::pin!(client.delete("/networks/front"));
+    assert!(timeout(Duration::from_millis(50), &mut removal).await.is_err(), "the tasks have not ended");
+    daemon.control.end_orphans();
+    assert_eq!(removal.await.status, StatusCode::NO_CONTENT);
+    assert_eq!(client.get("/networks/front").await.status, StatusCode::NOT_FOUND);
 }
 
 /// NET-18, NET-20, NET-21

@@ -164,6 +164,9 @@ async fn there_are_no_secrets_and_no_configs_to_list() {
         let filters = "?filters=%7B%22label%22%3A%7B%22com.docker.stack.namespace%3Dst%22%3Atrue%7D%7D";
         let reply = client.get(&format!("{list}{filters}")).await;
         assert_eq!((reply.status, &reply.body[..]), (StatusCode::OK, &b"[]"[..]));
+        let one = client.get(&format!("{list}/x")).await;
+        assert_eq!(one.status, StatusCode::NOT_FOUND);
+        assert!(one.message().ends_with(" x not found"), "{}", one.message());
         let made = client.post(&format!("{list}/create"), "{}").await;
         assert_eq!(made.status, StatusCode::NOT_IMPLEMENTED);
     }

@@ -129,6 +129,44 @@ async fn ports_are_added_and_taken_away_and_belong_to_one_service() {
     create(&client, "two", &json!([{"TargetPort": 81, "PublishedPort": 8080}])).await;
 }
 
+/// PRT-10, moby#26696: Docker's client does not know the address, and must not widen who reaches the port.
+#[tokio::test]
+async fn a_port_keeps_its_address_unless_a_client_says_otherwise() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let at = |ip: &str, published: u16| json!({"TargetPort": 80, "PublishedPort": published, "HostIP": ip});
+    create(&client, "web", &json!([at("10.0.0.1", 8080), at("10.0.0.2", 8080), at("10.0.0.3", 81)])).await;
+    let update = async |ports: &Value| {
+        let shown = client.get("/services/web").await.json();
+        let mut spec = shown["Spec"].clone();
+        spec["EndpointSpec"]["Ports"] = ports.clone();
+        let path = format!("/services/web/update?version={}", shown["Version"]["Index"]);
+        assert_eq!(client.post(&path, &spec.to_string()).await.status, StatusCode::OK);
+        let ports = client.get("/services/web").await.json()["Spec"]["EndpointSpec"]["Ports"].clone();
+        let ports = ports
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|port| (port["PublishedPort"].clone(), port["HostIP"].clone()));
+        ports.collect::<Vec<_>>()
+    };
+    let without = |published: u16| json!({"Protocol": "tcp", "TargetPort": 80, "PublishedPort": published, "PublishMode": "ingress"});
+    let kept = update(&json!([without(81), without(8080), without(8080), without(82)])).await;
+    let is = |published: u16, ip: Value| (json!(published), ip);
+    assert_eq!(
+        kept,
+        [
+            is(81, json!("10.0.0.3")),
+            is(8080, json!("10.0.0.1")),
+            is(8080, json!("10.0.0.2")),
+            is(82, Value::Null)
+        ]
+    );
+    // One of two that are named stays where it is, and the other one is meant by what has no name.
+    let kept = update(&json!([at("10.0.0.1", 8080), without(8080), at("", 81)])).await;
+    assert_eq!(kept, [is(8080, json!("10.0.0.1")), is(8080, json!("10.0.0.2")), is(81, Value::Null)]);
+}
+
 /// PRT-06, PRT-11
 #[tokio::test]
 async fn bad_ports_are_one_clear_error() {
@@ -197,8 +235,7 @@ async fn plain_containers_publish_ports_of_their_host() {
     );
     assert_eq!(shown["HostConfig"]["PortBindings"]["80/tcp"], json!([{"HostIp": "", "HostPort": "8080"}]));
     assert_eq!(shown["HostConfig"]["Dns"], json!(["9.9.9.9"]));
-    let listed =
-        client.get("/containers/json?filters=%7B%22publish%22%3A%5B%228000-8100%22%5D%7D").await.json();
+    let listed = client.get("/containers/json?filters=%7B%22publish%22%3A%5B%2279-81%22%5D%7D").await.json();
     assert_eq!(
         listed[0]["Ports"],
         json!([

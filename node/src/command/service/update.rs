@@ -127,7 +127,14 @@ fn edit_ports(spec: &mut Value, args: &Args) -> Result<()> {
                 && port.mode.is_none_or(|mode| is("PublishMode", "ingress", mode.name()))
         })
     };
-    edit::ports(spec, publish::of_service(&args.publish_add)?, is_gone)
+    edit::ports(spec, publish::of_service(&args.publish_add)?, is_gone)?;
+    // Of what is not said the daemon would keep what it has.
+    for port in spec.pointer_mut("/EndpointSpec/Ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        if port.get("HostIP").is_none() && !(args.publish_add.is_empty() && args.publish_rm.is_empty()) {
+            port["HostIP"] = json!("");
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -189,7 +196,10 @@ mod tests {
     /// PRT-10
     #[test]
     fn ports_are_removed_by_the_port_of_the_container() {
-        let port = |protocol: &str, target: u16, published: u16, mode: &str| json!({"Protocol": protocol, "TargetPort": target, "PublishedPort": published, "PublishMode": mode});
+        let port = |protocol: &str, target: u16, published: u16, mode: &str| {
+            json!({"Protocol": protocol, "TargetPort": target, "PublishedPort": published, "PublishMode": mode,
+                "HostIP": ""})
+        };
         let edited = |words: &[&str]| {
             let old = [
                 port("tcp", 53, 53, "ingress"),

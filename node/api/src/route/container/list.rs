@@ -91,7 +91,7 @@ impl Wanted {
             && filters.exact("health", "none")
             && filters.any("volume", |path| container.spec.mounts.iter().any(|mount| mount.target == path))
             && filters.any("publish", |text| {
-                container.ports.iter().any(|port| meets(text, port.published, port.protocol))
+                container.published.iter().any(|port| meets(text, port.target, port.protocol))
             })
             && filters.any("expose", |text| {
                 container.exposed.iter().any(|port| meets(text, port.port, port.protocol))

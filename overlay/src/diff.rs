@@ -67,13 +67,17 @@ impl Diff<'_> {
             if observed.conf != Some(link.conf) {
                 self.changes.push(Change::SetConf(name.clone(), link.conf));
             }
+            let addresses = link.inside().map(|inside| inside.addresses.iter().copied().collect());
+            if link.shortcut && observed.shortcut != Some(addresses.unwrap_or_default()) {
+                self.changes.push(Change::SetShortcut(name.clone(), link.inside().cloned()));
+            }
         }
     }
 
     /// The containers' ends of links that stay, where somebody looked.
     fn mend_insides(&mut self) {
         for (name, link) in &self.wanted.links {
-            let LinkKind::Veth(inside) = &link.kind else { continue };
+            let Some(inside) = link.inside() else { continue };
             let Some(found) = self.observed.links.get(name).and_then(|link| link.inside.as_ref()) else {
                 continue;
             };

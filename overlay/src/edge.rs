@@ -21,8 +21,8 @@ pub const VNI: u32 = crate::network::VNI_MIN;
 pub const RETURN_TABLE: u32 = 100;
 /// Ethernet address of whoever a reply goes back to; nobody has it. A rule at the device's egress puts in the host's.
 pub const RETURN_MAC: Mac = Mac::of_node([0; 4]);
-/// The container's end of its veth.
-const INSIDE: &str = "eth0";
+/// Name of the container's end of its veth.
+pub const INSIDE: &str = "eth0";
 
 /// Switches of the host, with their values.
 pub const SWITCHES: &[(&str, u32)] = &[("ipv4/ip_forward", 1), ("ipv6/conf/all/forwarding", 1)];
@@ -97,7 +97,10 @@ impl Device {
     fn objects(&self, wanted: &mut Wanted) {
         let name = LinkName::of_vni(VNI);
         let kind = LinkKind::Vxlan(Vxlan { vni: VNI, local: self.local, port: self.port });
-        wanted.links.insert(name.clone(), Link { mac: self.mac, mtu: self.mtu, conf: DEVICE_CONF, kind });
+        wanted.links.insert(
+            name.clone(),
+            Link { mac: self.mac, mtu: self.mtu, conf: DEVICE_CONF, shortcut: false, kind },
+        );
         wanted.switches.extend(JOINED_SWITCHES.iter().copied());
         for block in [IpNet::V4(self.v4.trunc()), IpNet::V6(self.v6.trunc())] {
             let (first, v6) = (block.network(), matches!(block, IpNet::V6(_)));
@@ -143,8 +146,8 @@ impl Veth {
             routes: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
             mac: self.container_mac(),
         };
-        let link =
-            Link { mac: self.host_mac(), mtu: self.mtu, conf: VETH_CONF, kind: LinkKind::Veth(inside) };
+        let kind = LinkKind::Veth(inside);
+        let link = Link { mac: self.host_mac(), mtu: self.mtu, conf: VETH_CONF, shortcut: false, kind };
         wanted.links.insert(self.name.clone(), link);
         for address in addresses {
             wanted.routes.insert(Destination::main(address), Hop::On(self.name.clone()));

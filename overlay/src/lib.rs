@@ -12,6 +12,7 @@ pub mod mac;
 pub mod network;
 pub mod object;
 pub mod peer;
+pub mod shortcut;
 pub mod underlay;
 
 pub use diff::plan;

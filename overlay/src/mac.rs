@@ -2,6 +2,9 @@
 
 use std::{fmt, net::IpAddr};
 
+/// Second byte of the nodes' VXLAN devices.
+pub(crate) const NODE: u8 = 0xfd;
+
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mac(pub [u8; 6]);
@@ -20,7 +23,7 @@ impl Mac {
     /// A node's end of every VXLAN device that it has: locally administered, `02:fd` in front. No node has the tail
     /// of four zeros.
     pub const fn of_node(tail: [u8; 4]) -> Self {
-        Self::with_prefix(0xfd, tail)
+        Self::with_prefix(NODE, tail)
     }
 
     const fn with_prefix(prefix: u8, [a, b, c, d]: [u8; 4]) -> Self {

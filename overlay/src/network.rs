@@ -51,6 +51,8 @@ pub struct Desired {
     pub mac: Mac,
     /// Bytes of a packet, at most.
     pub mtu: u32,
+    /// Packets between hosts go past the router ([`crate::shortcut`]).
+    pub shortcut: bool,
     /// The network's address ranges, disjoint.
     pub subnets: Vec<Subnet>,
     /// The containers of this host, by the router's end of their veth.
@@ -112,7 +114,8 @@ impl Desired {
         wanted.addresses.insert((LinkName::loopback(), subnet.gateway.into()));
         if let Some(vni) = subnet.vni {
             let vxlan = Vxlan { vni, local: self.local, port: self.port };
-            let link = Link { mac: self.mac, mtu: self.mtu, conf: VXLAN_CONF, kind: LinkKind::Vxlan(vxlan) };
+            let kind = LinkKind::Vxlan(vxlan);
+            let link = Link { mac: self.mac, mtu: self.mtu, conf: VXLAN_CONF, shortcut: self.shortcut, kind };
             wanted.links.insert(LinkName::of_vni(vni), link);
         }
     }
@@ -142,7 +145,8 @@ impl Desired {
             mac,
         };
         let kind = LinkKind::Veth(inside);
-        let link = Link { mac: Mac::of_host_end(*first), mtu: self.mtu, conf: VETH_CONF, kind };
+        let mac_here = Mac::of_host_end(*first);
+        let link = Link { mac: mac_here, mtu: self.mtu, conf: VETH_CONF, shortcut: self.shortcut, kind };
         wanted.links.insert(name.clone(), link);
         for address in &attachment.addresses {
             wanted.routes.insert(Destination::main(*address), Hop::On(name.clone()));

@@ -52,6 +52,11 @@ impl LinkName {
         Self(format!("{VXLAN_PREFIX}{vni}"))
     }
 
+    /// It is a VXLAN device, not a container's link.
+    pub fn is_vxlan(&self) -> bool {
+        self.0.starts_with(VXLAN_PREFIX)
+    }
+
     /// The loopback: it is never made or deleted, but a namespace of ours may have addresses there.
     pub fn loopback() -> Self {
         Self("lo".to_owned())
@@ -201,14 +206,24 @@ pub struct Link {
     pub mtu: u32,
     /// Its switches.
     pub conf: Conf,
+    /// Packets may go past the router by it ([`crate::shortcut`]).
+    pub shortcut: bool,
     /// What it is.
     pub kind: LinkKind,
 }
 
 impl Link {
+    /// The container's end; none where there is none.
+    pub const fn inside(&self) -> Option<&Inside> {
+        match &self.kind {
+            LinkKind::Veth(inside) => Some(inside),
+            LinkKind::Vxlan(_) => None,
+        }
+    }
+
     /// What the container's end has; nothing where there is none.
     pub fn parts(&self) -> BTreeSet<Part> {
-        let LinkKind::Veth(inside) = &self.kind else { return BTreeSet::new() };
+        let Some(inside) = self.inside() else { return BTreeSet::new() };
         let addresses = inside.addresses.iter().copied().map(Part::Address);
         let gateways = inside.routes.iter().map(|net| Part::Gateway(gateway(net.addr()), self.mac));
         let routes = inside.routes.iter().copied().map(Part::Route);
@@ -231,6 +246,8 @@ pub struct ObservedLink {
     pub vxlan: Option<Vxlan>,
     /// The container's end; none where nobody looked.
     pub inside: Option<ObservedInside>,
+    /// It has the shortcut, for a container of these addresses.
+    pub shortcut: Option<BTreeSet<IpAddr>>,
 }
 
 /// Where a route leads to.
@@ -347,6 +364,8 @@ pub enum Change {
         /// What of it.
         part: Part,
     },
+    /// The shortcut at a link that has been there before, and the container's end of it.
+    SetShortcut(LinkName, Option<Inside>),
     /// An address of this host.
     SetAddress(LinkName, IpNet),
     /// An address on a link of ours that is not ours.
@@ -402,6 +421,7 @@ impl Change {
             Self::SetSwitch(..) | Self::SetConf(..) => "sysctl",
             Self::DeleteLink(..) | Self::CreateLink(..) | Self::MendLink { .. } => "link",
             Self::SetInside { part, .. } => part.object(),
+            Self::SetShortcut(..) => "shortcut",
             Self::SetAddress(..) | Self::DeleteAddress(..) => "address",
             Self::SetNeighbour { .. } | Self::DeleteNeighbour { .. } => "neighbour",
             Self::SetFdb { .. } | Self::DeleteFdb { .. } => "fdb",
@@ -420,6 +440,7 @@ impl fmt::Display for Change {
             Self::MendLink { name, mtu } => write!(f, "set link {name} up, MTU {mtu}"),
             Self::SetConf(name, _) => write!(f, "set switches of link {name}"),
             Self::SetInside { link, part, .. } => write!(f, "set {part} at the container's end of {link}"),
+            Self::SetShortcut(name, _) => write!(f, "set the shortcut at {name}"),
             Self::SetAddress(link, address) => write!(f, "set address {address} on {link}"),
             Self::DeleteAddress(link, address) => write!(f, "delete address {address} on {link}"),
             Self::SetNeighbour { link, to, mac } => write!(f, "set neighbour {to} at {mac} on {link}"),

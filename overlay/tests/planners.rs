@@ -99,6 +99,7 @@ fn networks() -> impl Strategy<Value = network::Desired> {
             port: 4789,
             mac: Mac::of_node([0, 0, 0, 1]),
             mtu,
+            shortcut: true,
             subnets: subnets(shape),
             attachments: attachments.into_iter().map(|(n, default)| attachment(n, default)).collect(),
             peers: peers.into_iter().map(|(number, variant)| (number, peer(number, variant))).collect(),
@@ -137,7 +138,8 @@ fn damage(kernel: &mut Observed, seed: u16) {
             kernel.neighbours.retain(|(on, _), _| *on != link);
         }
         (4, Some(link), ..) => kernel.links.get_mut(&link).unwrap().conf = None,
-        (5, Some(link), ..) => kernel.links.get_mut(&link).unwrap().vxlan = None,
+        (5, Some(link), ..) if seed > u16::MAX / 2 => kernel.links.get_mut(&link).unwrap().vxlan = None,
+        (5, Some(link), ..) => kernel.links.get_mut(&link).unwrap().shortcut = None,
         (6, Some(link), ..) => {
             if seed > u16::MAX / 2 {
                 kernel.addresses.retain(|(on, _)| *on != link);
@@ -325,6 +327,7 @@ fn an_endpoint_of_an_unknown_host_is_unreachable() {
         port: 4789,
         mac: Mac::of_node([0, 0, 0, 1]),
         mtu: 1450,
+        shortcut: false,
         subnets: subnets(1),
         attachments: BTreeMap::new(),
         peers: BTreeMap::new(),

@@ -86,6 +86,16 @@ fn zone(config: &NetworkConfig) -> Zone {
     zone
 }
 
+/// Without it everything works as well.
+fn takes_shortcut(router: &mut Stack, network: &str) -> bool {
+    let opened = router.open_shortcut();
+    if let Err(error) = &opened {
+        let error = error as &dyn std::error::Error;
+        tracing::info!(error, network, "every packet passes the router of this network");
+    }
+    opened.is_ok()
+}
+
 /// The namespace of a network's router.
 pub fn path(folder: &Path, network: Id) -> PathBuf {
     folder.join(format!("{PREFIX}{network}"))
@@ -109,18 +119,21 @@ impl Carrier {
             gateway: subnet.gateway,
         };
         let host = place.map(|place| place.host);
+        let mut router =
+            Stack::router(&path).with_context(|| format!("router of network {}", config.name))?;
         let desired = Desired {
             local: host.map_or(IpAddr::from([127, 0, 0, 1]), |host| host.vtep),
             port: place.map_or(covey_state::cluster::DATA_PATH_PORT, |place| place.port),
             mac: host.map_or(covey_overlay::edge::RETURN_MAC, |host| host.mac()),
             mtu: mtu_of(&config, host.map(|host| host.vtep))?,
+            shortcut: config.is_overlay() && takes_shortcut(&mut router, &config.name),
             subnets: config.subnets.iter().map(subnet).collect(),
             attachments: BTreeMap::new(),
             peers: BTreeMap::new(),
             endpoints: BTreeMap::new(),
         };
         Ok(Self {
-            router: Stack::router(&path).with_context(|| format!("router of network {}", config.name))?,
+            router,
             balancer: Balancer::open(Scope::Network(config.id), Some(&path), tables(BTreeSet::new()))?,
             zone: watch::Sender::new(zone(&config)),
             desired,

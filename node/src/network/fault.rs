@@ -75,6 +75,7 @@ fn of_link(change: &LinkChange, observed: &Observed) -> (String, String) {
             (name.to_string(), text)
         }
         LinkChange::SetInside { link, part, .. } => inside(link, *part, observed),
+        LinkChange::SetShortcut(name, _) => (format!("at {name}"), MISSING.to_owned()),
         LinkChange::SetConf(name, _) => (format!("of {name}"), ALTERED.to_owned()),
         LinkChange::SetAddress(link, net) => (format!("{net} on {link}"), MISSING.to_owned()),
         LinkChange::DeleteAddress(link, net) => (format!("{net} on {link}"), UNWANTED.to_owned()),
@@ -274,7 +275,15 @@ mod tests {
 
         let parts = [Part::Up { mtu: 1300 }, Part::Gateway(to, Mac([2; 6]))];
         let end = ObservedInside { mac: Some(mac), parts: parts.into() };
-        let seen = ObservedLink { mac: None, mtu: 0, up: true, conf: None, vxlan: None, inside: Some(end) };
+        let seen = ObservedLink {
+            mac: None,
+            mtu: 0,
+            up: true,
+            conf: None,
+            vxlan: None,
+            inside: Some(end),
+            shortcut: None,
+        };
         let observed = Observed { links: [(link.clone(), seen)].into(), ..Observed::default() };
         let altered = [
             "link at the container's end of cvaaaaaaaaaaaaa has an MTU of 1300, wanted is 1450",

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::{
     Networks,
     keeper::Keeper,
-    path,
+    path::{self, End},
     report::{self, Report, Row},
 };
 use crate::{
@@ -78,11 +78,12 @@ async fn rows(networks: &Networks, scope: Scope, owner: Id) -> Result<Vec<Row>> 
 
 async fn passed(networks: &Networks, scope: Scope, address: IpAddr) -> Result<Option<Passed>> {
     look(networks, move |keeper| {
-        let Some((container, namespace, link)) = path::link_to(keeper, scope, address) else {
+        let Some(End { container, link, namespace, name }) = path::end_at(keeper, scope, address) else {
             return Ok(None);
         };
-        let counters = underlay::link_counters(namespace.as_deref(), link.as_str())?;
-        Ok(Some(Passed { container, link: link.to_string(), packets: counters.tx_packets }))
+        // What takes the shortcut is counted at the container's end only.
+        let counters = underlay::link_counters(Some(&namespace), &name)?;
+        Ok(Some(Passed { container, link: link.to_string(), packets: counters.rx_packets }))
     })
     .await?
 }

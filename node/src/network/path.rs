@@ -15,7 +15,7 @@ use covey_state::Id;
 use tokio::task::spawn_blocking;
 
 use self::begin::{Begun, begin};
-pub use self::way::link_to;
+pub use self::way::{End, end_at};
 use super::{
     Networks,
     flow::{ANSWER_MAX, Flow, Outcome},

@@ -6,6 +6,7 @@
     reason = "door: rtnetlink, network namespaces, switches in /proc, and a thread to enter a namespace"
 )]
 
+mod bpf;
 mod inside;
 mod local;
 mod message;
@@ -13,6 +14,7 @@ pub mod namespace;
 mod observe;
 mod read;
 mod router;
+mod shortcut;
 mod socket;
 mod stack;
 mod switch;

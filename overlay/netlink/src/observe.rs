@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use covey_overlay::object::{Inside, LinkKind, LinkName, Observed, Wanted};
+use covey_overlay::object::{Inside, LinkName, Observed, Wanted};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage, address::AddressMessage, link::LinkMessage,
     neighbour::NeighbourMessage, route::RouteMessage, rule::RuleMessage,
@@ -39,6 +39,7 @@ impl Stack {
             }
         }
         self.observe_neighbours(&names, &mut observed)?;
+        self.observe_shortcut(&mut observed)?;
         if self.is_own() {
             // All of a namespace of ours is ours.
             names.insert(LOOPBACK, LinkName::loopback());
@@ -86,16 +87,24 @@ impl Stack {
         Ok(())
     }
 
+    fn observe_shortcut(&mut self, observed: &mut Observed) -> Result<(), StackError> {
+        let Some(shortcut) = &self.shortcut else { return Ok(()) };
+        let found = shortcut.observe(&mut self.route, &self.indexes).map_err(doing("list shortcuts"))?;
+        for (name, addresses) in found {
+            if let Some(link) = observed.links.get_mut(&name) {
+                link.shortcut = Some(addresses);
+            }
+        }
+        Ok(())
+    }
+
     /// Adds the containers' ends of links that are there: from inside each container's namespace, on one thread. One
     /// that cannot be entered is not looked at: its container has ended.
     pub(crate) fn look_inside(&self, wanted: &Wanted, observed: &mut Observed) -> Result<(), StackError> {
         let ends: Vec<(&LinkName, &Inside, u32)> = wanted
             .links
             .iter()
-            .filter_map(|(name, link)| match &link.kind {
-                LinkKind::Veth(inside) => Some((name, inside, *self.indexes.get(name)?)),
-                LinkKind::Vxlan(_) => None,
-            })
+            .filter_map(|(name, link)| Some((name, link.inside()?, *self.indexes.get(name)?)))
             .collect();
         if ends.is_empty() {
             return Ok(());

@@ -22,7 +22,8 @@ pub fn link(message: &LinkMessage) -> Option<(LinkName, ObservedLink)> {
     let mut name = None;
     let flags = message.header.flags;
     let up = flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Noarp);
-    let mut seen = ObservedLink { mac: None, mtu: 0, up, conf: None, vxlan: None, inside: None };
+    let mut seen =
+        ObservedLink { mac: None, mtu: 0, up, conf: None, vxlan: None, inside: None, shortcut: None };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = LinkName::ours(text),

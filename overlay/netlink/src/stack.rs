@@ -17,6 +17,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 
 use crate::{
     inside, message, namespace,
+    shortcut::Shortcut,
     socket::{BATCH_MAX, CREATE, NetlinkError, REPLACE, Route},
     switch,
 };
@@ -89,6 +90,8 @@ pub struct Stack {
     switches: Vec<(&'static str, u32)>,
     /// Links of ours as they were last seen, by name.
     pub(crate) indexes: BTreeMap<LinkName, u32>,
+    /// Past this router.
+    pub(crate) shortcut: Option<Shortcut>,
 }
 
 /// A change that takes one message.
@@ -106,7 +109,7 @@ impl Stack {
     pub fn edge() -> Result<Self, StackError> {
         let route = Route::open().map_err(doing("rtnetlink"))?;
         let switches = edge::SWITCHES.iter().chain(edge::JOINED_SWITCHES).copied().collect();
-        Ok(Self { route, elsewhere: None, switches, indexes: BTreeMap::new() })
+        Ok(Self { route, elsewhere: None, switches, indexes: BTreeMap::new(), shortcut: None })
     }
 
     /// The router in the namespace that [`namespace::create`] made at `path`. To be called in the host's namespace: the
@@ -121,7 +124,19 @@ impl Stack {
             namespace::inside(path, || Ok(Route::open())).map_err(missing)?.map_err(doing("rtnetlink"))?;
         let host = Route::open().map_err(doing("rtnetlink"))?;
         let elsewhere = Some(Elsewhere { path: path.to_owned(), file, host });
-        Ok(Self { route, elsewhere, switches: network::SWITCHES.to_vec(), indexes: BTreeMap::new() })
+        let switches = network::SWITCHES.to_vec();
+        Ok(Self { route, elsewhere, switches, indexes: BTreeMap::new(), shortcut: None })
+    }
+
+    /// Has links take the shortcut past this router, where that is wanted of them.
+    ///
+    /// # Errors
+    /// This kernel has none. The router is as good without.
+    pub fn open_shortcut(&mut self) -> Result<(), StackError> {
+        let links = self.observe()?.links;
+        let indexes = links.keys().filter_map(|name| self.indexes.get(name).copied()).collect::<Vec<_>>();
+        self.shortcut = Some(Shortcut::open(&mut self.route, indexes).map_err(doing("BPF programs"))?);
+        Ok(())
     }
 
     /// The steps to what is wanted, both ends of the containers' links looked at, and what there is.
@@ -216,12 +231,15 @@ impl Stack {
             Change::SetInside { inside, part, .. } => {
                 inside::set(inside, &[*part].into()).map_err(doing(change.to_string()))
             }
+            Change::SetShortcut(name, inside) => self.set_shortcut(name, inside.as_ref(), false),
             _ => Ok(()),
         }
     }
 
     fn delete_link(&mut self, name: &LinkName) -> Result<(), StackError> {
-        self.indexes.remove(name);
+        if let Some((shortcut, index)) = self.shortcut.as_ref().zip(self.indexes.remove(name)) {
+            shortcut.forget(index).map_err(|error| doing("shortcut")(error.into()))?;
+        }
         match self.route.request(RouteNetlinkMessage::DelLink(message::named(name.as_str())), 0) {
             // It went with its namespace meanwhile.
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
@@ -240,9 +258,11 @@ impl Stack {
             }
         };
         match made {
-            Err(error) if error.errno() == Some(libc::EEXIST) => Err(StackError::VniTaken { vni }),
-            made => made.map_err(doing(format!("make link {name}"))),
+            Err(error) if error.errno() == Some(libc::EEXIST) => return Err(StackError::VniTaken { vni }),
+            made => made.map_err(doing(format!("make link {name}")))?,
         }
+        self.begin_shortcut(name, link);
+        Ok(())
     }
 
     fn create_veth(&mut self, name: &LinkName, link: &Link, inside: &Inside) -> Result<(), StackError> {
@@ -253,11 +273,35 @@ impl Stack {
         self.route
             .request(RouteNetlinkMessage::NewLink(message), CREATE)
             .map_err(doing(format!("make link {name}")))?;
+        // Before the container can send anything.
+        self.begin_shortcut(name, link);
         inside::set(inside, &link.parts()).map_err(|error| {
             // Half a link looks whole from here. What keeps it from going away is not what matters to the caller.
             let _ = self.delete_link(name);
             doing(format!("container's end of {name}"))(error)
         })
+    }
+
+    /// A new link's. It works without as well: whoever compares next finds that it is missing.
+    fn begin_shortcut(&mut self, name: &LinkName, link: &Link) {
+        if link.shortcut {
+            let _ = self.set_shortcut(name, link.inside(), true);
+        }
+    }
+
+    fn set_shortcut(
+        &mut self,
+        name: &LinkName,
+        inside: Option<&Inside>,
+        new: bool,
+    ) -> Result<(), StackError> {
+        let index = self.index(name)?;
+        let Some(shortcut) = &self.shortcut else { return Ok(()) };
+        let set = match inside {
+            Some(inside) => shortcut.leave(&mut self.route, index, inside, new),
+            None => shortcut.arrive(&mut self.route, index),
+        };
+        set.map_err(doing(format!("shortcut at {name}")))
     }
 
     /// The message that a change takes; none where it takes more than one.
@@ -267,7 +311,8 @@ impl Stack {
             Change::SetSwitch(..)
             | Change::DeleteLink(_)
             | Change::CreateLink(..)
-            | Change::SetInside { .. } => return Ok(None),
+            | Change::SetInside { .. }
+            | Change::SetShortcut(..) => return Ok(None),
             Change::MendLink { name, mtu } => (M::SetLink(message::restored(self.index(name)?, *mtu)), 0),
             Change::SetConf(name, conf) => (M::SetLink(message::conf(self.index(name)?, *conf)), 0),
             Change::SetAddress(link, address) => {

@@ -1,7 +1,10 @@
 //! A kernel as simple as can be: enough to see where a plan leads, and strict where the real one is.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use covey_overlay::object::{
-    Change, Hop, Link, LinkKind, LinkName, Objects, Observed, ObservedInside, ObservedLink, Part, Wanted,
+    Change, Hop, Inside, Link, LinkKind, LinkName, Objects, Observed, ObservedInside, ObservedLink, Part,
+    Wanted,
 };
 
 /// What the kernel has once all of `wanted` is in it.
@@ -22,7 +25,13 @@ fn made(link: &Link) -> ObservedLink {
         LinkKind::Vxlan(vxlan) => (Some(*vxlan), None),
         LinkKind::Veth(inside) => (None, Some(ObservedInside { mac: Some(inside.mac), parts: link.parts() })),
     };
-    ObservedLink { mac: Some(link.mac), mtu: link.mtu, up: true, conf: Some(link.conf), vxlan, inside }
+    let conf = Some(link.conf);
+    let shortcut = link.shortcut.then(|| addresses(link.inside()));
+    ObservedLink { mac: Some(link.mac), mtu: link.mtu, up: true, conf, vxlan, inside, shortcut }
+}
+
+fn addresses(inside: Option<&Inside>) -> BTreeSet<IpAddr> {
+    inside.map(|inside| inside.addresses.iter().copied().collect()).unwrap_or_default()
 }
 
 /// Something of a container's end is set; it takes the place of what was there of its kind.
@@ -57,6 +66,10 @@ pub fn carry_out(kernel: &mut Observed, change: &Change) {
             let end = kernel.links.get_mut(&link).and_then(|link| link.inside.as_mut()).expect("an end");
             assert_eq!(end.mac, Some(inside.mac), "{part} at another's end");
             furnish(end, part);
+        }
+        Change::SetShortcut(name, inside) => {
+            let link = kernel.links.get_mut(&name).expect("a link that is there");
+            link.shortcut = Some(addresses(inside.as_ref()));
         }
         Change::SetAddress(link, address) => {
             needs(kernel, &link);

@@ -6,7 +6,10 @@ use std::{
     path::PathBuf,
 };
 
-use covey_overlay::object::{Hop, LinkName, Observed, TABLE_MAIN};
+use covey_overlay::{
+    edge,
+    object::{Hop, LinkName, Observed, TABLE_MAIN},
+};
 use covey_state::Id;
 
 use super::{Counter, Step, list};
@@ -129,34 +132,42 @@ fn outside(keeper: &Keeper, scope: Scope, address: IpAddr, names: &BTreeMap<Id, 
 }
 
 fn of_link(keeper: &Keeper, scope: Scope, address: IpAddr, link: &LinkName) -> String {
-    match link_to(keeper, scope, address) {
-        Some((container, ..)) => format!("{link} of container {container:.12}, on this host"),
+    match end_at(keeper, scope, address) {
+        Some(End { container, .. }) => format!("{link} of container {container:.12}, on this host"),
         None => format!("{link}, on this host"),
     }
 }
 
-/// The container of this host that has this address: its id, the namespace of its link's outer end, and that link.
-pub fn link_to(
-    keeper: &Keeper,
-    scope: Scope,
-    address: IpAddr,
-) -> Option<(String, Option<PathBuf>, LinkName)> {
-    let (inside, namespace, link) = match scope {
+/// A container of this host, and the two ends of its link.
+pub struct End {
+    /// Its id.
+    pub container: String,
+    /// The host's end.
+    pub link: LinkName,
+    /// The namespace of its own end.
+    pub namespace: PathBuf,
+    /// The name of that end there.
+    pub name: String,
+}
+
+/// The container that has this address.
+pub fn end_at(keeper: &Keeper, scope: Scope, address: IpAddr) -> Option<End> {
+    let (namespace, name, link) = match scope {
         Scope::Ingress => {
             let veth = keeper.edge.veth_of(address)?;
-            (&veth.namespace, None, veth.name.clone())
+            (&veth.namespace, edge::INSIDE, &veth.name)
         }
         Scope::Network(id) => {
-            let carrier = keeper.carriers.get(&id)?;
-            let mut attachments = carrier.desired.attachments.iter();
+            let mut attachments = keeper.carriers.get(&id)?.desired.attachments.iter();
             let (link, attachment) =
                 attachments.find(|(_, attachment)| attachment.addresses.contains(&address))?;
-            (&attachment.namespace, Some(carrier.path().to_owned()), link.clone())
+            (&attachment.namespace, attachment.inside.as_str(), link)
         }
     };
+    let namespace = PathBuf::from(namespace);
     // Namespaces are called as their containers.
-    let container = PathBuf::from(inside).file_name()?.to_string_lossy().into_owned();
-    Some((container, namespace, link))
+    let container = namespace.file_name()?.to_string_lossy().into_owned();
+    Some(End { container, link: link.clone(), namespace, name: name.to_owned() })
 }
 
 #[cfg(test)]

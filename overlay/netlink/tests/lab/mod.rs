@@ -1,6 +1,8 @@
 //! Hosts, containers and the wire between them, each a network namespace of its own. No external programs.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod routers;
+
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -255,6 +257,21 @@ impl Lab {
         self.within(name, || exchange(RouteNetlinkMessage::NewNeighbour(entry), flags)).unwrap();
     }
 
+    /// Packets that a namespace has forwarded, of both families.
+    pub fn forwarded(&self, name: &str) -> u64 {
+        let (v4, v6) = self
+            .within(name, || {
+                let read = |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+                Ok::<_, io::Error>((read("snmp")?, read("snmp6")?))
+            })
+            .unwrap();
+        let mut lines = v4.lines().filter(|line| line.starts_with("Ip: ")).map(str::split_whitespace);
+        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+        let v4 = names.zip(values).find(|(name, _)| *name == "ForwDatagrams").unwrap().1;
+        let v6 = v6.lines().find_map(|line| line.strip_prefix("Ip6OutForwDatagrams")).unwrap();
+        v4.parse::<u64>().unwrap() + v6.trim().parse::<u64>().unwrap()
+    }
+
     pub fn udp(&self, name: &str, address: IpAddr) -> UdpSocket {
         let socket = self.within(name, || UdpSocket::bind(SocketAddr::new(address, 0))).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -267,6 +284,15 @@ impl Drop for Lab {
         for entry in std::fs::read_dir(self.folder.path()).unwrap().flatten() {
             namespace::remove(&entry.path()).unwrap();
         }
+    }
+}
+
+/// Waits for something to become true.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

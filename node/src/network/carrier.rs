@@ -91,7 +91,7 @@ fn takes_shortcut(router: &mut Stack, network: &str) -> bool {
     let opened = router.open_shortcut();
     if let Err(error) = &opened {
         let error = error as &dyn std::error::Error;
-        tracing::info!(error, network, "every packet passes the router of this network");
+        tracing::info!(error, network, "every packet passes the router of the network");
     }
     opened.is_ok()
 }

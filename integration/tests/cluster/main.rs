@@ -18,5 +18,6 @@ mod networks_plain;
 mod overlay;
 mod residue;
 mod self_repair;
+mod switching;
 mod timing;
 mod wire;

@@ -9,7 +9,7 @@ use crate::{
 
 /// Fields of `TaskTemplate`.
 pub const TASK: &[(&str, &str)] = &[
-    ("LogDriver", "--log-driver and --log-opt"),
+    ("LogDriver", "--log-driver (other than json-file without --log-opt)"),
     ("PluginSpec", "a service of plugins"),
     ("NetworkAttachmentSpec", "attaching containers to networks"),
 ];
@@ -78,7 +78,7 @@ pub const HOST_CONFIG: &[(&str, &str)] = &[
     ("Init", "--init"),
     ("Runtime", "--runtime"),
     ("ShmSize", "--shm-size"),
-    ("LogConfig", "--log-driver and --log-opt"),
+    ("LogConfig", "--log-driver (other than json-file without --log-opt)"),
     ("Annotations", "--annotation"),
     ("MaskedPaths", "--security-opt systempaths"),
     ("ReadonlyPaths", "--security-opt systempaths"),

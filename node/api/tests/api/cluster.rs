@@ -320,7 +320,11 @@ async fn what_is_not_built_yet_is_refused_by_name() {
         ("/Mode", json!({"Global": {}}), "--mode global"),
         ("/Mode", json!({"ReplicatedJob": {}}), "a job"),
         ("/TaskTemplate/Networks", json!([{"Target": "host"}]), "--network host of a service"),
-        ("/TaskTemplate/LogDriver", json!({"Name": "syslog"}), "--log-driver and --log-opt"),
+        (
+            "/TaskTemplate/LogDriver",
+            json!({"Name": "syslog"}),
+            "--log-driver (other than json-file without --log-opt)",
+        ),
         ("/TaskTemplate/ContainerSpec/Secrets", json!([{"SecretID": "s"}]), "--secret"),
         ("/TaskTemplate/ContainerSpec/Configs", json!([{"ConfigID": "s"}]), "--config"),
         ("/TaskTemplate/ContainerSpec/Healthcheck", json!({"Test": ["CMD", "x"]}), "--health-*"),

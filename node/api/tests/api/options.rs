@@ -114,11 +114,11 @@ async fn what_would_be_left_out_is_refused_by_name() {
     for (field, value, option) in [
         ("IpcMode", json!("host"), "--ipc"),
         ("CgroupnsMode", json!("host"), "--cgroupns"),
-        ("LogConfig", json!({"Type": "syslog"}), "--log-driver and --log-opt"),
+        ("LogConfig", json!({"Type": "syslog"}), "--log-driver (other than json-file without --log-opt)"),
         (
             "LogConfig",
             json!({"Type": "json-file", "Config": {"max-size": "1m"}}),
-            "--log-driver and --log-opt",
+            "--log-driver (other than json-file without --log-opt)",
         ),
         ("PidMode", json!("host"), "--pid"),
         ("UTSMode", json!("host"), "--uts"),

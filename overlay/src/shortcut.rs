@@ -46,6 +46,10 @@ const ETHERNET_SOURCE: i16 = 6;
 const PORT_LEN: i16 = 2;
 const TCP: i32 = 6;
 const UDP: i32 = 17;
+const TCP_FLAGS: i16 = 13;
+/// SYN and ACK; a call has the first alone.
+const TCP_BEGINS: i32 = 0x12;
+const TCP_CALL: i32 = 0x02;
 
 /// `struct bpf_fib_lookup` (linux/bpf.h).
 mod fib {
@@ -68,6 +72,8 @@ const LOOKUP: i16 = KEY - fib::LEN;
 const PASS: i32 = -1;
 /// In the place of a port: the packet does not show one, as a fragment.
 const NO_PORT: i32 = -1;
+/// Beside a port: it may be a call that needs to be noted.
+const MAY_CALL: i32 = 1 << 16;
 
 /// Where the two versions of IP have what; offsets begin at the IP header.
 struct Family {
@@ -232,10 +238,15 @@ fn is_family(program: &mut Assembler, family: &Family, pass: Label) -> Label {
     let next = program.label();
     program.load(Size::Word, R1, R6, PROTOCOL);
     program.jump_if(R1, If::NotEqual, family.ethertype.to_be().into(), next);
-    program.copy(R1, R7);
-    program.change(R1, Operation::Add, (ETHERNET_LEN + family.header_len + 2 * PORT_LEN).into());
-    program.jump_if_by(R1, If::Greater, R8, pass);
+    reaches(program, ETHERNET_LEN + family.header_len + 2 * PORT_LEN, pass);
     next
+}
+
+/// What is shorter than so many bytes passes.
+fn reaches(program: &mut Assembler, bytes: i16, pass: Label) {
+    program.copy(R1, R7);
+    program.change(R1, Operation::Add, bytes.into());
+    program.jump_if_by(R1, If::Greater, R8, pass);
 }
 
 /// Copies an address of the packet to the stack.
@@ -256,9 +267,9 @@ fn set_key(program: &mut Assembler, family: &Family, address: i16) {
     copy_address(program, family, address, KEY + mapped);
 }
 
-/// `R9 =` a port, as it lies in memory. ICMP passes.
+/// `R9 =` a port, as it lies in memory, with [`MAY_CALL`]. ICMP passes.
 fn load_port(program: &mut Assembler, family: &Family, port: i16, pass: Label, no_port: Label) {
-    let shown = program.label();
+    let [tcp, shown] = [(); 2].map(|()| program.label());
     if family.number == V4.number {
         // Options move the ports; of a fragment only the first one has any.
         program.load(Size::Byte, R1, R7, ETHERNET_LEN);
@@ -268,10 +279,19 @@ fn load_port(program: &mut Assembler, family: &Family, port: i16, pass: Label, n
     }
     program.load(Size::Byte, R1, R7, ETHERNET_LEN + family.protocol);
     program.jump_if(R1, If::Equal, family.icmp, pass);
-    program.jump_if(R1, If::Equal, TCP, shown);
-    program.jump_if(R1, If::NotEqual, UDP, no_port);
-    program.bind(shown);
     program.load(Size::Half, R9, R7, ETHERNET_LEN + family.header_len + port);
+    program.jump_if(R1, If::Equal, TCP, tcp);
+    program.jump_if(R1, If::NotEqual, UDP, no_port);
+    program.change(R9, Operation::Or, MAY_CALL);
+    program.jump(shown);
+    program.bind(tcp);
+    // A server that answers somebody whom this host does not know yet calls nobody.
+    reaches(program, ETHERNET_LEN + family.header_len + TCP_FLAGS + 1, pass);
+    program.load(Size::Byte, R1, R7, ETHERNET_LEN + family.header_len + TCP_FLAGS);
+    program.change(R1, Operation::And, TCP_BEGINS);
+    program.jump_if(R1, If::NotEqual, TCP_CALL, shown);
+    program.change(R9, Operation::Or, MAY_CALL);
+    program.bind(shown);
 }
 
 /// `R8 =` the place of the key.
@@ -304,6 +324,9 @@ fn note(program: &mut Assembler, pass: Label) {
     program.store_value(Size::Byte, R8, ALL, 1);
     program.jump(pass);
     program.bind(shown);
+    program.copy(R1, R9);
+    program.change(R1, Operation::And, MAY_CALL);
+    program.jump_if(R1, If::Equal, 0, pass);
     find_note(program);
     program.jump_if_by(R4, If::Common, R3, pass);
     program.atomic_or(R1, NOTES, R3);

@@ -105,11 +105,13 @@ impl Shortcut {
         inside: &Inside,
         new: bool,
     ) -> Result<(), NetlinkError> {
+        attach(route, index, &self.leaving)?;
+        // Only now: with a place, and nobody to take notes of its calls, their answers would go astray.
         let place = shortcut::place(index, inside.mac, new);
         for address in &inside.addresses {
             self.places.set(&shortcut::key(*address), &place)?;
         }
-        attach(route, index, &self.leaving)
+        Ok(())
     }
 
     /// Takes it from a container.

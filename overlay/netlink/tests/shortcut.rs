@@ -4,9 +4,12 @@
 
 mod lab;
 
-use std::net::{IpAddr, UdpSocket};
+use std::{
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    time::Duration,
+};
 
-use covey_overlay::object::{Change, LinkName};
+use covey_overlay::object::{Change, Destination, LinkName};
 use covey_overlay_netlink::namespace;
 use lab::{Lab, exchange, routers::*};
 use netlink_packet_core::NLM_F_ACK;
@@ -14,6 +17,9 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcHandle, TcMessage},
 };
+
+/// For what is never answered.
+const UNHEARD: Duration = Duration::from_millis(200);
 
 /// Sends to a socket, which gets it whole.
 fn send(from: &UdpSocket, to: &UdpSocket, bytes: &[u8]) {
@@ -85,6 +91,23 @@ fn what_answers_an_address_of_no_container_is_left_to_the_router() {
         assert_eq!(forwarded(&lab, || send(&far, &other, b"call")), 0);
     }
     drop(routers);
+}
+
+/// A container begins to serve others as soon as it runs, and its host may hear of them a moment later.
+#[test]
+fn a_server_that_answers_somebody_unknown_keeps_the_shortcut() {
+    let Some((lab, mut routers)) = network(false) else { return };
+    for (client, server) in places()[0].addresses.iter().zip(&places()[1].addresses) {
+        let unknown = Change::DeleteRoute(Destination::main(*client));
+        routers[1].apply(&unknown).unwrap();
+        let listener = lab.within(B, || TcpListener::bind(SocketAddr::new(*server, 0))).unwrap();
+        let there = listener.local_addr().unwrap();
+        lab.within(A, || TcpStream::connect_timeout(&there, UNHEARD)).unwrap_err();
+        repair(&mut routers[1], &desired(&lab, 2, false, &places()));
+        let before = lab.forwarded("r2");
+        lab.connect(A, there).unwrap();
+        assert_eq!(lab.forwarded("r2"), before);
+    }
 }
 
 /// Its ports cannot be seen in every packet.

@@ -34,6 +34,8 @@ use crate::{
     topic::{NODES, Topic},
 };
 
+/// So often one is drawn blindly before all are looked at.
+const DRAWS: usize = 4;
 /// Bytes that one member takes on the wire, at most.
 const MEMBER_BYTES: usize = 64;
 
@@ -267,26 +269,33 @@ fn fill<'a>(names: impl Iterator<Item = &'a Name>, bytes: usize, rows: &Rows) ->
 /// few subscribers would otherwise seldom meet.
 pub(crate) fn partner(rows: &Rows, members: &Members, hearing: &Hearing, rng: &mut impl Rng) -> Option<Id> {
     let unheard = hearing.topics().choose(rng);
-    let stranger = unheard.and_then(|topic| {
-        readers(topic, rows, members).filter(|id| !hearing.is_compared(topic, *id)).choose(rng)
-    });
+    if let Some(topic) = unheard
+        && let Some(stranger) = reader(topic, rows, members, rng, |id| !hearing.is_compared(topic, id))
+    {
+        return Some(stranger);
+    }
     let special = rows.subscribed.iter().filter(|topic| topic.as_str() != NODES);
     let special = if rng.random() { special.choose(rng) } else { None };
-    let fellow = || unheard.or(special).and_then(|topic| subscriber(topic, rows, members, rng));
-    stranger.or_else(fellow).or_else(|| members.live().choose(rng).copied())
+    let fellow = unheard.or(special).and_then(|topic| reader(topic, rows, members, rng, |_| true));
+    fellow.or_else(|| members.live().choose(rng).copied())
 }
 
-/// A live subscriber of a topic.
-pub(crate) fn subscriber(topic: &Topic, rows: &Rows, members: &Members, rng: &mut impl Rng) -> Option<Id> {
-    readers(topic, rows, members).choose(rng)
+/// The subscribers of a topic, live or not.
+pub(crate) fn readers<'a>(topic: &Topic, rows: &'a Rows, members: &'a Members) -> &'a [Id] {
+    if topic.as_str() == NODES { members.live() } else { rows.subscribers.of(topic) }
 }
 
-/// The live subscribers of a topic, this node left out.
-pub(crate) fn readers<'a>(
+/// A live subscriber of a topic of whom this is true.
+pub(crate) fn reader(
     topic: &Topic,
-    rows: &'a Rows,
-    members: &'a Members,
-) -> impl Iterator<Item = Id> + 'a {
-    let readers = if topic.as_str() == NODES { members.live() } else { rows.subscribers.of(topic) };
-    readers.iter().copied().filter(|id| members.is_live(*id))
+    rows: &Rows,
+    members: &Members,
+    rng: &mut impl Rng,
+    is_wanted: impl Fn(Id) -> bool,
+) -> Option<Id> {
+    let readers = readers(topic, rows, members);
+    let is_fit = |id: &Id| is_wanted(*id) && members.is_live(*id);
+    // Nearly each draw is a fit one, where there are many.
+    let drawn = (0..DRAWS).find_map(|_| readers.choose(rng).copied().filter(is_fit));
+    drawn.or_else(|| readers.iter().copied().filter(is_fit).choose(rng))
 }

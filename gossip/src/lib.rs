@@ -24,6 +24,7 @@ mod message;
 mod output;
 mod own;
 mod owner;
+mod retelling;
 mod row;
 mod rows;
 mod swim;

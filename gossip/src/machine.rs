@@ -18,6 +18,7 @@ use crate::{
     output::Output,
     own::Own,
     owner::Rights,
+    retelling::Retelling,
     row::{Row, Signed},
     rows::{Rows, Verdict},
     swim::{Swim, SwimEvent},
@@ -59,6 +60,7 @@ pub struct Gossip {
     members: Members,
     rows: Rows,
     hearing: Hearing,
+    retelling: Retelling,
     seeds: Vec<(Id, SocketAddr)>,
     /// The incarnation that is being written to disk.
     pending: Option<u64>,
@@ -88,6 +90,7 @@ impl Gossip {
             members: Members::default(),
             rows: Rows::new(id, Own::new(id, signer)),
             hearing,
+            retelling: Retelling::new(config.sync_period),
             seeds: Vec::new(),
             pending: None,
             has_left: false,
@@ -182,13 +185,13 @@ impl Gossip {
         match message::split(bytes)? {
             (message::DIFFERENCES, body) => self.compare(now, from, message::read(body)?),
             (message::ROWS, body) => {
-                let news = self.accept(message::read::<message::Rows>(body)?.batches);
-                if !news.is_empty() && !self.hearing.is_over() {
-                    self.ask(from);
-                } else if news.is_empty() {
-                    self.seek(now);
-                } else if !news.is_empty() && bytes.len() > MESSAGE_BYTES_MAX / 2 {
-                    self.hasten(now);
+                let (news, known) = self.accept(message::read::<message::Rows>(body)?.batches);
+                match self.hearing.is_urgent(now) {
+                    // What was asked for is here now, be it that it came another way.
+                    true if known || !news.is_empty() => self.ask(from),
+                    true => self.seek(now),
+                    false if !news.is_empty() && bytes.len() > MESSAGE_BYTES_MAX / 2 => self.hasten(now),
+                    false => {}
                 }
                 Ok(())
             }
@@ -230,6 +233,7 @@ impl Gossip {
             self.begin_round(now);
         }
         self.settle_hearing(now);
+        self.retell(now);
         if now >= self.next_check {
             self.check_rounds = (self.check_rounds * 2).min(CHECK_ROUNDS_MAX);
             self.next_check = now + self.config.sync_period * self.check_rounds;
@@ -240,7 +244,13 @@ impl Gossip {
     /// When [`Gossip::handle_timeout`] is to be called next. May change with every call.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let rounds = [self.next_round, self.next_check];
-        self.swim.poll_timeout().into_iter().chain(rounds).min().filter(|_| !self.has_left)
+        self.swim
+            .poll_timeout()
+            .into_iter()
+            .chain(rounds)
+            .chain(self.retelling.next())
+            .min()
+            .filter(|_| !self.has_left)
     }
 
     /// The next thing to be done. Rows that were written since the last time are signed and sent together.
@@ -305,9 +315,11 @@ impl Gossip {
         self.rows.subscribe(topic, true)?;
         self.hearing.begin(topic.clone(), now, self.config.sync_period);
         self.settle_hearing(now);
-        let sought = (0..SEEKS_AT_ONCE).take_while(|_| self.seek_for(topic)).count();
-        if sought == 0 && self.hearing.has(topic) {
-            self.hasten(now);
+        if self.hearing.has(topic) {
+            self.next_round = self.next_round.min(now + self.config.sync_period / HEARING_PACE);
+            if (0..SEEKS_AT_ONCE).take_while(|_| self.seek_for(topic)).count() == 0 {
+                self.hasten(now);
+            }
         }
         Ok(())
     }
@@ -371,7 +383,7 @@ impl Gossip {
     }
 
     fn take_fresh(&mut self, from: Id, rows: message::Rows) {
-        let news = self.accept(rows.batches);
+        let (news, _) = self.accept(rows.batches);
         self.push(news, &[from]);
     }
 
@@ -391,9 +403,9 @@ impl Gossip {
         Ok(())
     }
 
-    /// Takes batches that count; returns those that are news.
-    fn accept(&mut self, batches: Vec<Signed>) -> Vec<(Topic, Signed)> {
-        let mut news = Vec::new();
+    /// Takes batches that count; returns those that are news, and whether any was here already.
+    fn accept(&mut self, batches: Vec<Signed>) -> (Vec<(Topic, Signed)>, bool) {
+        let (mut news, mut known) = (Vec::new(), false);
         for signed in batches {
             match self.rows.accept(&signed, &self.members, self.incarnation()) {
                 Verdict::Taken(topic, changed) => {
@@ -402,10 +414,10 @@ impl Gossip {
                 }
                 Verdict::Overtaken(incarnation) => self.raise(incarnation),
                 Verdict::Refused(reason) => tracing::debug!(reason, "rows refused"),
-                Verdict::Needless => {}
+                Verdict::Needless => known = true,
             }
         }
-        news
+        (news, known)
     }
 
     /// Signs what this node has to say, and sends it on its way.
@@ -415,6 +427,7 @@ impl Gossip {
         }
         let mut fresh = Vec::new();
         for (batch, signed) in self.rows.own.flush(self.incarnation()) {
+            self.retelling.note_told(self.now, batch.topic.clone(), batch.number);
             fresh.push((batch.topic.clone(), signed.clone()));
             let changed = self.rows.table.put(batch, signed);
             self.tell(changed);
@@ -480,7 +493,8 @@ impl Gossip {
 
     fn tell(&mut self, changed: Vec<Changed>) {
         let readers = self.rows.note_subscriptions(&changed);
-        if readers.of_ours {
+        readers.of_ours.iter().for_each(|topic| self.retelling.note_readers(self.now, topic));
+        if !readers.of_ours.is_empty() {
             let within = self.config.sync_period.mul_f64(self.rng.random_range(0.02..1.0));
             self.check_soon(within);
         }

@@ -103,6 +103,14 @@ impl Own {
         self.drafts.values_mut().flatten().for_each(|draft| draft.dirty = true);
     }
 
+    /// Says a batch anew.
+    pub fn rewrite_batch(&mut self, topic: &Topic, number: u16) {
+        let drafts = self.drafts.get_mut(topic);
+        if let Some(draft) = drafts.and_then(|drafts| drafts.get_mut(usize::from(number))) {
+            draft.dirty = true;
+        }
+    }
+
     /// The topics that this node writes to.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
         self.drafts.keys()

@@ -52,8 +52,8 @@ pub(crate) enum Verdict {
 /// What changed subscriptions mean for this node.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct NewReaders {
-    /// A topic that this node writes to has a new subscriber.
-    pub of_ours: bool,
+    /// The topics that this node writes to which have new subscribers.
+    pub of_ours: BTreeSet<Topic>,
     /// The first ones known that share a subscription with this node: they have what it lacks.
     pub fellows: BTreeSet<Id>,
 }
@@ -209,7 +209,7 @@ impl Rows {
         for owner in told {
             let topics = self.told_by(owner).into_iter().take(SUBSCRIPTIONS_MAX).collect();
             let added = self.subscribers.replace(owner, topics);
-            new.of_ours |= self.own.topics().any(|topic| added.contains(topic));
+            new.of_ours.extend(self.own.topics().filter(|topic| added.contains(*topic)).cloned());
             let shared = added.intersection(&self.subscribed);
             if shared.into_iter().any(|topic| self.subscribers.of(topic).len() == 1) {
                 new.fellows.insert(owner);

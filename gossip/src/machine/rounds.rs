@@ -102,24 +102,38 @@ impl Gossip {
         };
         knows_readers
             && exchange::readers(topic, &self.rows, &self.members)
-                .all(|reader| self.hearing.is_compared(topic, reader))
+                .iter()
+                .all(|reader| self.hearing.is_compared(topic, *reader) || !self.members.is_live(*reader))
     }
 
-    /// Asks somebody for the sake of a topic that is being waited for.
+    /// Asks somebody for the sake of a topic that is being waited for. Not of the members themselves: as long as nobody
+    /// knows them all, there are long lists to be compared.
     pub(super) fn seek(&mut self, now: Instant) {
-        if let Some(topic) = self.hearing.urgent(now).choose(&mut self.rng).cloned() {
+        let urgent = self.hearing.urgent(now).filter(|topic| **topic != Topic::nodes());
+        if let Some(topic) = urgent.choose(&mut self.rng).cloned() {
             self.seek_for(&topic);
         }
     }
 
     /// Asks one who subscribes to this topic and was not asked for its sake; false where nobody is left.
     pub(super) fn seek_for(&mut self, topic: &Topic) -> bool {
-        let readers = exchange::readers(topic, &self.rows, &self.members);
-        let fresh = readers.filter(|reader| self.hearing.may_seek(topic, *reader));
-        let Some(reader) = fresh.choose(&mut self.rng) else { return false };
-        self.hearing.note_seek(topic, reader);
+        let Self { rows, members, hearing, rng, .. } = self;
+        let fresh = exchange::reader(topic, rows, members, rng, |reader| hearing.may_seek(topic, reader));
+        let Some(reader) = fresh else { return false };
+        hearing.note_seek(topic, reader);
         self.ask(reader);
         true
+    }
+
+    /// Says again what new readers have missed.
+    pub(super) fn retell(&mut self, now: Instant) {
+        let due = self.retelling.take_due(now);
+        if due.is_empty() {
+            return;
+        }
+        due.iter().for_each(|(topic, number)| self.rows.own.rewrite_batch(topic, *number));
+        self.flush();
+        due.iter().for_each(|(topic, number)| self.retelling.forget(topic, *number));
     }
 
     pub(super) fn end_hearing(&mut self, topic: &Topic) {
@@ -151,8 +165,8 @@ impl Gossip {
     /// Makes sure that what this node only writes has reached one of those who read it.
     pub(super) fn check(&mut self) {
         let topic = self.rows.only_written().choose(&mut self.rng).cloned();
-        let reader =
-            topic.and_then(|topic| exchange::subscriber(&topic, &self.rows, &self.members, &mut self.rng));
+        let reader = topic
+            .and_then(|topic| exchange::reader(&topic, &self.rows, &self.members, &mut self.rng, |_| true));
         if let Some(reader) = reader {
             self.ask(reader);
         }

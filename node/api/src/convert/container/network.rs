@@ -16,6 +16,9 @@ use crate::{
     wire::container as wire,
 };
 
+/// Ports that a container is said to serve: they are all told with it, in lists too.
+const EXPOSED_MAX: usize = 1024;
+
 /// Whoever is in the network of another container has its names and ports too.
 pub fn check_shared(config: &wire::Config, host: &wire::HostConfig) -> Result<(), Failure> {
     let conflicts = [
@@ -83,7 +86,14 @@ fn canonical(name: &str) -> &str {
 
 /// Ports of a configuration's `ExposedPorts`.
 pub fn exposed<'a>(texts: impl IntoIterator<Item = &'a String>) -> Result<Vec<ExposedPort>, Failure> {
-    texts.into_iter().map(|text| parse(text)).collect()
+    let ports: Vec<_> = texts.into_iter().map(|text| parse(text)).collect::<Result<_, _>>()?;
+    if ports.len() > EXPOSED_MAX {
+        return Err(Failure::invalid(format!(
+            "a container exposes at most {EXPOSED_MAX} ports: not {}",
+            ports.len()
+        )));
+    }
+    Ok(ports)
 }
 
 /// What is said of a container's networks; `host` is the id of this host's daemon.
@@ -256,6 +266,14 @@ mod tests {
         }
         let several = read("front", json!({"back": {}, "front": {}}));
         assert_eq!(several, Ok((None, vec!["front".to_owned(), "back".to_owned()])));
+    }
+
+    #[test]
+    fn exposed_ports_are_bounded() {
+        let texts = |last: usize| (1..=last).map(|port| port.to_string()).collect::<Vec<_>>();
+        assert_eq!(exposed(&texts(EXPOSED_MAX)).map(|ports| ports.len()), Ok(EXPOSED_MAX));
+        let refusal = exposed(&texts(EXPOSED_MAX + 1)).unwrap_err();
+        assert_eq!(refusal.message, "a container exposes at most 1024 ports: not 1025");
     }
 
     /// NET-33

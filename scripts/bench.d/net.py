@@ -17,6 +17,7 @@ ROWS = {
     "overlay": ("TCP between containers of two hosts", "Gbit/s", 0.90, "no overlay", True),
     "vip": ("round trip by overlay and virtual address", "µs", 1.10, "bare VXLAN", False),
     "ingress": ("round trip by ingress, backend remote", "µs", 0.6, "haproxy", False),
+    "asleep": ("  the same, processors asleep between", "µs", 0.6, "haproxy", False),
     "rate": ("new connections by ingress, backend remote", "/s", 1.0, "haproxy", True),
     "vxlan": ("  the same", "/s", 0.7, "bare VXLAN", True),
     "local": ("TCP by ingress, backend local", "Gbit/s", 0.95, "direct", True),
@@ -209,8 +210,10 @@ def figure_vip(net):
 def figure_ingress(net):
     def by(port):
         return f"{net.ingress}:{port}"
+    trips = (net.out, "rtt", by(7000 + REMOTE)), (net.out, "rtt", by(7000 + PROXY))
     with awake():
-        yield "ingress", *net.turns((net.out, "rtt", by(7000 + REMOTE)), (net.out, "rtt", by(7000 + PROXY)))
+        yield "ingress", *net.turns(*trips)
+    yield "asleep", *net.turns(*trips)
     ours, haproxy, vxlan = net.turns((net.out, "connect", by(7001 + REMOTE)), (net.out, "connect", by(7001 + PROXY)),
                                      (net.plain_vxlan, "connect", PLAIN_VXLAN))
     yield "rate", ours, haproxy

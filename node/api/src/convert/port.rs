@@ -1,6 +1,6 @@
 //! Ports, of services and of plain containers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use covey_state::network::{EndpointSpec, PORTS_MAX, Protocol, PublishMode, PublishedPort};
 
@@ -138,10 +138,14 @@ fn host_ip(text: &str) -> Result<Option<IpAddr>, Failure> {
     if text.is_empty() {
         return Ok(None);
     }
-    let address = text.trim_start_matches('[').trim_end_matches(']').parse();
-    address
-        .map(Some)
-        .map_err(|_| Failure::invalid(format!("invalid host address {text:?} of a published port")))
+    let wrong = |_| Failure::invalid(format!("invalid host address {text:?} of a published port"));
+    match text.trim_start_matches('[').trim_end_matches(']').parse().map_err(wrong)? {
+        // The kernel routes nothing from there to anywhere else.
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => {
+            Err(Failure::not_yet("publishing a port at ::1 (127.0.0.1 can be had)"))
+        }
+        address => Ok(Some(address)),
+    }
 }
 
 #[cfg(test)]
@@ -181,6 +185,8 @@ mod tests {
         assert!(refusal(wrong).contains("none of tcp, udp and sctp"));
         let wrong = wire::PortConfig { host_ip: Some("here".into()), ..config(80, 80) };
         assert!(refusal(wrong).starts_with("invalid host address"));
+        let wrong = wire::PortConfig { host_ip: Some("[::1]".into()), ..config(80, 80) };
+        assert!(refusal(wrong).starts_with("not yet: publishing a port at ::1"));
     }
 
     /// CTR-03

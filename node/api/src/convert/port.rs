@@ -138,12 +138,14 @@ fn host_ip(text: &str) -> Result<Option<IpAddr>, Failure> {
     if text.is_empty() {
         return Ok(None);
     }
-    let wrong = |_| Failure::invalid(format!("invalid host address {text:?} of a published port"));
-    match text.trim_start_matches('[').trim_end_matches(']').parse().map_err(wrong)? {
+    let wrong = || Failure::invalid(format!("invalid host address {text:?} of a published port"));
+    let address: IpAddr = text.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| wrong())?;
+    match address.to_canonical() {
         // The kernel routes nothing from there to anywhere else.
         IpAddr::V6(Ipv6Addr::LOCALHOST) => {
             Err(Failure::not_yet("publishing a port at ::1 (127.0.0.1 can be had)"))
         }
+        address if address.is_multicast() => Err(wrong()),
         address => Ok(Some(address)),
     }
 }
@@ -183,8 +185,12 @@ mod tests {
         assert!(refusal(wrong).starts_with("invalid publish mode"));
         let wrong = wire::PortConfig { protocol: "icmp".into(), ..config(80, 80) };
         assert!(refusal(wrong).contains("none of tcp, udp and sctp"));
-        let wrong = wire::PortConfig { host_ip: Some("here".into()), ..config(80, 80) };
-        assert!(refusal(wrong).starts_with("invalid host address"));
+        for address in ["here", "224.0.0.1", "ff02::1", "10.0.0.0/8"] {
+            let wrong = wire::PortConfig { host_ip: Some(address.into()), ..config(80, 80) };
+            assert!(refusal(wrong).starts_with("invalid host address"), "{address}");
+        }
+        let mapped = wire::PortConfig { host_ip: Some("::ffff:10.0.0.9".into()), ..config(80, 80) };
+        assert_eq!(from_wire(mapped).unwrap().host_ip, Some([10, 0, 0, 9].into()));
         let wrong = wire::PortConfig { host_ip: Some("[::1]".into()), ..config(80, 80) };
         assert!(refusal(wrong).starts_with("not yet: publishing a port at ::1"));
     }

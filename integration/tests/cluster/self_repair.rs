@@ -35,6 +35,7 @@ const SHOW_OWN: &str = "ip -4 addr show dev own; ip route show dev own; ip neigh
 const SHOW: &str = "ip -br link; ip -o link show master trap 2>/dev/null; ip -o addr show scope global; \
     ip route show table all proto 67; ip -6 route show table all proto 67; ip rule; ip -6 rule; \
     ip -4 neigh show nud permanent; ip -6 neigh show nud permanent; bridge fdb show | grep dst; \
+    for l in $(ip -br link | grep -o '^cv[^ @]*'); do tc filter show dev $l ingress 2>/dev/null | sed \"s/^/$l /\"; done; \
     for t in 'inet covey' 'netdev covey' 'inet covey-dns'; do nft -s list table $t 2>/dev/null; done";
 
 /// A choice out of so many, which is the same in every run (Knuth's multiplier).
@@ -104,6 +105,10 @@ impl Place {
             }
             if self.kind == Kind::Host {
                 blows.push(format!("ip link set {link} master trap"));
+            }
+            if self.kind == Kind::Router {
+                blows.push(format!("tc qdisc del dev {link} clsact"));
+                blows.push(format!("tc filter del dev {link} ingress"));
             }
             blows.push(format!("ip link set {link} address 02:00:00:00:00:77"));
             blows.push(format!("ip link del {link}"));

@@ -1,6 +1,6 @@
 //! Ports, of services and of plain containers.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use covey_state::network::{EndpointSpec, PORTS_MAX, Protocol, PublishMode, PublishedPort};
 
@@ -71,12 +71,28 @@ pub fn from_bindings(
             ports.len()
         )));
     }
+    merge_families(&mut ports);
     let endpoint = EndpointSpec { ports, ..EndpointSpec::default() };
     endpoint.check().map_err(|error| {
         let text = error.to_string();
         Failure::invalid(text.trim_start_matches("EndpointSpec: "))
     })?;
     Ok(endpoint.ports)
+}
+
+/// A port at all addresses of either family, as Docker shows one that is bound to all, is a port at all addresses.
+fn merge_families(ports: &mut Vec<PublishedPort>) {
+    let all_v6 = |port: &PublishedPort| port.host_ip == Some(Ipv6Addr::UNSPECIFIED.into());
+    let mut six: Vec<_> = ports.extract_if(.., |port| all_v6(port) && port.published != 0).collect();
+    for port in ports.iter_mut().filter(|port| port.host_ip == Some(Ipv4Addr::UNSPECIFIED.into())) {
+        let same =
+            six.iter().position(|other| PublishedPort { host_ip: port.host_ip, ..other.clone() } == *port);
+        if let Some(at) = same {
+            six.remove(at);
+            port.host_ip = None;
+        }
+    }
+    ports.append(&mut six);
 }
 
 fn bound(
@@ -96,7 +112,7 @@ fn bound(
         target,
         published: published(number)?,
         mode: PublishMode::Host,
-        host_ip: host_ip(&binding.host_ip)?.filter(|ip| !ip.is_unspecified()),
+        host_ip: host_ip(&binding.host_ip)?,
     })
 }
 
@@ -210,6 +226,14 @@ mod tests {
             read("80/tcp", Vec::new(), true),
             Ok(vec![(80, Protocol::Tcp, 0), (53, Protocol::Udp, 0)])
         );
+        let places = |bindings: Vec<container::PortBinding>| {
+            let ports = from_bindings([("80".to_owned(), bindings)].into(), false, &[])?;
+            Ok::<_, Failure>(ports.iter().map(|port| port.host_ip).collect::<Vec<_>>())
+        };
+        let (four, six) = (binding("0.0.0.0", "8080"), binding("::", "8080"));
+        assert_eq!(places(vec![four.clone()]), Ok(vec![Some([0; 4].into())]), "IPv4 only");
+        assert_eq!(places(vec![six.clone()]), Ok(vec![Some([0_u16; 8].into())]), "IPv6 only");
+        assert_eq!(places(vec![six, four]), Ok(vec![None]));
         for (text, bindings) in [
             ("0/tcp", Vec::new()),
             ("80/icmp", Vec::new()),

@@ -72,6 +72,10 @@ const ARRIVING: &str = "arriving";
 const LEAVING: &str = "leaving";
 /// Chain of what a container sends to the address of another one on this host.
 const NEAR: &str = "near";
+/// Chain of the first packets of connections from everybody else.
+const ENTERING: &str = "entering";
+/// Chain of what is refused.
+const REFUSED: &str = "refused";
 
 /// In front of the link-layer addresses of the edge, with the first byte of a node's mark: nobody else's.
 const EDGE_MAC: [u8; 3] = [0x02, 0xfd, mark::of_node(0)[0]];
@@ -92,11 +96,15 @@ impl Host {
         let services = add_services(&mut table, &[Shape::Port, Shape::AnyPort]);
         let own = || Ip::BOTH.map(|ip| to_own(ip, services)).to_vec();
         let mut add = |name: &str, chain: Chain| _ = table.chains.insert(name.to_owned(), chain);
-        add("prerouting", hooked("nat", At::PreRouting, priority::NAT_DESTINATION, own()));
+        // Chains of this kind are asked for the first packet of a connection only, and no further once it is translated.
+        let first = own().into_iter().chain([self.sent_by_others()]).collect();
+        add("prerouting", hooked("nat", At::PreRouting, priority::NAT_DESTINATION, first));
         add("output", hooked("nat", At::Output, priority::NAT_DESTINATION, own()));
         add("postrouting", hooked("nat", At::PostRouting, priority::NAT_SOURCE, self.sources()));
         add(NEAR, Chain { hook: None, rules: near() });
         add(LEAVING, Chain { hook: None, rules: self.leaving() });
+        add(ENTERING, Chain { hook: None, rules: self.entering() });
+        add(REFUSED, Chain { hook: None, rules: refuse().into() });
         let mut mangle: Vec<_> = self.edge.iter().map(Edge::begins).collect();
         mangle.push(self.sent_by_a_container([e::jump(LEAVING)]));
         add("mangle", hooked("filter", At::PreRouting, priority::MANGLE, mangle));
@@ -122,6 +130,23 @@ impl Host {
         rule.extend(self.edge.iter().map(|edge| e::is_not(VALUE, &exactly(&edge.device))));
         rule.extend(then);
         rule
+    }
+
+    /// `iifname != INSIDE* iifname != EDGE goto ENTERING`: what comes neither from a container of this host nor from
+    /// another host. Connections of this host to itself are asked about in `output` alone.
+    fn sent_by_others(&self) -> Rule {
+        let mut rule = vec![e::meta(Meta::InputName, VALUE), e::is_not(VALUE, self.inside.as_bytes())];
+        rule.extend(self.edge.iter().map(|edge| e::is_not(VALUE, &exactly(&edge.device))));
+        rule.push(e::go(ENTERING));
+        rule
+    }
+
+    /// Nobody outside reaches a container by its own address, whatever routes he has: not one of this host, and not one
+    /// of another host, to which this one would lead him. What goes to a published port has been translated by then.
+    fn entering(&self) -> Vec<Rule> {
+        let own =
+            self.blocks.iter().map(|block| [within(block, Ip::destination), vec![e::go(REFUSED)]].concat());
+        own.chain(self.edge.iter().flat_map(Edge::elsewhere)).collect()
     }
 
     /// Answers go back by the host that the connection came in by; nobody begins one with another container's address.
@@ -324,10 +349,10 @@ impl Edge {
             let ip = Ip::of(mask);
             let mut rule = ip.only().to_vec();
             rule.extend([ip.destination(KEY), e::mask(KEY, &octets(mask))]);
-            rule.push(e::is_in(&ip.name(ELSEWHERE), KEY));
+            rule.extend([e::is_in(&ip.name(ELSEWHERE), KEY), e::go(REFUSED)]);
             rule
         };
-        masks.into_iter().flat_map(|mask| refuse().map(|refuse| [to(mask), refuse].concat())).collect()
+        masks.into_iter().map(to).collect()
     }
 
     /// On the link itself the mark becomes the tail of the address that the packet goes to, and is cleared: what

@@ -6,7 +6,7 @@ mod lab;
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::Instant,
 };
 
@@ -163,6 +163,42 @@ fn a_task_elsewhere_sees_the_client_and_answers_through_the_host_that_was_asked(
         repair(nft, &Program::default());
         assert!(nft.observe().unwrap().is_empty());
     }
+}
+
+/// NET-18
+#[test]
+fn nobody_is_led_to_containers_by_their_host_or_another_one_but_to_published_ports() {
+    let Some((lab, [mut first, mut second])) = world() else { return };
+    let _server = Server::start(&lab, "task", PORT);
+    let tasks = ["100.64.2.2", "fd00:c0:0:2::2"].map(address);
+    let ask = |from: &str, to: IpAddr| {
+        let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
+        let to = SocketAddr::new(to, PORT);
+        [ask_tcp(&lab, from, to), ask_udp(&lab.udp(from, any, 0), to)]
+    };
+    let is_refused = |from: &str, why: &str| {
+        for answer in tasks.into_iter().flat_map(|to| ask(from, to)) {
+            assert_eq!(answer.expect_err(why).kind(), io::ErrorKind::ConnectionRefused, "{why}");
+        }
+    };
+    repair(&mut second, &Program::new(place(2, 1)));
+    for answer in tasks.into_iter().flat_map(|to| ask("outside", to)) {
+        let seen = answer.unwrap();
+        assert!(["task 10.20.0.2", "task fd20::2"].contains(&seen.as_str()), "not refused yet: {seen}");
+    }
+    repair(&mut first, &Program::new(place(1, 2)));
+    is_refused("outside", "by another host");
+    for answer in tasks.into_iter().flat_map(|to| ask("host", to)) {
+        let seen = answer.unwrap();
+        assert!(["task 100.64.1.0", "task fd00:c0:0:1::"].contains(&seen.as_str()), "a host itself: {seen}");
+    }
+    lab.run("host2", "ip addr add fd90::2/64 dev und0 nodad");
+    lab.run(
+        "host",
+        "ip addr add fd90::1/64 dev und0 nodad
+        ip route replace 100.64.2.0/24 via 10.90.0.2; ip route replace fd00:c0:0:2::/64 via fd90::2",
+    );
+    is_refused("host", "by their own host");
 }
 
 /// Packets that came in by the edge link of host 2.

@@ -6,15 +6,21 @@ mod lab;
 
 use std::{
     collections::BTreeSet,
-    io,
-    net::UdpSocket,
+    io::{self, Write},
+    net::{SocketAddr, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Instant,
 };
 
-use covey_mesh::{Host, Place, Program};
-use lab::{Lab, PATIENCE, repair};
+use covey_mesh::{Backend, Balance, Frontend, Host, Place, Program, Protocol, Virtual};
+use lab::{
+    Lab, PATIENCE, repair,
+    server::{Server, address, ask_tcp, ask_udp, read},
+};
+
+const PUBLISHED: u16 = 8080;
+const PORT: u16 = 9000;
 
 /// Connections made while rules are replaced all the time.
 const FLOWS: usize = 300;
@@ -55,7 +61,7 @@ fn packets_of_the_block_go_out_under_the_address_of_the_host_and_nothing_else_do
     assert_eq!(seen("aaaa", "outside"), host, "out of the host");
     assert_eq!(seen("bbbb", "outside"), host, "out of the host");
     assert_eq!(seen("other", "outside"), ["100.65.1.2", "fd00:c1:0:1:c::2"], "not of the block");
-    assert_eq!(seen("outside", "aaaa"), ["10.20.0.2", "fd20::2"], "from outside");
+    assert_eq!(seen("outside", "other"), ["10.20.0.2", "fd20::2"], "from outside");
     repair(&mut nft, &Program::default());
     assert_eq!(seen("aaaa", "outside"), own, "nothing is translated any more");
 }
@@ -95,6 +101,63 @@ fn containers_reach_each_other_by_their_addresses_at_the_edge_only_where_both_ar
     assert!(reaches(&lab, "aaaa", "host", "100.64.1.1"), "a container reaches its host");
     assert!(reaches(&lab, "aaaa", "outside", "10.20.0.2"), "and the world");
     assert!(!reaches(&lab, "other", "aaaa", "100.64.1.2"), "a container of another block");
+}
+
+/// NET-18, PRT-05
+#[test]
+fn whoever_has_a_route_to_containers_reaches_only_their_published_ports() {
+    let Some(lab) = world() else { return };
+    let mut nft = lab.nft();
+    let _server = Server::start(&lab, "aaaa", PORT);
+    let families = [
+        ("0.0.0.0", "10.20.0.2", "10.20.0.1", "100.64.1.1", "100.64.1.2"),
+        ("::", "fd20::2", "fd20::1", "fd00:c0:0:1:a::1", "fd00:c0:0:1:a::2"),
+    ];
+    let mut program = program(&["100.64.0.0/16", "fd00:c0:0:1::/64"]);
+    for (any, _, _, _, container) in families {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let front = Frontend::Port { address: address(any), protocol, port: PUBLISHED };
+            let backends = vec![Backend { address: address(container), port: Some(PORT) }];
+            program.set(front, Some(Virtual { balance: Balance::Random, backends }));
+        }
+    }
+    repair(&mut nft, &self::program(&[]));
+    let of_before = families.map(|(_, own, _, _, container)| {
+        let stream = lab.connect("outside", SocketAddr::new(address(container), PORT)).unwrap();
+        assert_eq!(read(&stream).unwrap(), format!("aaaa {own}"), "nobody is kept out yet");
+        stream
+    });
+    repair(&mut nft, &program);
+    for (_, own, host, beside, container) in families {
+        let ask = |from, own, to, port| {
+            let to = SocketAddr::new(address(to), port);
+            [ask_tcp(&lab, from, to), ask_udp(&lab.udp(from, own, 0), to)]
+        };
+        for port in [PORT, PUBLISHED] {
+            for refused in ask("outside", own, container, port) {
+                let error = refused.expect_err(container);
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{container}, {port}: {error}");
+            }
+        }
+        for (from, own, to, port) in [
+            ("outside", own, host, PUBLISHED),
+            ("host", beside, container, PORT),
+            ("host", beside, beside, PUBLISHED),
+        ] {
+            for answer in ask(from, own, to, port) {
+                assert_eq!(answer.unwrap(), format!("aaaa {own}"), "{from} to {to}, {port}");
+            }
+        }
+    }
+    assert!(
+        reaches(&lab, "host", "host", "100.64.1.1"),
+        "the host's own listener, by its address among them"
+    );
+    assert!(reaches(&lab, "host", "host", "fd00:c0:0:1:a::1"), "likewise");
+    for (mut stream, (_, own, ..)) in of_before.iter().zip(families) {
+        stream.write_all(b"?").unwrap();
+        assert_eq!(read(stream).unwrap(), format!("aaaa {own}"), "a connection of before goes on");
+    }
 }
 
 /// NET-05

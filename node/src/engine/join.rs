@@ -126,24 +126,27 @@ impl LocalEngine {
         let container = self.movable(&id)?;
         let mut wiring = container.wiring.clone();
         let mut entered = Entered::default();
-        let name = self.name_of(&join.network, &container).await;
-        let there = format!("endpoint with name {} already exists in network {name}", container.name);
+        let name = container.name.clone();
+        let there =
+            move |network: &str| format!("endpoint with name {name} already exists in network {network}");
         if is_in(&wiring, &join.network) {
-            return Err(Failure::forbidden(there));
+            return Err(Failure::forbidden(there(&self.name_of(&join.network, &container).await)));
         }
         self.enter(&mut wiring, &join, &container.name, &mut entered).await?;
-        let (attached, network) = (wiring.networks.pop(), join.network.clone());
+        let attached = wiring.networks.pop().filter(|_| join.network != NetworkRef::Bridge);
+        // Somebody may have been faster.
         let added = move |old: &Wiring| {
-            if is_in(old, &network) {
-                return Err(there);
+            if is_in(old, &join.network) {
+                return Err(there(attached.as_ref().map_or("bridge", |attached| &attached.network.name)));
             }
             let mut wiring = old.clone();
             match attached {
-                Some(attached) if network != NetworkRef::Bridge => {
+                Some(attached) => {
+                    check_apart(&wiring.networks, &attached.network).map_err(|failure| failure.message)?;
                     wiring.networks.push(attached);
                     wiring.chosen.extend(join.addresses);
                 }
-                _ => wiring.bridge = true,
+                None => wiring.bridge = true,
             }
             settle(&mut wiring);
             Ok(wiring)

@@ -120,3 +120,51 @@ fn containers_of_different_networks_do_not_reach_each_other() {
         }
     }
 }
+
+/// Somebody beside the hosts who has a route to their containers, by their own host or by another one, reaches nothing
+/// of them but published ports. The hosts themselves do.
+///
+/// NET-05, NET-18, PRT-05
+#[test]
+#[ignore = "needs root and the release binary: scripts/test runs it"]
+fn whoever_has_a_route_to_containers_does_not_reach_them_by_it() {
+    let Some(lab) = Lab::cluster(1, 1) else { return };
+    lab.load_image("m1");
+    lab.load_image("w1");
+    for (host, place) in [("m1", 11), ("w1", 12), ("hub", 1)] {
+        let link = if host == "hub" { "br0" } else { "eth0" };
+        let address = format!("fd77::{place}/64");
+        lab.script(&["exec", host, "ip", "-6", "addr", "add", &address, "dev", link, "nodad"]).ok();
+    }
+    let create = ["service", "create", "-d", "--no-resolve-image", "--replicas", "2", "--name"];
+    lab.docker("m1", &[&create[..], &["web", "-p", "8080:80", ALPINE, "sleep", "10000"]].concat()).ok();
+    lab.docker("m1", &[&create[..], &["open", ALPINE, "sleep", "10000"]].concat()).ok();
+    wait::until_equal(START, "containers that run", &4, || lab.running(["m1", "w1"]).len());
+    let running = lab.running(["m1", "w1"]);
+    let containers: Vec<_> = running.iter().map(|(host, name)| Inside::of(&lab, host, name)).collect();
+    let at = |host: &str| Inside { name: host.to_owned(), space: lab.space(host) };
+    let (somebody, hosts) = (at("hub"), ["m1", "w1"].map(at));
+
+    for (host, place) in [("m1", 11), ("w1", 12)] {
+        for (family, to, by) in [
+            ("-4", "100.64.0.0/10", format!("10.77.0.{place}")),
+            ("-6", "fd00:c0e7::/40", format!("fd77::{place}")),
+        ] {
+            lab.script(&["exec", "hub", "ip", family, "route", "replace", to, "via", &by]).ok();
+        }
+        for container in &containers {
+            assert!(!somebody.reaches(container), "by {host} to {}", container.name);
+        }
+    }
+    for (host, container) in hosts.iter().flat_map(|host| containers.iter().map(move |to| (host, to))) {
+        assert!(host.reaches(container), "{} to {}", host.name, container.name);
+    }
+    let listen = |web: &Inside| {
+        web.space.run(|| TcpListener::bind("[::]:80")).expect("it listens at its published port")
+    };
+    let _listeners: Vec<_> = containers.iter().filter(|it| it.name.starts_with("web")).map(listen).collect();
+    for to in ["10.77.0.11:8080", "10.77.0.12:8080", "[fd77::11]:8080", "[fd77::12]:8080"] {
+        let to = to.parse().expect("an address");
+        somebody.connect(to).unwrap_or_else(|error| panic!("somebody to {to}: {error}"));
+    }
+}

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 
 use covey_overlay::underlay::overhead;
-use covey_state::{Id, network::Exposure};
+use covey_state::{
+    Id,
+    network::{Exposure, PublishMode},
+};
 
-use super::*;
+use super::{ports::frontends, *};
 use crate::{
     endpoint::{Endpoint, Host, Service},
-    network::alone::alone as in_namespace,
+    network::{alone::alone as in_namespace, reserve::ReserveError},
 };
 
 /// Runs this with the edge of a host that has no network yet.

@@ -1,12 +1,14 @@
-//! The shortcut past a network's router, for packets that it would only pass on: two BPF programs.
+//! The shortcut past a network's router, for packets that it would only pass on: three BPF programs.
 //!
 //! Between containers of two hosts a router changes nothing but Ethernet addresses. Where the kernel takes the programs, it
 //! does so on the way in ([`leaving`] at a container's veth, [`arriving`] at a VXLAN device) and neither routes nor tracks
 //! the packet. Everything else goes on to the router as if they were not there, and the router alone says which way there
 //! is: they ask its routes and neighbours. Without them all works as well, only slower.
 //!
-//! The router must see both directions of what it translates. So [`leaving`] notes from which of its ports a container has
-//! called an address that is no container's (a virtual one), and what arrives for such a port is left to the router.
+//! The router must see both directions of what it translates. So [`forwarded`] notes, at the VXLAN devices, from which ports
+//! of a container the router itself sends something: what the container has called by virtual addresses, under the ports
+//! that translation has chosen. What leaves or arrives by such a port is left to the router from then on, also what is for
+//! another container: two connections that differ in nothing but whether they were translated are told apart by it alone.
 //! Translated connections within one host need no note: what stays on a host never takes the shortcut.
 
 mod assembler;
@@ -29,7 +31,7 @@ pub const PLACE_LEN: usize = NOTES as usize + 65_536 / 8;
 // Of a place.
 const INDEX: i16 = 0;
 const MAC: i16 = 4;
-/// Not 0: what arrives for the container is left to the router, on any port.
+/// Not 0: all ports of the container are left to the router.
 const ALL: i16 = 10;
 /// A bit for each port.
 const NOTES: i16 = 16;
@@ -46,10 +48,6 @@ const ETHERNET_SOURCE: i16 = 6;
 const PORT_LEN: i16 = 2;
 const TCP: i32 = 6;
 const UDP: i32 = 17;
-const TCP_FLAGS: i16 = 13;
-/// SYN and ACK; a call has the first alone.
-const TCP_BEGINS: i32 = 0x12;
-const TCP_CALL: i32 = 0x02;
 
 /// `struct bpf_fib_lookup` (linux/bpf.h).
 mod fib {
@@ -61,7 +59,6 @@ mod fib {
     pub const FROM: i16 = 52;
     pub const TO: i16 = 58;
     pub const SUCCESS: i32 = 0;
-    pub const TOO_LARGE: i32 = 8;
 }
 
 // On the stack.
@@ -72,8 +69,6 @@ const LOOKUP: i16 = KEY - fib::LEN;
 const PASS: i32 = -1;
 /// In the place of a port: the packet does not show one, as a fragment.
 const NO_PORT: i32 = -1;
-/// Beside a port: it may be a call that needs to be noted.
-const MAY_CALL: i32 = 1 << 16;
 
 /// Where the two versions of IP have what; offsets begin at the IP header.
 struct Family {
@@ -123,13 +118,22 @@ pub fn address(key: [u8; KEY_LEN]) -> IpAddr {
 }
 
 /// The place of a container: the host's end of its veth, and the Ethernet address of its own. One that may have called
-/// virtual addresses before, unnoted, is not `new`: what arrives for it is left to the router for ever.
+/// virtual addresses before, unnoted, is not `new`: it is left to the router for ever.
 pub fn place(index: u32, mac: Mac, new: bool) -> Vec<u8> {
     let mut place = vec![0; PLACE_LEN];
     place[INDEX as usize..][..4].copy_from_slice(&index.to_ne_bytes());
     place[MAC as usize..][..6].copy_from_slice(&mac.0);
-    place[ALL as usize] = u8::from(!new);
+    if !new {
+        age(&mut place);
+    }
     place
+}
+
+/// The container of this place may have called virtual addresses, unnoted.
+pub fn age(place: &mut [u8]) {
+    if let Some(all) = place.get_mut(ALL as usize) {
+        *all = 1;
+    }
 }
 
 /// The index of the link of a place.
@@ -140,21 +144,16 @@ pub fn index(place: &[u8]) -> Option<u32> {
 /// For what a container sends, at the host's end of its veth. `places` is the map's descriptor.
 pub fn leaving(places: i32) -> Vec<Instruction> {
     let mut program = Assembler::default();
-    let [pass, known, way] = [(); 3].map(|()| program.label());
+    let [pass, known, ask] = [(); 3].map(|()| program.label());
     begin(&mut program);
     (LOOKUP..KEY).step_by(8).for_each(|at| program.store_value(Size::Double, Frame, at, 0));
     for family in [&V4, &V6] {
         let next = is_family(&mut program, family, pass);
-        let no_port = program.label();
         set_key(&mut program, family, family.source);
         program.store_value(Size::Byte, Frame, LOOKUP, family.number);
         copy_address(&mut program, family, family.source, LOOKUP + fib::SOURCE);
         copy_address(&mut program, family, family.destination, LOOKUP + fib::DESTINATION);
-        load_port(&mut program, family, 0, pass, no_port);
-        program.jump(known);
-        program.bind(no_port);
-        program.set(R9, NO_PORT);
-        program.jump(known);
+        load_port_or_none(&mut program, family, pass, known);
         program.bind(next);
     }
     program.jump(pass);
@@ -166,27 +165,61 @@ pub fn leaving(places: i32) -> Vec<Instruction> {
     program.load(Size::Word, R2, R8, INDEX);
     program.jump_if_by(R1, If::NotEqual, R2, pass);
     program.store(Size::Word, Frame, LOOKUP + fib::IFINDEX, R1);
+    program.load(Size::Byte, R1, R8, ALL);
+    program.jump_if(R1, If::NotEqual, 0, pass);
+    program.jump_if(R9, If::Equal, NO_PORT, ask);
+    find_note(&mut program);
+    program.jump_if_by(R4, If::Common, R3, pass);
+    program.bind(ask);
     program.copy(R1, R6);
     program.copy(R2, Frame);
     program.change(R2, Operation::Add, LOOKUP.into());
     program.set(R3, fib::LEN.into());
     program.set(R4, 0);
     program.call(Helper::FibLookup);
-    program.jump_if(R0, If::Equal, fib::SUCCESS, way);
-    program.jump_if(R0, If::Equal, fib::TOO_LARGE, pass);
-    note(&mut program, pass);
-
-    program.bind(way);
-    program.jump_if(R9, If::Equal, NO_PORT, pass);
+    program.jump_if(R0, If::NotEqual, fib::SUCCESS, pass);
     // To another host: by a VXLAN device, which has the node's Ethernet address.
     program.load(Size::Byte, R1, Frame, LOOKUP + fib::FROM + 1);
     program.jump_if(R1, If::NotEqual, NODE.into(), pass);
-    copy_mac(&mut program, (Frame, LOOKUP + fib::TO), 0);
-    copy_mac(&mut program, (Frame, LOOKUP + fib::FROM), ETHERNET_SOURCE);
+    // It keeps the container's Ethernet address as its source: the router did not send it.
+    copy_mac(&mut program, Frame, LOOKUP + fib::TO);
     program.load(Size::Word, R1, Frame, LOOKUP + fib::IFINDEX);
     program.set(R2, 0);
     program.call(Helper::Redirect);
     program.exit();
+
+    program.bind(pass);
+    program.set(R0, PASS);
+    program.exit();
+    program.finish()
+}
+
+/// For what this host sends, at a VXLAN device. `places` is the map's descriptor.
+pub fn forwarded(places: i32) -> Vec<Instruction> {
+    let mut program = Assembler::default();
+    let [pass, known, shown] = [(); 3].map(|()| program.label());
+    begin(&mut program);
+    // What went past the router has a container's.
+    reaches(&mut program, ETHERNET_LEN, pass);
+    program.load(Size::Byte, R1, R7, ETHERNET_SOURCE + 1);
+    program.jump_if(R1, If::NotEqual, NODE.into(), pass);
+    for family in [&V4, &V6] {
+        let next = is_family(&mut program, family, pass);
+        set_key(&mut program, family, family.source);
+        load_port_or_none(&mut program, family, pass, known);
+        program.bind(next);
+    }
+    program.jump(pass);
+
+    program.bind(known);
+    find_place(&mut program, places, pass);
+    program.jump_if(R9, If::NotEqual, NO_PORT, shown);
+    program.store_value(Size::Byte, R8, ALL, 1);
+    program.jump(pass);
+    program.bind(shown);
+    find_note(&mut program);
+    program.jump_if_by(R4, If::Common, R3, pass);
+    program.atomic_or(R1, NOTES, R3);
 
     program.bind(pass);
     program.set(R0, PASS);
@@ -214,7 +247,7 @@ pub fn arriving(places: i32) -> Vec<Instruction> {
     program.jump_if(R1, If::NotEqual, 0, pass);
     find_note(&mut program);
     program.jump_if_by(R4, If::Common, R3, pass);
-    copy_mac(&mut program, (R8, MAC), 0);
+    copy_mac(&mut program, R8, MAC);
     program.load(Size::Word, R1, R8, INDEX);
     program.set(R2, 0);
     program.call(Helper::RedirectPeer);
@@ -233,12 +266,12 @@ fn begin(program: &mut Assembler) {
     program.load(Size::Word, R8, R6, DATA_END);
 }
 
-/// What follows, up to the label that is returned, is for packets of this family that reach to their ports.
+/// What follows, up to the label that is returned, is for packets of this family.
 fn is_family(program: &mut Assembler, family: &Family, pass: Label) -> Label {
     let next = program.label();
     program.load(Size::Word, R1, R6, PROTOCOL);
     program.jump_if(R1, If::NotEqual, family.ethertype.to_be().into(), next);
-    reaches(program, ETHERNET_LEN + family.header_len + 2 * PORT_LEN, pass);
+    reaches(program, ETHERNET_LEN + family.header_len, pass);
     next
 }
 
@@ -267,9 +300,9 @@ fn set_key(program: &mut Assembler, family: &Family, address: i16) {
     copy_address(program, family, address, KEY + mapped);
 }
 
-/// `R9 =` a port, as it lies in memory, with [`MAY_CALL`]. ICMP passes.
+/// `R9 =` a port, as it lies in memory. ICMP passes.
 fn load_port(program: &mut Assembler, family: &Family, port: i16, pass: Label, no_port: Label) {
-    let [tcp, shown] = [(); 2].map(|()| program.label());
+    let shown = program.label();
     if family.number == V4.number {
         // Options move the ports; of a fragment only the first one has any.
         program.load(Size::Byte, R1, R7, ETHERNET_LEN);
@@ -278,20 +311,23 @@ fn load_port(program: &mut Assembler, family: &Family, port: i16, pass: Label, n
         program.jump_if(R1, If::Common, 0x3fff_u16.to_be().into(), no_port);
     }
     program.load(Size::Byte, R1, R7, ETHERNET_LEN + family.protocol);
+    program.jump_if(R1, If::Equal, TCP, shown);
+    program.jump_if(R1, If::Equal, UDP, shown);
     program.jump_if(R1, If::Equal, family.icmp, pass);
-    program.load(Size::Half, R9, R7, ETHERNET_LEN + family.header_len + port);
-    program.jump_if(R1, If::Equal, TCP, tcp);
-    program.jump_if(R1, If::NotEqual, UDP, no_port);
-    program.change(R9, Operation::Or, MAY_CALL);
-    program.jump(shown);
-    program.bind(tcp);
-    // A server that answers somebody whom this host does not know yet calls nobody.
-    reaches(program, ETHERNET_LEN + family.header_len + TCP_FLAGS + 1, pass);
-    program.load(Size::Byte, R1, R7, ETHERNET_LEN + family.header_len + TCP_FLAGS);
-    program.change(R1, Operation::And, TCP_BEGINS);
-    program.jump_if(R1, If::NotEqual, TCP_CALL, shown);
-    program.change(R9, Operation::Or, MAY_CALL);
+    program.jump(no_port);
     program.bind(shown);
+    reaches(program, ETHERNET_LEN + family.header_len + 2 * PORT_LEN, pass);
+    program.load(Size::Half, R9, R7, ETHERNET_LEN + family.header_len + port);
+}
+
+/// `R9 =` the port of the sender or [`NO_PORT`], and goes on at `known`.
+fn load_port_or_none(program: &mut Assembler, family: &Family, pass: Label, known: Label) {
+    let no_port = program.label();
+    load_port(program, family, 0, pass, no_port);
+    program.jump(known);
+    program.bind(no_port);
+    program.set(R9, NO_PORT);
+    program.jump(known);
 }
 
 /// `R8 =` the place of the key.
@@ -317,28 +353,12 @@ fn find_note(program: &mut Assembler) {
     program.load(Size::Double, R4, R1, NOTES);
 }
 
-/// Notes that the container has called from the port, and passes.
-fn note(program: &mut Assembler, pass: Label) {
-    let shown = program.label();
-    program.jump_if(R9, If::NotEqual, NO_PORT, shown);
-    program.store_value(Size::Byte, R8, ALL, 1);
-    program.jump(pass);
-    program.bind(shown);
-    program.copy(R1, R9);
-    program.change(R1, Operation::And, MAY_CALL);
-    program.jump_if(R1, If::Equal, 0, pass);
-    find_note(program);
-    program.jump_if_by(R4, If::Common, R3, pass);
-    program.atomic_or(R1, NOTES, R3);
-    program.jump(pass);
-}
-
-/// Copies an Ethernet address into the packet. (Nothing else may be read from it afterwards.)
-fn copy_mac(program: &mut Assembler, (from, at): (assembler::Register, i16), to: i16) {
+/// Copies an Ethernet address to where the packet has that of its next hop. (Nothing else may be read from it afterwards.)
+fn copy_mac(program: &mut Assembler, from: assembler::Register, at: i16) {
     // Two bytes at a time: on the stack they do not lie where four could be read at once.
     for step in [0, 2, 4] {
         program.load(Size::Half, R1, from, at + step);
-        program.store(Size::Half, R7, to + step, R1);
+        program.store(Size::Half, R7, step, R1);
     }
 }
 

@@ -29,11 +29,14 @@ const ALL_PROTOCOLS: u16 = 0x0003;
 const CLSACT: TcHandle = TcHandle { major: u16::MAX, minor: 0 };
 /// Those of what comes in.
 const INGRESS: TcHandle = TcHandle { major: u16::MAX, minor: TcHandle::MIN_INGRESS };
+/// Those of what goes out.
+const EGRESS: TcHandle = TcHandle { major: u16::MAX, minor: TcHandle::MIN_EGRESS };
 
 /// What a router has of the shortcut.
 pub struct Shortcut {
     places: Map<KEY_LEN>,
     leaving: Program,
+    forwarded: Program,
     arriving: Program,
 }
 
@@ -45,11 +48,11 @@ impl Shortcut {
     pub fn open(route: &mut Route, links: impl IntoIterator<Item = u32>) -> Result<Self, NetlinkError> {
         let new = Self::load(Map::create(PLACE_LEN, PLACES_MAX)?)?;
         // Some kernels take programs and have nowhere to put them.
-        attach(route, LOOPBACK, &new.arriving)?;
+        attach(route, LOOPBACK, INGRESS, &new.arriving)?;
         route.request(RouteNetlinkMessage::DelQueueDiscipline(queue(LOOPBACK)), 0)?;
         for index in links {
             // What cannot be read is replaced.
-            if let Ok(Some(found)) = attached(route, index)
+            if let Ok(Some(found)) = attached(route, index, INGRESS)
                 && [new.leaving.tag, new.arriving.tag].contains(&found.tag)
                 && let Ok(places) = Program::find(found.id).and_then(|program| program.map(PLACE_LEN))
             {
@@ -61,8 +64,9 @@ impl Shortcut {
 
     fn load(places: Map<KEY_LEN>) -> io::Result<Self> {
         let leaving = Program::load(&shortcut::leaving(places.descriptor()))?;
+        let forwarded = Program::load(&shortcut::forwarded(places.descriptor()))?;
         let arriving = Program::load(&shortcut::arriving(places.descriptor()))?;
-        Ok(Self { places, leaving, arriving })
+        Ok(Self { places, leaving, forwarded, arriving })
     }
 
     /// What each of these links has of it: none, or the addresses of the container that it leads to. A VXLAN device leads
@@ -81,8 +85,16 @@ impl Shortcut {
         let mut found = BTreeMap::new();
         for (name, index) in links {
             let addresses = places.remove(index).unwrap_or_default();
-            let wanted = if name.is_vxlan() { self.arriving.tag } else { self.leaving.tag };
-            if attached(route, *index)?.is_some_and(|filter| filter.tag == wanted) {
+            let mut has = |parent, program: &Program| {
+                attached(route, *index, parent)
+                    .map(|found| found.is_some_and(|found| found.tag == program.tag))
+            };
+            let whole = if name.is_vxlan() {
+                has(INGRESS, &self.arriving)? && has(EGRESS, &self.forwarded)?
+            } else {
+                has(INGRESS, &self.leaving)?
+            };
+            if whole {
                 found.insert(name.clone(), addresses);
             }
         }
@@ -92,9 +104,19 @@ impl Shortcut {
         Ok(found)
     }
 
-    /// Gives it to a VXLAN device.
-    pub fn arrive(&self, route: &mut Route, index: u32) -> Result<(), NetlinkError> {
-        attach(route, index, &self.arriving)
+    /// Gives it to a VXLAN device. By one that is not `new` containers may have called virtual addresses, which nobody noted.
+    pub fn arrive(&self, route: &mut Route, index: u32, new: bool) -> Result<(), NetlinkError> {
+        attach(route, index, EGRESS, &self.forwarded)?;
+        if !new {
+            for key in self.places.keys()? {
+                if let Some(mut place) = self.places.get(&key)? {
+                    shortcut::age(&mut place);
+                    self.places.set(&key, &place)?;
+                }
+            }
+        }
+        // Only now: without notes of what containers call, the answers would go astray.
+        attach(route, index, INGRESS, &self.arriving)
     }
 
     /// Gives it to a container: one that is not `new` may have called virtual addresses, which nobody noted.
@@ -105,8 +127,7 @@ impl Shortcut {
         inside: &Inside,
         new: bool,
     ) -> Result<(), NetlinkError> {
-        attach(route, index, &self.leaving)?;
-        // Only now: with a place, and nobody to take notes of its calls, their answers would go astray.
+        attach(route, index, INGRESS, &self.leaving)?;
         let place = shortcut::place(index, inside.mac, new);
         for address in &inside.addresses {
             self.places.set(&shortcut::key(*address), &place)?;
@@ -131,8 +152,8 @@ struct Attached {
     tag: [u8; TcFilterBpf::BPF_TAG_SIZE],
 }
 
-fn attached(route: &mut Route, index: u32) -> Result<Option<Attached>, NetlinkError> {
-    let all = RouteNetlinkMessage::GetTrafficFilter(message(index, TcHandle::UNSPEC, INGRESS));
+fn attached(route: &mut Route, index: u32, parent: TcHandle) -> Result<Option<Attached>, NetlinkError> {
+    let all = RouteNetlinkMessage::GetTrafficFilter(message(index, TcHandle::UNSPEC, parent));
     Ok(route.dump(all)?.into_iter().find_map(|answer| match answer {
         RouteNetlinkMessage::NewTrafficFilter(filter) if filter.header.info >> 16 == PRIORITY => {
             program(&filter)
@@ -157,12 +178,12 @@ fn program(filter: &TcMessage) -> Option<Attached> {
     Some(Attached { id: id?, tag: tag? })
 }
 
-fn attach(route: &mut Route, index: u32, program: &Program) -> Result<(), NetlinkError> {
+fn attach(route: &mut Route, index: u32, parent: TcHandle, program: &Program) -> Result<(), NetlinkError> {
     match route.request(RouteNetlinkMessage::NewQueueDiscipline(queue(index)), CREATE) {
         Err(error) if error.errno() != Some(libc::EEXIST) => return Err(error),
         _ => {}
     }
-    let mut filter = message(index, TcHandle { major: 0, minor: 1 }, INGRESS);
+    let mut filter = message(index, TcHandle { major: 0, minor: 1 }, parent);
     filter.header.info = PRIORITY << 16 | u32::from(ALL_PROTOCOLS.to_be());
     let options = [
         TcFilterBpfOption::ProgFd(program.descriptor()),

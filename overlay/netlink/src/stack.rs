@@ -299,7 +299,7 @@ impl Stack {
         let Some(shortcut) = &self.shortcut else { return Ok(()) };
         let set = match inside {
             Some(inside) => shortcut.leave(&mut self.route, index, inside, new),
-            None => shortcut.arrive(&mut self.route, index),
+            None => shortcut.arrive(&mut self.route, index, new),
         };
         set.map_err(doing(format!("shortcut at {name}")))
     }

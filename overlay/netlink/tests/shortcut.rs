@@ -17,6 +17,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcHandle, TcMessage},
 };
+use nix::sys::socket::{setsockopt, sockopt::IpTransparent};
 
 /// For what is never answered.
 const UNHEARD: Duration = Duration::from_millis(200);
@@ -65,32 +66,64 @@ fn remove(lab: &Lab, router: &str, link: &LinkName) {
     lab.within(router, || exchange(RouteNetlinkMessage::DelQueueDiscipline(queue), NLM_F_ACK)).unwrap();
 }
 
+/// Has host 1's router send something under a container's address and port, as when it translates.
+fn translate(lab: &Lab, from: &UdpSocket, to: &UdpSocket, bytes: &[u8]) {
+    let seen = from.local_addr().unwrap();
+    let router = lab.within("r1", || {
+        for family in ["ipv4", "ipv6"] {
+            std::fs::write(format!("/proc/sys/net/{family}/ip_nonlocal_bind"), "1").unwrap();
+        }
+        let socket = UdpSocket::bind(seen).unwrap();
+        if seen.is_ipv4() {
+            setsockopt(&socket, IpTransparent, &true).unwrap();
+        }
+        socket
+    });
+    send(&router, to, bytes);
+}
+
 /// What a router translates comes back through it: its other end is not whom the container called.
 ///
 /// LB-02, LB-03
 #[test]
-fn what_answers_an_address_of_no_container_is_left_to_the_router() {
+fn what_the_router_has_sent_itself_is_answered_through_it() {
     let Some((lab, routers)) = network(false) else { return };
-    for (index, nobody) in ["10.0.1.99", "fd01::99"].into_iter().enumerate() {
-        let nobody: IpAddr = nobody.parse().unwrap();
-        let (here, there) = (places()[0].addresses[index], places()[1].addresses[index]);
-        let (caller, other, far) = (lab.udp(A, here), lab.udp(A, here), lab.udp(B, there));
+    for (here, there) in places()[0].addresses.iter().zip(&places()[1].addresses) {
+        let (caller, other, far) = (lab.udp(A, *here), lab.udp(A, *here), lab.udp(B, *there));
         assert_eq!(forwarded(&lab, || send(&far, &caller, b"before")), 0);
-        caller.send_to(b"call", (nobody, 53)).unwrap();
-        assert_eq!(forwarded(&lab, || send(&far, &caller, b"answer")), 1);
-        assert_eq!(
-            forwarded(&lab, || send(&caller, &far, b"call")),
-            0,
-            "what it sends itself is not affected"
-        );
-        assert_eq!(forwarded(&lab, || send(&far, &other, b"call")), 0, "nor are its other ports");
+        translate(&lab, &caller, &far, b"call");
+        let look = || {
+            assert_eq!(forwarded(&lab, || send(&far, &caller, b"answer")), 1);
+            assert_eq!(forwarded(&lab, || send(&caller, &far, b"call")), 1, "it tells the two apart");
+            assert_eq!(
+                forwarded(&lab, || send(&far, &other, b"call")),
+                0,
+                "its other ports are not affected"
+            );
+            assert_eq!(forwarded(&lab, || send(&other, &far, b"call")), 0);
+        };
+        look();
         // Whoever opens the router next goes on with what was noted.
         let mut again = open(&lab, 1);
         assert_eq!(repair(&mut again, &desired(&lab, 1, false, &places())), []);
-        assert_eq!(forwarded(&lab, || send(&far, &caller, b"answer")), 1);
-        assert_eq!(forwarded(&lab, || send(&far, &other, b"call")), 0);
+        look();
     }
     drop(routers);
+}
+
+/// Such as groups, and addresses of which this host has not heard yet.
+#[test]
+fn who_calls_what_leads_nowhere_keeps_the_shortcut() {
+    let Some((lab, _routers)) = network(false) else { return };
+    for (index, nobody) in ["10.0.1.99", "fd01::99"].into_iter().enumerate() {
+        let nobody: IpAddr = nobody.parse().unwrap();
+        let (here, there) = (places()[0].addresses[index], places()[1].addresses[index]);
+        let (caller, far) = (lab.udp(A, here), lab.udp(B, there));
+        for bytes in [&b"call"[..], &[7; 4000]] {
+            caller.send_to(bytes, (nobody, 53)).unwrap();
+        }
+        assert_eq!(forwarded(&lab, || send(&far, &caller, b"call")), 0);
+    }
 }
 
 /// A container begins to serve others as soon as it runs, and its host may hear of them a moment later.
@@ -110,34 +143,45 @@ fn a_server_that_answers_somebody_unknown_keeps_the_shortcut() {
     }
 }
 
+/// Whatever they are cut into: what arrives by pieces is the router's, which waits for all of them.
+#[test]
+fn fragments_arrive_whole() {
+    let Some((lab, _routers)) = network(false) else { return };
+    for (here, there) in places()[0].addresses.iter().zip(&places()[1].addresses) {
+        let (near, far) = (lab.udp(A, *here), lab.udp(B, *there));
+        for length in 2820..2870 {
+            assert_eq!(forwarded(&lab, || send(&near, &far, &vec![7; length])), 0, "{length}");
+        }
+        assert_ne!(lab.forwarded("r2"), 0);
+    }
+}
+
 /// Its ports cannot be seen in every packet.
 #[test]
-fn a_container_that_calls_by_fragments_is_left_to_the_router_on_all_ports() {
-    let Some((lab, _routers)) = network(false) else { return };
-    let long = [7; 4000];
-    for (index, nobody) in ["10.0.1.99", "fd01::99"].into_iter().enumerate() {
-        let nobody: IpAddr = nobody.parse().unwrap();
+fn a_container_whose_fragments_the_router_has_sent_is_left_to_it_on_all_ports() {
+    for index in 0..2 {
+        let Some((lab, _routers)) = network(false) else { return };
         let (here, there) = (places()[0].addresses[index], places()[1].addresses[index]);
         let (caller, other, far) = (lab.udp(A, here), lab.udp(A, here), lab.udp(B, there));
-        assert_ne!(forwarded(&lab, || send(&caller, &far, &long)), 0, "fragments are the router's");
-        assert_eq!(forwarded(&lab, || send(&far, &other, b"call")), 0, "to a container they change nothing");
-        caller.send_to(&long, (nobody, 53)).unwrap();
+        translate(&lab, &caller, &far, &[7; 4000]);
         assert_eq!(forwarded(&lab, || send(&far, &other, b"call")), 1);
+        assert_eq!(forwarded(&lab, || send(&other, &far, b"call")), 1);
     }
 }
 
 #[test]
 fn who_was_there_before_the_shortcut_is_left_to_the_router() {
-    let Some((lab, mut routers)) = network(false) else { return };
-    let wanted = desired(&lab, 1, false, &places());
-    let (caller, far) = (lab.udp(A, [10, 0, 1, 5].into()), lab.udp(B, [10, 0, 1, 6].into()));
-    let link = LinkName::of_container(A);
-    remove(&lab, "r1", &link);
-    let mended = repair(&mut routers[0], &wanted);
-    assert!(matches!(&mended[..], [Change::SetShortcut(name, Some(_))] if *name == link), "{mended:?}");
-    assert_eq!(repair(&mut routers[0], &wanted), []);
-    assert_eq!(forwarded(&lab, || send(&far, &caller, b"answer")), 1, "it may have called unnoted");
-    assert_eq!(forwarded(&lab, || send(&caller, &far, b"call")), 0);
+    for link in [LinkName::of_container(A), LinkName::of_vni(VNI)] {
+        let Some((lab, mut routers)) = network(false) else { return };
+        let wanted = desired(&lab, 1, false, &places());
+        let (caller, far) = (lab.udp(A, [10, 0, 1, 5].into()), lab.udp(B, [10, 0, 1, 6].into()));
+        remove(&lab, "r1", &link);
+        let mended = repair(&mut routers[0], &wanted);
+        assert!(matches!(&mended[..], [Change::SetShortcut(name, _)] if *name == link), "{mended:?}");
+        assert_eq!(repair(&mut routers[0], &wanted), []);
+        assert_eq!(forwarded(&lab, || send(&far, &caller, b"answer")), 1, "it may have called unnoted");
+        assert_eq!(forwarded(&lab, || send(&caller, &far, b"call")), 1);
+    }
 }
 
 #[test]

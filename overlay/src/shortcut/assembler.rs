@@ -53,7 +53,6 @@ pub enum If {
 #[derive(Clone, Copy, Debug)]
 pub enum Operation {
     Add = 0x00,
-    Or = 0x40,
     And = 0x50,
     ShiftLeft = 0x60,
     ShiftRight = 0x70,

@@ -107,7 +107,12 @@ fn given_to_wire(given: Given, networks: &Networks) -> wire::Network {
         Given::Host | Given::None => blank(),
         Given::Bridge | Given::Gateway => {
             let nets = block.map(|block| [IpNet::V4(block.v4), IpNet::V6(block.v6)]);
-            let subnet = |net: IpNet| wire::Subnet { subnet: net.to_string(), ..wire::Subnet::default() };
+            // What is first in its block is the host itself.
+            let subnet = |net: IpNet| wire::Subnet {
+                subnet: net.to_string(),
+                gateway: net.network().to_string(),
+                ..wire::Subnet::default()
+            };
             let config = nets.into_iter().flatten().map(subnet).collect();
             wire::Network { enable_ipv6: block.is_some(), ipam: wire::Ipam::of(config), ..blank() }
         }

@@ -11,7 +11,7 @@ use std::{
 
 use covey_wire::Id;
 
-use crate::topic::Topic;
+use crate::{message::Extent, row::Version, topic::Topic};
 
 /// Periods of anti-entropy for which somebody is thought to wait for a topic; those who are there are met by then.
 const URGENT_PERIODS: u32 = 2;
@@ -36,6 +36,17 @@ struct Waiting {
     compared: BTreeSet<Id>,
     /// Who was asked out of turn.
     sought: BTreeSet<Id>,
+    promise: Option<Promise>,
+}
+
+/// What somebody named of a topic: when it is here, this much is known.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    pub peer: Id,
+    pub extent: Extent,
+    pub batches: Vec<(Id, u16, Version)>,
+    /// Whoever that one holds to be alive is known here.
+    pub knows_members: bool,
 }
 
 impl Hearing {
@@ -46,6 +57,7 @@ impl Hearing {
             end: now + period * ROUND_PERIODS,
             compared: BTreeSet::new(),
             sought: BTreeSet::new(),
+            promise: None,
         };
         self.waiting.insert(topic, waiting);
     }
@@ -90,10 +102,25 @@ impl Hearing {
         self.waiting.get(topic).is_some_and(|waiting| waiting.end <= now)
     }
 
+    /// Somebody has named what there is of a topic; the last one counts.
+    pub fn note_promise(&mut self, topic: &Topic, promise: Promise) {
+        if let Some(waiting) = self.waiting.get_mut(topic) {
+            waiting.promise = Some(promise);
+        }
+    }
+
+    /// What `peer` named that may not be here yet.
+    pub fn promises_of(&self, peer: Id) -> impl Iterator<Item = (&Topic, &Promise)> {
+        let promises =
+            self.waiting.iter().filter_map(|(topic, waiting)| Some((topic, waiting.promise.as_ref()?)));
+        promises.filter(move |(_, promise)| promise.peer == peer)
+    }
+
     /// All that `peer` knows of a topic is here.
     pub fn note_compared(&mut self, topic: &Topic, peer: Id) {
         if let Some(waiting) = self.waiting.get_mut(topic) {
             waiting.compared.insert(peer);
+            waiting.promise.take_if(|promise| promise.peer == peer);
         }
     }
 

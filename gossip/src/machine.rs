@@ -186,9 +186,10 @@ impl Gossip {
             (message::DIFFERENCES, body) => self.compare(now, from, message::read(body)?),
             (message::ROWS, body) => {
                 let (news, known) = self.accept(message::read::<message::Rows>(body)?.batches);
+                let lacks = self.fulfil(now, from);
                 match self.hearing.is_urgent(now) {
-                    // What was asked for is here now, be it that it came another way.
-                    true if known || !news.is_empty() => self.ask(from),
+                    // Not all of it fits into one message; some may have come another way.
+                    true if lacks && (known || !news.is_empty()) => self.ask(from),
                     true => self.seek(now),
                     false if !news.is_empty() && bytes.len() > MESSAGE_BYTES_MAX / 2 => self.hasten(now),
                     false => {}

@@ -13,7 +13,8 @@ use crate::{
     config::TOPICS_PER_DIGEST_MAX,
     error::MessageError,
     exchange,
-    message::{self, Differences, Digest, Extent},
+    hearing::Promise,
+    message::{self, Differences, Digest, Extent, TopicDifferences},
     output::Output,
     topic::Topic,
 };
@@ -62,20 +63,35 @@ impl Gossip {
             let bytes = message::write(message::WANTS, &remedy.wants).into();
             self.send(Output::Request { to, address, bytes });
         }
-        for topic in told.topics.iter().filter(|told| told.extent != Extent::Part) {
-            if !self.rows.has_all(&topic.topic, &topic.batches, &self.members, !told.more) {
-                continue;
-            }
-            match topic.extent {
-                Extent::Whole => self.end_hearing(&topic.topic),
-                _ => self.hearing.note_compared(&topic.topic, from),
+        for TopicDifferences { topic, extent, batches, .. } in told.topics {
+            if extent != Extent::Part {
+                let promise = Promise { peer: from, extent, batches, knows_members: !told.more };
+                self.hearing.note_promise(&topic, promise);
             }
         }
-        self.settle_hearing(now);
+        self.fulfil(now, from);
         if remedy.wants.names.is_empty() {
             self.seek(now);
         }
         Ok(())
+    }
+
+    /// Looks whether all is here now that `from` named; true where something of it still lacks.
+    pub(super) fn fulfil(&mut self, now: Instant, from: Id) -> bool {
+        let Self { rows, members, hearing, .. } = self;
+        let is_here = |topic: &Topic, promise: &Promise| {
+            rows.has_all(topic, &promise.batches, members, promise.knows_members)
+        };
+        let promises = hearing.promises_of(from).filter(|(topic, promise)| is_here(topic, promise));
+        let kept: Vec<_> = promises.map(|(topic, promise)| (topic.clone(), promise.extent)).collect();
+        for (topic, extent) in kept {
+            match extent {
+                Extent::Whole => self.end_hearing(&topic),
+                Extent::Own | Extent::Part => self.hearing.note_compared(&topic, from),
+            }
+        }
+        self.settle_hearing(now);
+        self.hearing.promises_of(from).next().is_some()
     }
 
     /// Ends what has been heard: first of all who subscribes to what, since the others build on it.

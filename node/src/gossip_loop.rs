@@ -300,6 +300,7 @@ impl GossipLoop {
             }
             Input::ForgetOwner { id } => return self.machine.forget_owner(id),
             Input::Subscribe { topic } => {
+                tracing::debug!(topic = topic.as_str(), "to be heard");
                 if let Err(error) = self.machine.subscribe(now, &topic) {
                     tracing::error!(topic = topic.as_str(), %error, "cannot subscribe");
                 }
@@ -357,6 +358,7 @@ impl GossipLoop {
                 }
                 Output::Row { owner, topic, key } => self.pass_on(owner, &topic, &key),
                 Output::Heard { topic } => {
+                    tracing::debug!(topic = topic.as_str(), "heard whole");
                     if let Some(scope) = Scope::of(&topic) {
                         self.network.handle_heard(scope);
                     }

@@ -167,7 +167,7 @@ fn a_task_elsewhere_sees_the_client_and_answers_through_the_host_that_was_asked(
 
 /// NET-18
 #[test]
-fn nobody_is_led_to_containers_by_their_host_or_another_one_but_to_published_ports() {
+fn nobody_is_led_to_containers_by_their_own_host_or_by_another_one() {
     let Some((lab, [mut first, mut second])) = world() else { return };
     let _server = Server::start(&lab, "task", PORT);
     let tasks = ["100.64.2.2", "fd00:c0:0:2::2"].map(address);

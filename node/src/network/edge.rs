@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
-use covey_mesh::{Edge as Door, Frontend, Host, Member, Place as Tables, mark};
+use covey_mesh::{self as mesh, Frontend, Host, Member, mark};
 use covey_overlay::{
     block::{Block, Pair},
     edge::{self, Desired, Device, Veth, plan_new},
@@ -46,7 +46,7 @@ pub struct Edge {
     /// Containers that are open to each other.
     bridged: BTreeSet<String>,
     /// The other hosts, unless this one stands alone.
-    door: Option<Door>,
+    door: Option<mesh::Edge>,
     mtu: u32,
     /// Ports that are held: of containers, and of services.
     reserved: Reservations,
@@ -215,7 +215,7 @@ impl Edge {
             address: neighbour.host.vtep,
             blocks: [neighbour.host.edge.v4.into(), neighbour.host.edge.v6.into()].into(),
         };
-        self.door = Some(Door {
+        self.door = Some(mesh::Edge {
             device: LinkName::of_vni(edge::VNI).to_string(),
             local: place.host.vtep,
             port: place.port,
@@ -258,7 +258,7 @@ impl Edge {
     }
 
     /// What the host's tables hold beside its ports.
-    fn tables(&self) -> Tables {
+    fn tables(&self) -> mesh::Place {
         let open = self.bridged.iter().filter_map(|container| self.addresses(container));
         let open = open.flat_map(|Pair { v4, v6 }| [IpAddr::V4(v4), IpAddr::V6(v6)]);
         tables(&self.blocks, open.collect(), self.door.clone())
@@ -270,7 +270,7 @@ impl Edge {
     /// Something is left.
     pub fn clear(&mut self) -> Result<()> {
         self.desired = Desired::default();
-        self.balancer.set_place(Tables::Nothing);
+        self.balancer.set_place(mesh::Place::Nothing);
         let emptied = self.balancer.commit();
         self.take_links().and(emptied)
     }
@@ -328,8 +328,8 @@ impl Edge {
     }
 }
 
-fn tables(blocks: &BTreeSet<IpNet>, bridged: BTreeSet<IpAddr>, edge: Option<Door>) -> Tables {
-    Tables::Host(Host { blocks: blocks.clone(), inside: LINK_PREFIX.to_owned(), bridged, edge })
+fn tables(blocks: &BTreeSet<IpNet>, bridged: BTreeSet<IpAddr>, edge: Option<mesh::Edge>) -> mesh::Place {
+    mesh::Place::Host(Host { blocks: blocks.clone(), inside: LINK_PREFIX.to_owned(), bridged, edge })
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ fn a_host_that_lost_its_device_and_its_tables_has_them_again_after_one_repair() 
         let loopback = 65_536 - overhead(host.vtep);
         assert_eq!(edge.device().map(|device| device.mtu), Some(loopback), "what the underlay lets pass");
 
-        edge.balancer.set_place(Tables::Nothing);
+        edge.balancer.set_place(mesh::Place::Nothing);
         edge.balancer.commit().unwrap();
         edge.kernel.apply(&Change::DeleteLink(LinkName::of_vni(edge::VNI))).unwrap();
         edge.desired.device.as_mut().unwrap().mtu = 1280;

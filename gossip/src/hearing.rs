@@ -19,6 +19,8 @@ const URGENT_PERIODS: u32 = 2;
 const ROUND_PERIODS: u32 = 15;
 /// Nodes that are asked out of turn, at most, for the sake of one topic.
 const SEEKS_MAX: usize = 16;
+/// Nodes that may have named something of one topic at a time.
+const PROMISES_MAX: usize = 2 * SEEKS_MAX;
 
 /// The topics that are still being heard.
 #[derive(Debug, Default)]
@@ -36,13 +38,13 @@ struct Waiting {
     compared: BTreeSet<Id>,
     /// Who was asked out of turn.
     sought: BTreeSet<Id>,
-    promise: Option<Promise>,
+    /// By whom something was named that is not here yet.
+    promises: BTreeMap<Id, Promise>,
 }
 
 /// What somebody named of a topic: when it is here, this much is known.
 #[derive(Debug)]
 pub(crate) struct Promise {
-    pub peer: Id,
     pub extent: Extent,
     pub batches: Vec<(Id, u16, Version)>,
     /// Whoever that one holds to be alive is known here.
@@ -57,7 +59,7 @@ impl Hearing {
             end: now + period * ROUND_PERIODS,
             compared: BTreeSet::new(),
             sought: BTreeSet::new(),
-            promise: None,
+            promises: BTreeMap::new(),
         };
         self.waiting.insert(topic, waiting);
     }
@@ -102,25 +104,25 @@ impl Hearing {
         self.waiting.get(topic).is_some_and(|waiting| waiting.end <= now)
     }
 
-    /// Somebody has named what there is of a topic; the last one counts.
-    pub fn note_promise(&mut self, topic: &Topic, promise: Promise) {
-        if let Some(waiting) = self.waiting.get_mut(topic) {
-            waiting.promise = Some(promise);
+    /// `peer` has named what there is of a topic.
+    pub fn note_promise(&mut self, topic: &Topic, peer: Id, promise: Promise) {
+        if let Some(waiting) = self.waiting.get_mut(topic)
+            && (waiting.promises.len() < PROMISES_MAX || waiting.promises.contains_key(&peer))
+        {
+            waiting.promises.insert(peer, promise);
         }
     }
 
     /// What `peer` named that may not be here yet.
     pub fn promises_of(&self, peer: Id) -> impl Iterator<Item = (&Topic, &Promise)> {
-        let promises =
-            self.waiting.iter().filter_map(|(topic, waiting)| Some((topic, waiting.promise.as_ref()?)));
-        promises.filter(move |(_, promise)| promise.peer == peer)
+        self.waiting.iter().filter_map(move |(topic, waiting)| Some((topic, waiting.promises.get(&peer)?)))
     }
 
     /// All that `peer` knows of a topic is here.
     pub fn note_compared(&mut self, topic: &Topic, peer: Id) {
         if let Some(waiting) = self.waiting.get_mut(topic) {
             waiting.compared.insert(peer);
-            waiting.promise.take_if(|promise| promise.peer == peer);
+            waiting.promises.remove(&peer);
         }
     }
 

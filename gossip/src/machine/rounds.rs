@@ -65,8 +65,8 @@ impl Gossip {
         }
         for TopicDifferences { topic, extent, batches, .. } in told.topics {
             if extent != Extent::Part {
-                let promise = Promise { peer: from, extent, batches, knows_members: !told.more };
-                self.hearing.note_promise(&topic, promise);
+                let promise = Promise { extent, batches, knows_members: !told.more };
+                self.hearing.note_promise(&topic, from, promise);
             }
         }
         self.fulfil(now, from);

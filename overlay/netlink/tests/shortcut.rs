@@ -59,6 +59,23 @@ fn what_goes_between_hosts_passes_no_router() {
     }
 }
 
+/// A container's statistics are what its links count.
+#[test]
+fn what_passes_no_router_is_counted_at_the_containers() {
+    const COUNT: u64 = 20;
+    let Some((lab, _routers)) = network(false) else { return };
+    let (near, far) = (lab.udp(A, places()[0].addresses[0]), lab.udp(B, places()[1].addresses[0]));
+    let packets = |container, column: usize| -> u64 {
+        let links = lab.within(container, || std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap();
+        let counters = links.lines().find_map(|line| line.trim().strip_prefix("eth1:")).unwrap();
+        counters.split_whitespace().nth(column).unwrap().parse().unwrap()
+    };
+    let (sent, received) = (packets(A, 9), packets(B, 1));
+    assert_eq!(forwarded(&lab, || (0..COUNT).for_each(|_| send(&near, &far, b"packet"))), 0);
+    // Beside these there is what each end says by itself.
+    assert!(packets(A, 9) >= sent + COUNT && packets(B, 1) >= received + COUNT);
+}
+
 /// Takes the shortcut from a link.
 fn remove(lab: &Lab, router: &str, link: &LinkName) {
     let mut queue = TcMessage::with_index(lab.index(router, link.as_str()).cast_signed());

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::Result;
 use covey_mesh::{Backend, Balance, Frontend, Virtual};
-use covey_state::network::{DYNAMIC_PORTS, PublishMode, PublishedPort};
+use covey_state::network::{PublishMode, PublishedPort};
 
 use super::Edge;
 use crate::{
@@ -20,6 +20,10 @@ use crate::{
     refused::Cause,
     translate,
 };
+
+/// Ports of containers whose user names none: not those that services are given ([`covey_state::network::DYNAMIC_PORTS`]),
+/// or one of the two would not answer here. The kernel gives them away for connections as well, as it does with Docker's.
+const OWN_PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 
 /// Ports that are a container's own.
 impl Edge {
@@ -51,7 +55,7 @@ impl Edge {
 
     fn hold_own(&mut self, container: &str, port: &PublishedPort) -> Result<PublishedPort, ReserveError> {
         let choices = match port.published {
-            0 => DYNAMIC_PORTS,
+            0 => OWN_PORTS,
             published => published..=published,
         };
         let mut last = ReserveError::Taken { port: port.published, protocol: port.protocol.as_str() };

@@ -21,7 +21,7 @@ pub use assembler::Instruction;
 
 use crate::mac::{Mac, NODE};
 
-/// Containers of one network on one host, at most, that have the shortcut.
+/// Addresses of containers of one network on one host, at most, that have the shortcut.
 pub const PLACES_MAX: u32 = 4096;
 /// Bytes of a place's key: an address, IPv4 as mapped into IPv6.
 pub const KEY_LEN: usize = 16;

@@ -91,6 +91,16 @@ struct ProgramInfo {
     map_ids: u64,
 }
 
+/// The beginning of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key_len: u32,
+    value_len: u32,
+}
+
 /// Runs a command.
 ///
 /// # Safety
@@ -109,6 +119,20 @@ unsafe fn bpf<T>(command: c_long, attribute: &T) -> io::Result<RawFd> {
 unsafe fn open<T>(command: c_long, attribute: &T) -> io::Result<OwnedFd> {
     // SAFETY: the caller answers for the attribute; the descriptor is new and nobody else's.
     unsafe { Ok(OwnedFd::from_raw_fd(bpf(command, attribute)?)) }
+}
+
+/// Asks what something that is open is.
+///
+/// # Safety
+/// `info` is the beginning of what the kernel tells of such a thing. As [`bpf`].
+unsafe fn ask<T>(of: &OwnedFd, info: &mut T) -> io::Result<()> {
+    let attribute = InfoOf {
+        object: descriptor(of),
+        info_len: size_of::<T>() as u32,
+        info: std::ptr::from_mut(info) as u64,
+    };
+    // SAFETY: so many bytes are there for the answer; the caller answers for what they refer to.
+    unsafe { bpf(INFO, &attribute).map(drop) }
 }
 
 fn descriptor(of: &OwnedFd) -> u32 {
@@ -229,13 +253,8 @@ impl Program {
         let mut map = 0_u32;
         let mut info =
             ProgramInfo { map_count: 1, map_ids: std::ptr::from_mut(&mut map) as u64, ..Default::default() };
-        let attribute = InfoOf {
-            object: descriptor(&fd),
-            info_len: size_of::<ProgramInfo>() as u32,
-            info: std::ptr::from_mut(&mut info) as u64,
-        };
-        // SAFETY: so many bytes are there for the answer, and one number's for maps.
-        unsafe { bpf(INFO, &attribute)? };
+        // SAFETY: a program is told of so; there is room for one map's number.
+        unsafe { ask(&fd, &mut info)? };
         if info.map_count != 1 {
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -247,9 +266,16 @@ impl Program {
         descriptor(&self.fd)
     }
 
-    /// The map that it refers to, of which the caller knows that its keys have `K` bytes and its values so many.
+    /// The map that it refers to, if its keys have `K` bytes and its values so many.
     pub fn map<const K: usize>(&self, value_len: usize) -> io::Result<Map<K>> {
         // SAFETY: it refers to no memory.
-        Ok(Map { fd: unsafe { open(MAP_BY_ID, &ById { id: self.map })? }, value_len })
+        let fd = unsafe { open(MAP_BY_ID, &ById { id: self.map })? };
+        let mut info = MapInfo::default();
+        // SAFETY: a map is told of so, and refers to no memory.
+        unsafe { ask(&fd, &mut info)? };
+        if (info.key_len as usize, info.value_len as usize) != (K, value_len) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Map { fd, value_len })
     }
 }

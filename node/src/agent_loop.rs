@@ -202,6 +202,10 @@ impl<E: Executor> AgentLoop<E> {
             let done = match step {
                 Step::Prepare => Done::Prepared(executor.prepare(&assignment, attempt).await),
                 Step::Start => Done::Started(executor.start(task).await),
+                Step::Health => match over.run_until_cancelled(executor.healthy(task)).await {
+                    Some(()) => Done::Healthy,
+                    None => return,
+                },
                 // Containers outlive the loop: nobody waits longer than it does.
                 Step::Wait => match over.run_until_cancelled(executor.wait(task)).await {
                     Some(exited) => Done::Exited(exited),

@@ -3,6 +3,7 @@
 mod age;
 mod container;
 mod events;
+mod health;
 mod image;
 mod info;
 mod inspect;

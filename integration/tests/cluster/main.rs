@@ -5,6 +5,7 @@ mod bad_input;
 mod clock;
 mod convergence;
 mod first_service;
+mod health;
 mod held_ports;
 mod ingress;
 mod isolation;

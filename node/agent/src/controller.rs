@@ -8,7 +8,7 @@ use covey_state::{
     time::Stamp,
 };
 
-use crate::executor::{ExecutorError, Exit, Held, HeldState};
+use crate::executor::{ExecutorError, Exit, Held, HeldState, Started};
 
 /// What the executor is asked to do for a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Step {
     Prepare,
     /// Start it.
     Start,
+    /// Wait until it is well.
+    Health,
     /// Wait for its end.
     Wait,
     /// Stop it.
@@ -34,7 +36,9 @@ pub enum Done {
     /// Of [`Step::Prepare`].
     Prepared(Result<ContainerStatus, ExecutorError>),
     /// Of [`Step::Start`].
-    Started(Result<ContainerStatus, ExecutorError>),
+    Started(Result<Started, ExecutorError>),
+    /// Of [`Step::Health`].
+    Healthy,
     /// Of [`Step::Wait`].
     Exited(Result<Exit, ExecutorError>),
     /// Of [`Step::Stop`].
@@ -68,10 +72,14 @@ pub enum Presence {
 pub struct Controller {
     assignment: Assignment,
     status: TaskStatus,
-    /// A step other than `Wait` is under way.
+    /// A step other than `Wait` and `Health` is under way.
     busy: bool,
     /// `Wait` is under way.
     waiting: bool,
+    /// How far it is known to be well.
+    health: Health,
+    /// The task has ended, and its container runs on: it is to be stopped.
+    runs_on: bool,
     /// A stop was asked for: the end that follows is no failure.
     stopping: bool,
     /// The executor may hold something for the task.
@@ -80,6 +88,17 @@ pub struct Controller {
     forgotten: bool,
     /// The host went down with the task; it waits to be started again as the next attempt.
     lost: bool,
+}
+
+/// Whether it is known that a started container is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    /// It is, or nothing was started yet.
+    Known,
+    /// Somebody has to ask.
+    Unknown,
+    /// `Health` is under way.
+    Asked,
 }
 
 impl Controller {
@@ -114,6 +133,8 @@ impl Controller {
             status,
             busy: false,
             waiting: false,
+            health: Health::Known,
+            runs_on: false,
             stopping: false,
             holding: false,
             forgotten: false,
@@ -182,6 +203,9 @@ impl Controller {
     }
 
     fn next_of_ended(&mut self) -> Next {
+        if std::mem::take(&mut self.runs_on) {
+            return self.begin(self.stop());
+        }
         match (self.forgotten, self.holding) {
             (true, true) => self.begin(Step::Remove),
             (true, false) => Next::Gone,
@@ -200,9 +224,11 @@ impl Controller {
                 self.enter(now, TaskState::Starting, "starting");
                 self.begin(Step::Start)
             }
-            TaskState::Running if !self.waiting => {
-                self.waiting = true;
-                Next::Do(Step::Wait)
+            TaskState::Running if !self.waiting => self.wait(),
+            TaskState::Starting if self.health != Health::Known && !self.waiting => self.wait(),
+            TaskState::Starting if self.health == Health::Unknown => {
+                self.health = Health::Asked;
+                Next::Do(Step::Health)
             }
             _ => Next::Idle,
         }
@@ -215,14 +241,22 @@ impl Controller {
             return self.next_of_ended();
         }
         if !self.waiting {
-            self.waiting = true;
-            return Next::Do(Step::Wait);
+            return self.wait();
         }
         if self.stopping {
             return Next::Idle;
         }
         self.stopping = true;
-        self.begin(Step::Stop { grace: self.assignment.spec.container.stop_grace() })
+        self.begin(self.stop())
+    }
+
+    const fn wait(&mut self) -> Next {
+        self.waiting = true;
+        Next::Do(Step::Wait)
+    }
+
+    fn stop(&self) -> Step {
+        Step::Stop { grace: self.assignment.spec.container.stop_grace() }
     }
 
     fn begin(&mut self, step: Step) -> Next {
@@ -238,13 +272,24 @@ impl Controller {
                 self.handle_exit(now, result);
                 return;
             }
+            Done::Healthy => {
+                self.health = Health::Known;
+                if self.status.state == TaskState::Starting {
+                    self.enter(now, TaskState::Running, "started");
+                }
+                return;
+            }
             Done::Prepared(Ok(container)) => {
                 self.status.container = Some(container);
                 self.enter(now, TaskState::Ready, "prepared");
             }
-            Done::Started(Ok(container)) => {
+            Done::Started(Ok(Started { container, healthy })) => {
                 self.status.container = Some(container);
-                self.enter(now, TaskState::Running, "started");
+                if healthy {
+                    self.enter(now, TaskState::Running, "started");
+                } else {
+                    self.health = Health::Unknown;
+                }
             }
             Done::Prepared(Err(error)) | Done::Started(Err(error)) => self.handle_refusal(now, error),
             // The end is told by the wait; where the stop itself failed the container is no longer ours to stop.
@@ -258,6 +303,10 @@ impl Controller {
     fn handle_exit(&mut self, now: Stamp, result: Result<Exit, ExecutorError>) {
         let exit = match result {
             Ok(exit) => exit,
+            Err(error @ ExecutorError::Unhealthy(_)) if !self.stopping => {
+                self.runs_on = true;
+                return self.end(now, TaskState::Failed, "started", error.to_string());
+            }
             Err(error) => {
                 let state = if self.stopping { TaskState::Shutdown } else { TaskState::Failed };
                 return self.end(now, state, "lost", error.to_string());
@@ -277,7 +326,9 @@ impl Controller {
     fn handle_refusal(&mut self, now: Stamp, error: ExecutorError) {
         let state = match error {
             ExecutorError::Rejected(_) => TaskState::Rejected,
-            ExecutorError::Failed(_) | ExecutorError::NoContainer(_) => TaskState::Failed,
+            ExecutorError::Failed(_) | ExecutorError::Unhealthy(_) | ExecutorError::NoContainer(_) => {
+                TaskState::Failed
+            }
         };
         let message = self.status.message.clone();
         self.end(now, state, &message, error.to_string());
@@ -332,10 +383,61 @@ mod tests {
         assert_eq!(c.next(T), Next::Do(Step::Prepare));
         c.handle_done(T, Done::Prepared(Ok(container())));
         assert_eq!(c.next(T), Next::Do(Step::Start));
-        c.handle_done(T, Done::Started(Ok(container())));
+        c.handle_done(T, Done::Started(Ok(Started { container: container(), healthy: true })));
         assert_eq!(c.next(T), Next::Do(Step::Wait));
         assert_eq!(c.next(T), Next::Idle);
         c
+    }
+
+    fn checked() -> Controller {
+        let mut c = Controller::new(T, assignment(DesiredState::Running));
+        c.next(T);
+        c.handle_done(T, Done::Prepared(Ok(container())));
+        c.next(T);
+        c.handle_done(T, Done::Started(Ok(Started { container: container(), healthy: false })));
+        assert_eq!(c.next(T), Next::Do(Step::Wait));
+        assert_eq!(c.next(T), Next::Do(Step::Health));
+        assert_eq!(c.next(T), Next::Idle);
+        assert_eq!((c.status().state, c.presence()), (TaskState::Starting, None));
+        c
+    }
+
+    /// TSK-14, LB-07: nobody is sent to a task that is not well.
+    #[test]
+    fn a_task_that_is_checked_runs_once_it_is_healthy() {
+        let mut c = checked();
+        c.handle_done(T, Done::Healthy);
+        assert_eq!((c.status().state, c.presence()), (TaskState::Running, Some(Presence::Serving)));
+        assert_eq!(c.next(T), Next::Idle);
+    }
+
+    /// TSK-14, LB-07
+    #[test]
+    fn a_task_that_is_not_healthy_fails_at_once_and_is_stopped_then() {
+        for healthy_before in [false, true] {
+            let mut c = checked();
+            if healthy_before {
+                c.handle_done(T, Done::Healthy);
+            }
+            c.handle_done(T, Done::Exited(Err(ExecutorError::Unhealthy("no answer".into()))));
+            assert_eq!((c.status().state, c.presence()), (TaskState::Failed, None));
+            assert_eq!(c.status().error, "unhealthy container: no answer");
+            assert_eq!(c.next(T), Next::Do(Step::Stop { grace: Duration::from_secs(10) }));
+            c.handle_done(T, Done::Stopped(Ok(())));
+            c.handle_done(T, Done::Healthy);
+            assert_eq!((c.next(T), c.status().state), (Next::Idle, TaskState::Failed));
+        }
+    }
+
+    /// TSK-14
+    #[test]
+    fn a_task_that_never_became_healthy_is_stopped_like_any_other() {
+        let mut c = checked();
+        c.handle_assignment(assignment(DesiredState::Shutdown));
+        assert_eq!(c.next(T), Next::Do(Step::Stop { grace: Duration::from_secs(10) }));
+        c.handle_done(T, Done::Exited(Err(ExecutorError::Unhealthy(String::new()))));
+        c.handle_done(T, Done::Stopped(Ok(())));
+        assert_eq!((c.next(T), c.status().state), (Next::Idle, TaskState::Shutdown));
     }
 
     /// TSK-02, TSK-07

@@ -13,6 +13,9 @@ pub enum ExecutorError {
     /// The step went wrong; another task may succeed.
     #[error("{0}")]
     Failed(String),
+    /// The container runs, but its checks say that it is not well: what the last one wrote.
+    #[error("unhealthy container{between}{0}", between = if .0.is_empty() { "" } else { ": " })]
+    Unhealthy(String),
     /// The container is gone, behind the agent's back.
     #[error("No such container: {0}")]
     NoContainer(String),
@@ -25,6 +28,15 @@ pub struct Exit {
     pub code: i32,
     /// The kernel killed it for want of memory.
     pub oom_killed: bool,
+}
+
+/// A container that was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// It.
+    pub container: ContainerStatus,
+    /// Nobody checks it, or it is well already.
+    pub healthy: bool,
 }
 
 /// A container that the engine still holds for a task, found when the daemon starts.
@@ -68,9 +80,12 @@ pub trait Executor: Send + Sync + 'static {
     ) -> impl Future<Output = Result<ContainerStatus, ExecutorError>> + Send;
 
     /// Starts the container of a prepared task.
-    fn start(&self, task: Id) -> impl Future<Output = Result<ContainerStatus, ExecutorError>> + Send;
+    fn start(&self, task: Id) -> impl Future<Output = Result<Started, ExecutorError>> + Send;
 
-    /// Waits until the container of a started task has ended.
+    /// Waits until the container of a started task is well for the first time. Where it never is, [`Executor::wait`] says so.
+    fn healthy(&self, task: Id) -> impl Future<Output = ()> + Send;
+
+    /// Waits until the container of a started task has ended, or is [`ExecutorError::Unhealthy`].
     fn wait(&self, task: Id) -> impl Future<Output = Result<Exit, ExecutorError>> + Send;
 
     /// Sends the stop signal and, after `grace`, `SIGKILL`. Returns when the container has ended.

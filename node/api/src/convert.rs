@@ -2,6 +2,7 @@
 
 pub mod container;
 pub mod exposure;
+pub mod health;
 pub mod image;
 pub mod later;
 pub mod mount;

@@ -5,7 +5,9 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use covey_state::{command::Refusal, network::NetworkSpecError, service::SpecError};
+use covey_state::{
+    command::Refusal, container::HealthCheckError, network::NetworkSpecError, service::SpecError,
+};
 use serde::Serialize;
 
 /// What kind of failure it is.
@@ -140,6 +142,12 @@ impl From<NetworkSpecError> for Failure {
             NetworkSpecError::Encrypted(_) => Self::not_yet("--opt encrypted"),
             other => Self::invalid(other.to_string()),
         }
+    }
+}
+
+impl From<HealthCheckError> for Failure {
+    fn from(error: HealthCheckError) -> Self {
+        Self::invalid(error.to_string())
     }
 }
 

@@ -7,6 +7,7 @@ pub mod container;
 pub mod covey;
 pub mod event;
 pub mod exec;
+pub mod health;
 pub mod image;
 pub mod network;
 pub mod node;

@@ -176,6 +176,7 @@ fn settle(
     let layers_dir = rootfs.layers_dir.display();
     let mut exposed_ports = rootfs.defaults.exposed_ports.clone();
     exposed_ports.extend(wanted.exposed_ports);
+    let health_check = spec.health.clone().unwrap_or_default().or(&rootfs.defaults.health_check);
     let mut record = Record {
         format: FORMAT,
         name,
@@ -191,6 +192,7 @@ fn settle(
         network: wanted.network,
         wiring: wanted.wiring,
         exposed_ports,
+        health_check,
         id,
     };
     let hostname = format!("HOSTNAME={}", record.hostname());
@@ -204,6 +206,9 @@ fn settle(
 fn check(spec: &ContainerSpec, network: &NetworkMode) -> Result<(), CreateError> {
     let invalid = |text: String| Err(CreateError::Invalid(text));
     check_sysctls(&spec.sysctls).map_err(|error| CreateError::Invalid(error.to_string()))?;
+    if let Some(health) = &spec.health {
+        health.check().map_err(|error| CreateError::Invalid(error.to_string()))?;
+    }
     if let Some(name) = spec.sysctls.keys().find(|name| is_of_network(name) && !network.is_own()) {
         return invalid(format!(
             "sysctl {name:?} is not allowed in the network of the host or of another container"

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use covey_state::time::Stamp;
 
-use crate::container::{ContainerId, Record};
+use crate::container::{ContainerId, HealthStatus, Record};
 
 /// Events that a slow listener may be behind before it loses the oldest.
 pub(crate) const BACKLOG: usize = 1024;
@@ -26,6 +26,8 @@ pub enum Action {
     Stop,
     /// It has other networks than before.
     Rewire,
+    /// Its checks say something else than before.
+    Health(HealthStatus),
     /// It was removed.
     Destroy,
 }

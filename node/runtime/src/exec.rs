@@ -110,6 +110,13 @@ impl Exec {
     }
 }
 
+impl Exec {
+    /// Kills the process. It may have ended already.
+    pub fn kill(&self) {
+        let _ = sys::pidfd_send_signal(std::os::fd::AsFd::as_fd(self.pidfd.get_ref()), libc::SIGKILL);
+    }
+}
+
 impl Drop for Exec {
     fn drop(&mut self) {
         // Nobody waits any more: whoever collects it, it must not stay a zombie of ours.

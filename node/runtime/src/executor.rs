@@ -3,17 +3,21 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use covey_agent::{
-    executor::{Executor, ExecutorError, Exit, Held, HeldState},
+    executor::{Executor, ExecutorError, Exit, Held, HeldState, Started},
     template::{self, NodeNames},
 };
 use covey_state::{Id, assignment::Assignment, task::ContainerStatus};
 
 use crate::{
-    Container, ContainerState, CreateContainer, CreateError, NetworkMode, Runtime, StartError, TaskRef,
+    Container, ContainerState, CreateContainer, CreateError, HealthStatus, NetworkMode, Runtime, StartError,
+    TaskRef,
     image::{self, Reference},
     name::LookupError,
     runtime::OperationError,
 };
+
+/// Characters of what a check wrote that a task's error has.
+const OUTPUT_MAX: usize = 200;
 
 /// Runs tasks as containers.
 #[derive(Clone)]
@@ -134,7 +138,7 @@ impl Executor for TaskExecutor {
         Ok(ContainerStatus { id: id.to_string(), ..ContainerStatus::default() })
     }
 
-    async fn start(&self, task: Id) -> Result<ContainerStatus, ExecutorError> {
+    async fn start(&self, task: Id) -> Result<Started, ExecutorError> {
         let container = self.container(task)?;
         // Started by the call before this one, whose answer was lost.
         if container.started_at.is_none() {
@@ -145,13 +149,33 @@ impl Executor for TaskExecutor {
                 other => ExecutorError::Failed(other.to_string()),
             })?;
         }
-        self.container(task).map(|container| status(&container))
+        self.container(task).map(|container| Started {
+            healthy: container.health.as_ref().is_none_or(|health| health.status == HealthStatus::Healthy),
+            container: status(&container),
+        })
+    }
+
+    async fn healthy(&self, task: Id) {
+        if let Ok(container) = self.container(task) {
+            // What ends before is told by `wait`.
+            self.runtime.becomes(container.id.as_str(), HealthStatus::Healthy).await;
+        }
     }
 
     async fn wait(&self, task: Id) -> Result<Exit, ExecutorError> {
         let container = self.container(task)?;
-        let exit = self.runtime.wait(container.id.as_str()).await.map_err(failed)?;
-        Ok(Exit { code: exit.code, oom_killed: exit.oom_killed })
+        let id = container.id.as_str();
+        tokio::select! {
+            exit = self.runtime.wait(id) => {
+                let exit = exit.map_err(failed)?;
+                Ok(Exit { code: exit.code, oom_killed: exit.oom_killed })
+            }
+            Some(health) = self.runtime.becomes(id, HealthStatus::Unhealthy) => {
+                let last = health.log.last().map(|checked| checked.output.trim());
+                let line = last.and_then(|output| output.lines().next()).unwrap_or_default();
+                Err(ExecutorError::Unhealthy(line.chars().take(OUTPUT_MAX).collect()))
+            }
+        }
     }
 
     async fn stop(&self, task: Id, grace: Duration) -> Result<(), ExecutorError> {

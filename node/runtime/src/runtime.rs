@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     cgroup::Cgroup,
-    container::{Container, ContainerId, ContainerState, ExitStatus, LOST_WITH_HOST, Record},
+    container::{Container, ContainerId, ContainerState, ExitStatus, Health, LOST_WITH_HOST, Record},
     event::{Action, BACKLOG, Event},
     image::ImageStore,
     layout::{self, ExitRecord, Layout},
@@ -90,6 +90,8 @@ pub(crate) struct Life {
     pub addresses: Vec<std::net::IpAddr>,
     pub ports: Vec<PublishedPort>,
     pub wiring: Wiring,
+    /// What the checks since its start say; none where nobody checks.
+    pub health: Option<Health>,
     /// How often it has ended under this daemon.
     pub ends: u64,
     /// Somebody asked it to end.
@@ -107,6 +109,7 @@ impl Life {
             addresses: vec![],
             ports: vec![],
             wiring: record.wiring.clone(),
+            health: None,
             ends: 0,
             stopping: false,
             removed: false,
@@ -408,6 +411,8 @@ impl Inner {
             exposed_ports: record.exposed_ports.clone(),
             open_stdin: record.open_stdin,
             auto_remove: record.auto_remove,
+            health_check: record.health_check.clone(),
+            health: life.health,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::{
     container::{ContainerId, ContainerState, NetworkMode, Record},
     etc,
     event::Action,
+    health,
     layout::{self, ExitRecord, Process},
     name::LookupError,
     network::{Attachment, KEPT_MAX, Remembered},
@@ -134,6 +135,7 @@ async fn launch(inner: &Arc<Inner>, slot: &Arc<Slot>) -> Result<(), StartError> 
         life.stopping = false;
     });
     inner.tell(&slot.record, Action::Start);
+    health::watch(inner, slot);
     adopt::watch(inner, slot, launched.shim);
     Ok(())
 }

@@ -399,7 +399,7 @@ async fn what_the_network_says_against_a_task_is_the_tasks_error() {
     let failed = executor.start(Id::new(7)).await.unwrap_err();
     assert_eq!(failed, ExecutorError::Failed("port 8080/tcp is in use".to_owned()));
     let id = executor.prepare(&work("box"), 2).await.unwrap().id;
-    assert_eq!(executor.start(Id::new(7)).await.unwrap().ports, [port()]);
+    assert_eq!(executor.start(Id::new(7)).await.unwrap().container.ports, [port()]);
     assert_eq!(bench.runtime.inspect(&id).unwrap().wiring, work("box").wiring());
     executor.remove(Id::new(7)).await.unwrap();
     assert!(executor.held().await.unwrap().is_empty());

@@ -55,10 +55,10 @@ async fn a_task_goes_its_way_and_every_step_can_be_repeated() {
     assert_eq!(executor.held().await.unwrap()[0].state, HeldState::Created);
 
     let started = executor.start(task).await.unwrap();
-    assert!(started.pid > 0);
+    assert!(started.healthy && started.container.pid > 0);
     assert_eq!(executor.start(task).await.unwrap(), started);
     assert_eq!(executor.held().await.unwrap()[0].state, HeldState::Running);
-    bench.lines_until(&started.id, "up").await;
+    bench.lines_until(&started.container.id, "up").await;
     executor.stop(task, Duration::from_secs(10)).await.unwrap();
     executor.stop(task, Duration::from_secs(10)).await.unwrap();
     let exit = Exit { code: 6, oom_killed: false };

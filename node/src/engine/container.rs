@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use covey_api::{
     Failure,
-    engine::{Container, ContainerState, CreateContainer, Network},
+    engine::{Checked, Container, ContainerState, CreateContainer, Health, HealthStatus, Network},
     log::{LogLine, LogQuery, Output},
 };
 use covey_runtime::{self as runtime, ExitStatus, LookupError, NetworkMode, OperationError};
@@ -123,7 +123,24 @@ pub(super) fn to_api(container: runtime::Container) -> Container {
         open_stdin: container.open_stdin,
         auto_remove: container.auto_remove,
         log_path: container.log.to_string_lossy().into_owned(),
+        health_check: container.health_check,
+        health: container.health.map(health),
     }
+}
+
+fn health(health: runtime::Health) -> Health {
+    let status = match health.status {
+        runtime::HealthStatus::Starting => HealthStatus::Starting,
+        runtime::HealthStatus::Healthy => HealthStatus::Healthy,
+        runtime::HealthStatus::Unhealthy => HealthStatus::Unhealthy,
+    };
+    let checked = health.log.into_iter().map(|checked| Checked {
+        start: checked.start,
+        end: checked.end,
+        exit_code: checked.exit_code,
+        output: checked.output,
+    });
+    Health { status, failing_streak: health.failing_streak, log: checked.collect() }
 }
 
 fn log_query(query: LogQuery) -> runtime::LogQuery {

@@ -152,6 +152,7 @@ fn of_container(event: Event) -> Option<EngineEvent> {
     let mut attributes = event.labels;
     attributes.insert("image".to_owned(), event.image);
     attributes.insert("name".to_owned(), event.name);
+    let health;
     let action = match event.action {
         Action::Create => "create",
         Action::Start => "start",
@@ -165,6 +166,10 @@ fn of_container(event: Event) -> Option<EngineEvent> {
             "kill"
         }
         Action::Stop => "stop",
+        Action::Health(status) => {
+            health = format!("health_status: {}", status.as_str());
+            &health
+        }
         Action::Destroy => "destroy",
         // That is told of the networks.
         Action::Rewire => return None,
@@ -180,6 +185,7 @@ fn of_container(event: Event) -> Option<EngineEvent> {
 
 #[cfg(test)]
 mod tests {
+    use covey_runtime::HealthStatus;
     use covey_state::time::Stamp;
 
     use super::*;
@@ -188,7 +194,7 @@ mod tests {
         Place { network: format!("{name}-id"), name: name.to_owned(), driver: "bridge" }
     }
 
-    /// NET-20
+    /// NET-20, TSK-14
     #[test]
     fn containers_come_into_their_networks_and_leave_them() {
         let container: ContainerId = serde_json::from_str("\"c1\"").unwrap();
@@ -216,6 +222,7 @@ mod tests {
         assert!(actions(Action::Rewire, &["a", "b"]).is_empty(), "it does not run");
         assert_eq!(actions(Action::Start, &["a", "b"]), ["connect a", "connect b", "start"]);
         assert_eq!(actions(Action::Rewire, &["b", "c"]), ["disconnect a", "connect c"]);
+        assert_eq!(actions(Action::Health(HealthStatus::Healthy), &["b", "c"]), ["health_status: healthy"]);
         assert_eq!(actions(Action::Die(0), &[]), ["die", "disconnect b", "disconnect c"]);
         assert_eq!(actions(Action::Destroy, &[]), ["destroy"]);
     }

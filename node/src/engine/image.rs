@@ -108,6 +108,7 @@ pub(super) fn to_api(details: ImageDetails) -> Image {
         workdir: config.workdir,
         user: config.user,
         stop_signal: config.stop_signal,
+        health_check: config.health_check,
         exposed_ports: config.exposed_ports,
         volumes: config.volumes,
         layers: details.diff_ids.iter().map(ToString::to_string).collect(),

@@ -1,5 +1,6 @@
 //! What one container is made of: shared by the tasks of services and by plain containers.
 
+mod health;
 mod naming;
 mod sysctl;
 
@@ -8,6 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    health::{HealthCheck, HealthCheckError, TEST_WORDS_MAX},
     naming::{HostEntry, NAMING_MAX, Naming, NamingError},
     sysctl::{SYSCTLS_MAX, SysctlError, check_sysctls, is_of_network},
 };
@@ -47,6 +49,9 @@ pub struct ContainerSpec {
     /// Settings of the kernel that are its own, by name; see [`check_sysctls`].
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
+    /// How it is found out whether it is well; `None`: as the image says.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
 }
 
 impl ContainerSpec {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use covey_state::{network::Exposure, task::DesiredState};
 
 use super::*;
-use crate::executor::HeldState;
+use crate::executor::{HeldState, Started};
 
 const T: Stamp = Stamp(1_000);
 
@@ -40,6 +40,10 @@ fn steps(worker: &mut Worker) -> Vec<(u128, Step)> {
             _ => None,
         })
         .collect()
+}
+
+fn started() -> Started {
+    Started { container: ContainerStatus::default(), healthy: true }
 }
 
 fn held(task: u128, state: HeldState) -> Held {
@@ -98,7 +102,7 @@ fn a_task_missing_from_a_full_set_is_removed() {
     assert_eq!(steps(&mut worker), [(7, Step::Prepare), (7, Step::Start)]);
     worker.handle_set(T, full(2, &[])).unwrap();
     assert_eq!(steps(&mut worker), []);
-    worker.handle_done(T, Id::new(7), 1, Done::Started(Ok(ContainerStatus::default())));
+    worker.handle_done(T, Id::new(7), 1, Done::Started(Ok(started())));
     assert_eq!(steps(&mut worker), [(7, Step::Wait), (7, Step::Stop { grace: Duration::from_secs(10) })]);
 }
 
@@ -196,7 +200,7 @@ fn a_task_is_shown_while_it_runs_and_said_to_drain_before_it_is_stopped() {
     worker.handle_set(T, set).unwrap();
     worker.handle_done(T, Id::new(7), 1, Done::Prepared(Ok(ContainerStatus::default())));
     assert_eq!(story(&mut worker), [""; 0], "nobody is there yet");
-    worker.handle_done(T, Id::new(7), 1, Done::Started(Ok(ContainerStatus::default())));
+    worker.handle_done(T, Id::new(7), 1, Done::Started(Ok(started())));
     assert_eq!(story(&mut worker), ["Serving as of 3"]);
     update(&mut worker, 2, exposed(DesiredState::Running, 3));
     assert_eq!(story(&mut worker), [""; 0], "nothing has changed");

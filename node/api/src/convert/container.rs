@@ -11,9 +11,9 @@ use covey_state::{
 
 use self::network::check_shared;
 pub use self::network::{Wanted, wanted};
-use super::{amount, later, mount, naming, port, service::amount_from_wire};
+use super::{amount, health, later, mount, naming, port, service::amount_from_wire};
 use crate::{
-    engine::{Container, ContainerState, CreateContainer, Join, Network},
+    engine::{Container, ContainerState, CreateContainer, HealthStatus, Join, Network},
     failure::Failure,
     wire::{Empty, Time, container as wire},
 };
@@ -110,6 +110,7 @@ fn spec(config: wire::Config, host: wire::HostConfig) -> Result<ContainerSpec, F
         stop_grace: grace.map(Duration::from_secs),
         naming: Naming::default(),
         sysctls: host.sysctls,
+        health: config.healthcheck.map(health::from_wire).transpose()?,
     })
 }
 
@@ -168,6 +169,7 @@ pub fn inspect(container: &Container, host: &str) -> wire::Inspect {
             error: container.error.clone(),
             started_at: Time::text_or_never(container.started_at),
             finished_at: Time::text_or_never(container.finished_at),
+            health: container.health.as_ref().map(health::state),
         },
         image: container.image_id.clone(),
         log_path: container.log_path.clone(),
@@ -202,6 +204,8 @@ fn config(container: &Container) -> wire::Config {
             .collect(),
         stop_signal: spec.stop_signal.clone(),
         stop_timeout: spec.stop_grace.and_then(|grace| i64::try_from(grace.as_secs()).ok()),
+        // One that is off is shown as it was asked for.
+        healthcheck: container.health_check.as_ref().or(spec.health.as_ref()).map(health::to_wire),
         ..wire::Config::default()
     }
 }
@@ -248,12 +252,19 @@ fn mount_points(container: &Container) -> Vec<wire::MountPoint> {
     container.spec.mounts.iter().map(point).collect()
 }
 
-/// `Up 5 seconds`, `Exited (0) 3 minutes ago`.
+/// `Up 5 seconds (healthy)`, `Exited (0) 3 minutes ago`.
 fn status(container: &Container, now: Stamp) -> String {
     let age = |since: Option<Stamp>| in_words(now.since(since.unwrap_or(now)));
     match container.state {
         ContainerState::Created => "Created".to_owned(),
-        ContainerState::Running => format!("Up {}", age(container.started_at)),
+        ContainerState::Running => {
+            let health = match container.health.as_ref().map(|health| health.status) {
+                None => String::new(),
+                Some(HealthStatus::Starting) => " (health: starting)".to_owned(),
+                Some(known) => format!(" ({})", known.as_str()),
+            };
+            format!("Up {}{health}", age(container.started_at))
+        }
         ContainerState::Exited => {
             format!("Exited ({}) {} ago", container.exit_code, age(container.finished_at))
         }
@@ -285,6 +296,7 @@ fn in_words(age: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Health;
 
     /// CTR-04
     #[test]
@@ -306,13 +318,21 @@ mod tests {
         }
     }
 
-    /// CTR-04
+    /// CTR-04, TSK-14
     #[test]
     fn the_status_of_a_container_is_a_sentence() {
         let at = |seconds: i64| Stamp(seconds * 1_000_000_000);
         let mut container =
             Container { state: ContainerState::Running, started_at: Some(at(10)), ..Container::default() };
         assert_eq!(status(&container, at(15)), "Up 5 seconds");
+        for (health, said) in [
+            (HealthStatus::Starting, "health: starting"),
+            (HealthStatus::Healthy, "healthy"),
+            (HealthStatus::Unhealthy, "unhealthy"),
+        ] {
+            container.health = Some(Health { status: health, ..Health::default() });
+            assert_eq!(status(&container, at(15)), format!("Up 5 seconds ({said})"));
+        }
         container.state = ContainerState::Exited;
         container.exit_code = 137;
         container.finished_at = Some(at(20));

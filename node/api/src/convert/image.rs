@@ -1,5 +1,6 @@
 //! Images.
 
+use super::health;
 use crate::{
     engine::{Image, ImageRemoved, Resolved},
     wire::{Empty, NEVER, Time, image as wire},
@@ -43,6 +44,7 @@ pub fn inspect(image: &Image) -> wire::Inspect {
             entrypoint: (!image.entrypoint.is_empty()).then(|| image.entrypoint.clone()),
             labels: image.labels.clone(),
             stop_signal: image.stop_signal.clone(),
+            healthcheck: health::to_wire(&image.health_check),
         },
         architecture: image.platform.architecture.clone(),
         os: image.platform.os.clone(),

@@ -16,7 +16,6 @@ pub const TASK: &[(&str, &str)] = &[
 
 /// Fields of a service's `ContainerSpec`.
 pub const CONTAINER_SPEC: &[(&str, &str)] = &[
-    ("Healthcheck", "--health-*"),
     ("Secrets", "--secret"),
     ("Configs", "--config"),
     ("TTY", "--tty"),
@@ -55,7 +54,6 @@ pub const CA: &[(&str, &str)] = &[
 
 /// Fields of a plain container's configuration.
 pub const CONFIG: &[(&str, &str)] = &[
-    ("Healthcheck", "--health-*"),
     ("Volumes", "anonymous volumes"),
     ("MacAddress", "--mac-address"),
     ("Shell", "an image's shell"),
@@ -154,8 +152,6 @@ fn is_so_anyway(name: &str, value: &Value) -> bool {
         "MemorySwappiness" => *value == -1,
         "LogConfig" => is_log(&value["Type"], &value["Config"]),
         "LogDriver" => is_log(&value["Name"], &value["Options"]),
-        // What an image says of its health is not looked at.
-        "Healthcheck" => value["Test"] == serde_json::json!(["NONE"]),
         _ => false,
     }
 }
@@ -224,7 +220,6 @@ mod tests {
             assert!(refuse(&fields, HOST_CONFIG).is_err(), "{field} {value}");
         }
         assert!(refusal(json!({"LogDriver": {"Name": "syslog"}}), TASK).is_some());
-        assert!(refusal(json!({"Healthcheck": {"Test": ["CMD", "true"]}}), CONTAINER_SPEC).is_some());
     }
 
     #[test]
@@ -241,7 +236,6 @@ mod tests {
         });
         assert_eq!(refusal(json!({"LogConfig": {"Type": "", "Config": {}}}), HOST_CONFIG), None);
         assert_eq!(refusal(same, HOST_CONFIG), None);
-        assert_eq!(refusal(json!({"Healthcheck": {"Test": ["NONE"]}}), CONFIG), None);
         assert_eq!(refusal(json!({"LogDriver": {"Name": "json-file"}}), TASK), None);
         let nothing = json!({"Privileges": {"CredentialSpec": null, "NoNewPrivileges": false}});
         assert_eq!(refusal(nothing, CONTAINER_SPEC), None);

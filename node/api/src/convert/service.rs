@@ -12,7 +12,7 @@ use covey_state::{
     task::{DesiredState, TaskState},
 };
 
-use super::{amount, duration, exposure, later, mount, naming, reference::Reference, task};
+use super::{amount, duration, exposure, health, later, mount, naming, reference::Reference, task};
 use crate::{
     control::View,
     failure::Failure,
@@ -96,6 +96,7 @@ fn container_from_wire(spec: wire::ContainerSpec) -> Result<ContainerSpec, Failu
         stop_grace: Some(stop_grace),
         naming: naming::of_service(spec.dns_config, &spec.hosts)?,
         sysctls: spec.sysctls,
+        health: spec.healthcheck.map(health::from_wire).transpose()?,
     })
 }
 
@@ -240,6 +241,7 @@ fn container_to_wire(spec: &ContainerSpec) -> wire::ContainerSpec {
         read_only: spec.read_only,
         mounts: spec.mounts.iter().map(mount::to_wire).collect(),
         stop_grace_period: Some(nanos(spec.stop_grace())),
+        healthcheck: spec.health.as_ref().map(health::to_wire),
         hosts: naming::lines(&spec.naming),
         dns_config: naming::dns_config(&spec.naming),
         sysctls: spec.sysctls.clone(),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use covey_state::{
-    container::{ContainerSpec, Resources},
+    container::{ContainerSpec, HealthCheck, Resources},
     network::PublishedPort,
     time::Stamp,
 };
@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{
     OutputStream,
+    health::Health,
     network::{Endpoint, ExposedPort, Join, Network},
 };
 use crate::failure::Failure;
@@ -116,6 +117,10 @@ pub struct Container {
     pub auto_remove: bool,
     /// File of its log.
     pub log_path: String,
+    /// How it is checked, with the image's part filled in; `None`: it is not.
+    pub health_check: Option<HealthCheck>,
+    /// What the checks since its last start say.
+    pub health: Option<Health>,
 }
 
 /// Which end is waited for.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use covey_state::{service::Platform, time::Stamp};
+use covey_state::{container::HealthCheck, service::Platform, time::Stamp};
 
 /// An image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Image {
     pub user: String,
     /// Its stop signal; empty: `SIGTERM`.
     pub stop_signal: String,
+    /// How its containers are checked, as far as it says.
+    pub health_check: HealthCheck,
     /// Ports that it says it serves, `80/tcp`.
     pub exposed_ports: Vec<String>,
     /// Paths that it wants as volumes.

@@ -4,7 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Empty, Rest, Texts, is_zero, service::Mount, system};
+use super::{
+    Empty, Rest, Texts,
+    health::{Health, HealthConfig},
+    is_zero,
+    service::Mount,
+    system,
+};
 
 /// Of namespaces that a container shares with nobody.
 pub const PRIVATE: &str = "private";
@@ -88,6 +94,8 @@ pub struct Config {
     /// Seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<HealthConfig>,
     #[serde(flatten, skip_serializing)]
     pub rest: Rest,
 }
@@ -316,6 +324,8 @@ pub struct State {
     pub error: String,
     pub started_at: String,
     pub finished_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
 }
 
 /// How a container ended.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Empty, Texts, Time};
+use super::{Empty, Texts, Time, health::HealthConfig};
 
 /// An image in a list.
 #[derive(Clone, Debug, Serialize)]
@@ -59,6 +59,8 @@ pub struct Config {
     pub labels: Texts,
     #[serde(skip_serializing_if = "super::is_zero")]
     pub stop_signal: String,
+    #[serde(skip_serializing_if = "super::is_zero")]
+    pub healthcheck: HealthConfig,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Empty, Meta, Rest, Texts, Time, is_zero};
+use super::{Empty, Meta, Rest, Texts, Time, health::HealthConfig, is_zero};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -82,6 +82,8 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_grace_period: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<HealthConfig>,
     /// Lines of `/etc/hosts`: `10.0.0.9 db`.
     #[serde(skip_serializing_if = "is_zero")]
     pub hosts: Vec<String>,

@@ -327,7 +327,6 @@ async fn what_is_not_built_yet_is_refused_by_name() {
         ),
         ("/TaskTemplate/ContainerSpec/Secrets", json!([{"SecretID": "s"}]), "--secret"),
         ("/TaskTemplate/ContainerSpec/Configs", json!([{"ConfigID": "s"}]), "--config"),
-        ("/TaskTemplate/ContainerSpec/Healthcheck", json!({"Test": ["CMD", "x"]}), "--health-*"),
         ("/TaskTemplate/ContainerSpec/TTY", json!(true), "--tty"),
         ("/TaskTemplate/ContainerSpec/Isolation", json!("hyperv"), "--isolation"),
         ("/TaskTemplate/Placement", json!({"Preferences": [{}]}), "--placement-pref"),

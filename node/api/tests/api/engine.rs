@@ -12,13 +12,13 @@ use bytes::Bytes;
 use covey_api::{
     Engine, Failure,
     engine::{
-        Attached, Container, ContainerState, CreateContainer, EngineEvent, EventKind, ExecRequest, Image,
-        ImageRemoved, Import, Join, LocalNetwork, NetworkRef, Progress, ProgressStream, Pull, RegistryAuth,
-        Resolved, Running, Stats, Upload, WaitCondition,
+        Attached, Container, ContainerState, CreateContainer, EngineEvent, EventKind, ExecRequest, Health,
+        Image, ImageRemoved, Import, Join, LocalNetwork, NetworkRef, Progress, ProgressStream, Pull,
+        RegistryAuth, Resolved, Running, Stats, Upload, WaitCondition,
     },
     log::{LogLine, LogQuery, Output},
 };
-use covey_state::{network::NetworkSpec, service::Platform, time::Stamp};
+use covey_state::{container::HealthCheck, network::NetworkSpec, service::Platform, time::Stamp};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream, stream::BoxStream};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
@@ -123,6 +123,14 @@ impl FakeEngine {
         let cell = Cell::new(container);
         cell.life.send_replace(Life::Running);
         self.cells().insert(cell.container.id.clone(), cell);
+    }
+
+    /// The checks of a container say this.
+    pub fn find_health(&self, name: &str, health: Health) {
+        let mut cells = self.cells();
+        let container = &mut cells.values_mut().find(|cell| cell.container.name == name).unwrap().container;
+        self.tell(&format!("health_status: {}", health.status.as_str()), container);
+        container.health = Some(health);
     }
 
     /// What a container was made with.
@@ -270,6 +278,8 @@ impl Engine for FakeEngine {
             name: if request.name.is_empty() { id[..12].to_owned() } else { request.name },
             argv: request.spec.args.clone(),
             env: request.spec.env.clone(),
+            // The image has none.
+            health_check: request.spec.health.as_ref().and_then(|own| own.or(&HealthCheck::default())),
             spec: request.spec,
             resources: request.resources,
             image_id: image("busybox:latest").id,

@@ -12,6 +12,7 @@ mod cluster;
 mod containers;
 mod control;
 mod engine;
+mod health;
 mod joining;
 mod networks;
 mod options;

@@ -1,7 +1,8 @@
 //! The configuration of an image: what the store and the runtime read of it. Everything else stays raw JSON.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
+use covey_state::container::HealthCheck;
 use serde::{Deserialize, Deserializer};
 
 use super::Digest;
@@ -34,6 +35,9 @@ pub struct ImageDefaults {
     /// `80/tcp`.
     #[serde(deserialize_with = "keys")]
     pub exposed_ports: Vec<String>,
+    /// How a container of it is checked.
+    #[serde(rename = "Healthcheck", deserialize_with = "health_check")]
+    pub health_check: HealthCheck,
     /// Absolute paths that want an anonymous volume each.
     #[serde(deserialize_with = "keys")]
     pub volumes: Vec<String>,
@@ -79,6 +83,31 @@ pub(super) struct Step {
 /// `null` is written by other tools where nothing is meant.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// As Docker's builder writes it, times in nanoseconds. One that cannot be is none: an image is used as it came.
+fn health_check<'de, D: Deserializer<'de>>(from: D) -> Result<HealthCheck, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
+    struct Written {
+        #[serde(deserialize_with = "or_default")]
+        test: Vec<String>,
+        interval: u64,
+        timeout: u64,
+        start_period: u64,
+        start_interval: u64,
+        retries: u32,
+    }
+    let written = Written::deserialize(serde_json::Value::deserialize(from)?).unwrap_or_default();
+    let check = HealthCheck {
+        test: written.test,
+        interval: Duration::from_nanos(written.interval),
+        timeout: Duration::from_nanos(written.timeout),
+        start_period: Duration::from_nanos(written.start_period),
+        start_interval: Duration::from_nanos(written.start_interval),
+        retries: written.retries,
+    };
+    Ok(if check.check().is_ok() { check } else { HealthCheck::default() })
 }
 
 /// Sets are written as objects whose values are empty.
@@ -128,10 +157,26 @@ mod tests {
             cmd: vec!["sh".into()],
             exposed_ports: vec!["80/tcp".into()],
             workdir: "/w".into(),
+            health_check: HealthCheck { test: vec!["CMD".into(), "x".into()], ..HealthCheck::default() },
             ..ImageDefaults::default()
         };
         assert_eq!(config.config, expected);
         assert!(config.rootfs.diff_ids.is_empty());
+    }
+
+    /// TSK-14
+    #[test]
+    fn a_health_check_is_read_with_its_times_and_one_that_cannot_be_is_none() {
+        let read = |text: &str| serde_json::from_str::<ImageDefaults>(text).unwrap().health_check;
+        let check = read(r#"{"Healthcheck":{"Test":["CMD-SHELL","x"],"Interval":2000000000,"Retries":5}}"#);
+        assert_eq!((check.interval, check.retries), (Duration::from_secs(2), 5));
+        for none in [
+            r#"{"Healthcheck":null}"#,
+            r#"{"Healthcheck":{"Test":["RUN"],"Retries":5}}"#,
+            r#"{"Healthcheck":{"Interval":-1,"Test":["CMD","x"]}}"#,
+        ] {
+            assert_eq!(read(none), HealthCheck::default());
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use covey_state::time::Stamp;
 use super::{Inner, Life, OpenError, Slot};
 use crate::{
     container::{ContainerId, ContainerState, NetworkMode, Record, Versioned},
+    health,
     layout::{self, ExitRecord, FORMAT, Process},
     network::{KEPT_MAX, Remembered},
     shim, sys,
@@ -43,6 +44,7 @@ pub(super) async fn adopt(inner: &Arc<Inner>) -> Result<(), OpenError> {
         hand_over(inner, slot, shim.as_fd());
     }
     for (slot, shim) in running {
+        health::watch(inner, &slot);
         watch(inner, &slot, shim);
     }
     sweep(inner);

@@ -14,7 +14,9 @@ use crate::{
         model::{Created, Waited},
     },
     command::{
-        Exit, image, mount, options, progress,
+        Exit,
+        health::HealthOptions,
+        image, mount, options, progress,
         quantity::{Bytes, Cpus},
         terminal,
     },
@@ -96,6 +98,8 @@ pub struct Args {
     /// Seconds between that signal and SIGKILL
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     stop_timeout: Option<i64>,
+    #[command(flatten)]
+    health: HealthOptions,
     /// Do not show the progress of a pull
     #[arg(short, long)]
     quiet: bool,
@@ -167,6 +171,9 @@ fn request(args: &Args) -> Result<Value> {
     }
     if let Some(seconds) = args.stop_timeout {
         request["StopTimeout"] = json!(seconds);
+    }
+    if let Some(check) = args.health.changed(&Value::Null)? {
+        request["Healthcheck"] = check;
     }
     Ok(request)
 }
@@ -300,13 +307,15 @@ mod tests {
         Line::parse_from(["run".to_owned()].into_iter().chain(words)).args
     }
 
-    /// CTR-03, RES-04
+    /// CTR-03, RES-04, TSK-14
     #[test]
     fn the_options_become_a_creation() {
         let line = "-i --rm -e A=1 -v /data:/srv:ro --mount type=tmpfs,target=/tmp -u 1000:1000 -w /srv -h box \
                     --network none --memory 128m --cpus .5 --pids-limit 10 --read-only --label x=y \
-                    --entrypoint /bin/sh --stop-signal SIGINT --stop-timeout 3 busybox -c 'exit 3' --rm";
+                    --entrypoint /bin/sh --stop-signal SIGINT --stop-timeout 3 \
+                    --health-cmd 'test -e /ok' busybox -c 'exit 3' --rm";
         let request = request(&read(line)).unwrap();
+        assert_eq!(request["Healthcheck"], json!({"Test": ["CMD-SHELL", "test -e /ok"]}));
         assert_eq!(request["Cmd"], json!(["-c", "exit 3", "--rm"]));
         assert_eq!(request["Entrypoint"], json!(["/bin/sh"]));
         assert_eq!(request["Env"], json!(["A=1"]));

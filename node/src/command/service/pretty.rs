@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     client::{Client, Target, model::Network},
     command::{
-        age, image, inspect, moment,
+        age, health, image, inspect, moment,
         quantity::{duration_text, memory_text},
         table::title_case,
         terminal,
@@ -132,6 +132,13 @@ fn container(out: &mut Lines, container: &Value) {
     out.some(" User", &container["User"]);
     out.some(" Hostname", &container["Hostname"]);
     labels(out, " Labels", &container["Labels"]);
+    let check = health::lines(&container["Healthcheck"]);
+    if !check.is_empty() {
+        out.add(" Healthcheck", "");
+    }
+    for (title, text) in check {
+        out.add(&format!("  {title}"), text);
+    }
     let mounts = container["Mounts"].as_array().map_or(&[][..], Vec::as_slice);
     if !mounts.is_empty() {
         out.add(" Mounts", "");
@@ -212,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    /// SVC-31, PRT-14
+    /// SVC-31, PRT-14, TSK-14
     #[test]
     fn a_service_is_readable() {
         let service = json!({"ID": "s1", "Endpoint": {"Spec": {"Mode": "vip"}, "Ports": [
@@ -223,6 +230,7 @@ mod tests {
                 "UpdateConfig": {"Parallelism": 2, "Delay": 10_000_000_000_i64, "FailureAction": "pause"},
                 "TaskTemplate": {"Placement": {"Constraints": ["node.role==worker"]},
                     "ContainerSpec": {"Image": "web:1", "Args": ["ping", "-c", "3"],
+                        "Healthcheck": {"Test": ["CMD-SHELL", "wget -q localhost"], "Interval": 10_000_000_000_i64},
                         "Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": true}]},
                     "Resources": {"Limits": {"NanoCPUs": 250_000_000, "MemoryBytes": 134_217_728}, "Reservations": {}}}}});
         let expected = "\
@@ -246,6 +254,9 @@ UpdateConfig:
 ContainerSpec:
  Image:         web:1
  Args:          ping -c 3
+ Healthcheck:
+  Test:         wget -q localhost
+  Interval:     10s
  Mounts:
   Target:       /a on /b (Bind, read-only)
 Resources:

@@ -5,7 +5,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{converge::Wait, edit::at};
-use crate::command::quantity::{Bytes, Cpus, Nanos};
+use crate::command::{
+    health::HealthOptions,
+    quantity::{Bytes, Cpus, Nanos},
+};
 
 #[derive(clap::Args, Default)]
 pub struct Settings {
@@ -32,6 +35,9 @@ pub struct Settings {
     /// How long it has until SIGKILL, such as 30s
     #[arg(long, value_name = "DURATION", help_heading = "Container")]
     stop_grace_period: Option<Nanos>,
+
+    #[command(flatten)]
+    health: HealthOptions,
 
     /// CPUs of a task, at most, such as .5
     #[arg(long, value_name = "CPUS", help_heading = "Resources")]
@@ -96,7 +102,7 @@ impl Settings {
     /// Writes those that were given into the spec; all else stays (SVC-47, SVC-48).
     ///
     /// # Errors
-    /// The service has no number of tasks that could be changed.
+    /// The service has no number of tasks that could be changed, or options contradict each other.
     pub fn apply(&self, spec: &mut Value) -> Result<()> {
         if let Some(replicas) = self.replicas {
             super::edit::set_replicas(spec, replicas)?;
@@ -109,6 +115,8 @@ impl Settings {
         set(spec, "TaskTemplate/ContainerSpec/ReadOnly", self.read_only);
         set(spec, "TaskTemplate/ContainerSpec/StopSignal", self.stop_signal.as_ref());
         set(spec, "TaskTemplate/ContainerSpec/StopGracePeriod", nanos(self.stop_grace_period));
+        let check = self.health.changed(&spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"])?;
+        set(spec, "TaskTemplate/ContainerSpec/Healthcheck", check);
         set(spec, "TaskTemplate/Resources/Limits/NanoCPUs", cpus(self.limit_cpu));
         set(spec, "TaskTemplate/Resources/Limits/MemoryBytes", bytes(self.limit_memory));
         set(spec, "TaskTemplate/Resources/Limits/Pids", self.limit_pids);
@@ -167,20 +175,22 @@ mod tests {
         spec
     }
 
-    /// SVC-02, RES-04, SVC-14
+    /// SVC-02, RES-04, SVC-14, TSK-14
     #[test]
     fn each_option_has_its_place_in_the_spec() {
         let words = "--replicas 3 --user 1:2 --workdir /srv --hostname h --read-only --stop-signal SIGINT \
             --stop-grace-period 1m --limit-cpu .5 --limit-memory 128m --limit-pids 9 --reserve-cpu .25 \
             --reserve-memory 64m --restart-condition on-failure --restart-delay 2s --restart-max-attempts 4 \
             --restart-window 1h --update-parallelism 2 --update-delay 10s --update-failure-action continue \
-            --update-monitor 1s --update-max-failure-ratio .25 --endpoint-mode dnsrr";
+            --update-monitor 1s --update-max-failure-ratio .25 --endpoint-mode dnsrr \
+            --health-cmd true --health-retries 2";
         let expected = json!({
             "EndpointSpec": {"Mode": "dnsrr"},
             "Mode": {"Replicated": {"Replicas": 3}},
             "TaskTemplate": {
                 "ContainerSpec": {"User": "1:2", "Dir": "/srv", "Hostname": "h", "ReadOnly": true,
-                    "StopSignal": "SIGINT", "StopGracePeriod": 60_000_000_000_i64},
+                    "StopSignal": "SIGINT", "StopGracePeriod": 60_000_000_000_i64,
+                    "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Retries": 2}},
                 "Resources": {"Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 134_217_728, "Pids": 9},
                     "Reservations": {"NanoCPUs": 250_000_000, "MemoryBytes": 67_108_864}},
                 "RestartPolicy": {"Condition": "on-failure", "Delay": 2_000_000_000, "MaxAttempts": 4,
@@ -196,14 +206,15 @@ mod tests {
     #[test]
     fn what_is_not_given_stays_as_it_was() {
         let spec = json!({"Name": "web", "New": 1, "UpdateConfig": {"Parallelism": 7, "Order": "start-first"},
-            "TaskTemplate": {"ContainerSpec": {"ReadOnly": true, "Env": ["A=1"]}}});
+            "TaskTemplate": {"ContainerSpec": {"ReadOnly": true, "Env": ["A=1"], "Healthcheck": {"Retries": 2}}}});
         assert_eq!(edited("", spec.clone()), spec);
         let changed = edited("--update-delay 1s --read-only=false", spec);
         assert_eq!(
             changed["UpdateConfig"],
             json!({"Parallelism": 7, "Order": "start-first", "Delay": 1_000_000_000})
         );
-        assert_eq!(changed["TaskTemplate"]["ContainerSpec"], json!({"ReadOnly": false, "Env": ["A=1"]}));
+        let container = json!({"ReadOnly": false, "Env": ["A=1"], "Healthcheck": {"Retries": 2}});
+        assert_eq!(changed["TaskTemplate"]["ContainerSpec"], container);
     }
 
     /// SVC-09

@@ -6,7 +6,7 @@ use covey_state::{network::Protocol, time::Stamp};
 use crate::{
     app::App,
     convert,
-    engine::{Container, ContainerState, Endpoint, Network, NetworkRef},
+    engine::{Container, ContainerState, Endpoint, HealthStatus, Network, NetworkRef},
     failure::Failure,
     filters::Filters,
     networks::{is_task, shown_places},
@@ -36,6 +36,7 @@ const FILTERS: &[&str] = &[
 /// Newest first; without `all` only those that run.
 pub async fn list(State(app): State<App>, params: Params) -> Result<Reply<Vec<wire::Summary>>, Failure> {
     let filters = params.filters(FILTERS)?;
+    check_health(&filters)?;
     let limit =
         params.number::<i64>("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|n| *n > 0);
     let mut containers = app.engine.containers().await?;
@@ -64,6 +65,20 @@ fn moment_of(containers: &[Container], filters: &Filters, key: &str) -> Result<O
     Ok(Some(container.created_at))
 }
 
+fn health(container: &Container) -> &'static str {
+    container.health.as_ref().map_or(HealthStatus::NONE, |health| health.status.as_str())
+}
+
+/// What no container can be.
+fn check_health(filters: &Filters) -> Result<(), Failure> {
+    let known = HealthStatus::ALL.map(HealthStatus::as_str);
+    let is_known = |value: &str| value == HealthStatus::NONE || known.contains(&value);
+    match filters.get("health").and_then(|values| values.iter().find(|value| !is_known(value))) {
+        Some(other) => Err(Failure::invalid(format!("Unrecognised filter value for health: {other}"))),
+        None => Ok(()),
+    }
+}
+
 struct Wanted {
     filters: Filters,
     ended_too: bool,
@@ -88,7 +103,7 @@ impl Wanted {
             && filters.any("exited", |code| has_ended && code.parse() == Ok(container.exit_code))
             && filters.any("ancestor", |image| is_of(container, image))
             && filters.any("network", |network| is_on(container, network))
-            && filters.exact("health", "none")
+            && filters.exact("health", health(container))
             && filters.any("volume", |path| container.spec.mounts.iter().any(|mount| mount.target == path))
             && filters.any("publish", |text| {
                 container.published.iter().any(|port| meets(text, port.target, port.protocol))

@@ -19,6 +19,7 @@ mod networks_plain;
 mod overlay;
 mod residue;
 mod self_repair;
+mod shortcut;
 mod switching;
 mod timing;
 mod wire;

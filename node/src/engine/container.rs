@@ -124,12 +124,14 @@ pub(super) fn to_api(container: runtime::Container) -> Container {
         auto_remove: container.auto_remove,
         log_path: container.log.to_string_lossy().into_owned(),
         health_check: container.health_check,
-        health: container.health.map(health),
+        health: container.health.map(|found| health(found, state)),
     }
 }
 
-fn health(health: runtime::Health) -> Health {
+/// Who no longer runs is not well, whatever the last check said.
+fn health(health: runtime::Health, state: ContainerState) -> Health {
     let status = match health.status {
+        _ if state != ContainerState::Running => HealthStatus::Unhealthy,
         runtime::HealthStatus::Starting => HealthStatus::Starting,
         runtime::HealthStatus::Healthy => HealthStatus::Healthy,
         runtime::HealthStatus::Unhealthy => HealthStatus::Unhealthy,
@@ -158,4 +160,24 @@ fn log_query(query: LogQuery) -> runtime::LogQuery {
 fn log_line(line: runtime::LogLine) -> LogLine {
     let output = if line.stderr { Output::Stderr } else { Output::Stdout };
     LogLine { at: line.at, output, text: line.bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// TSK-14
+    #[test]
+    fn what_was_found_of_a_container_is_shown_while_it_runs() {
+        let checked =
+            runtime::Checked { start: Stamp(1), end: Stamp(2), exit_code: 0, output: "ok".to_owned() };
+        let found =
+            runtime::Health { status: runtime::HealthStatus::Healthy, failing_streak: 0, log: vec![checked] };
+        let shown = health(found.clone(), ContainerState::Running);
+        assert_eq!(
+            (shown.status, shown.log[0].end, shown.log[0].output.as_str()),
+            (HealthStatus::Healthy, Stamp(2), "ok")
+        );
+        assert_eq!(health(found, ContainerState::Exited).status, HealthStatus::Unhealthy);
+    }
 }

@@ -75,3 +75,22 @@ pub fn distribution(resolved: Resolved) -> wire::Distribution {
         platforms: platforms.map(|p| wire::Platform { architecture: p.architecture, os: p.os }).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use covey_state::container::HealthCheck;
+    use serde_json::json;
+
+    use super::*;
+
+    /// TSK-14
+    #[test]
+    fn an_image_shows_the_health_check_that_it_has() {
+        let check =
+            HealthCheck { test: vec!["CMD".into(), "ok".into()], retries: 5, ..HealthCheck::default() };
+        let shown = |image: &Image| json!(inspect(image).config).get("Healthcheck").cloned();
+        let image = Image { health_check: check, ..Image::default() };
+        assert_eq!(shown(&image), Some(json!({"Test": ["CMD", "ok"], "Retries": 5})));
+        assert_eq!(shown(&Image::default()), None);
+    }
+}

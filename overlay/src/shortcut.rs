@@ -10,6 +10,10 @@
 //! that translation has chosen. What leaves or arrives by such a port is left to the router from then on, also what is for
 //! another container: two connections that differ in nothing but whether they were translated are told apart by it alone.
 //! Translated connections within one host need no note: what stays on a host never takes the shortcut.
+//!
+//! One thing is worse than without: the router cannot choose another port for the sake of a connection that it does not see.
+//! If a container is connected to a task past it, calls a virtual address from the same port as well, and is led to the
+//! same port of the same task, then the first of the two connections is reset.
 
 mod assembler;
 

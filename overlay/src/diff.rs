@@ -86,7 +86,9 @@ impl Diff<'_> {
             }
             let set =
                 |part: &_| Change::SetInside { link: name.clone(), inside: inside.clone(), part: *part };
-            self.changes.extend(link.parts().difference(&found.parts).map(set));
+            let missing = link.parts();
+            let missing = missing.difference(&found.parts).filter(|part| !(found.v4_only && part.is_v6()));
+            self.changes.extend(missing.map(set));
         }
     }
 

@@ -157,6 +157,15 @@ impl Part {
         }
     }
 
+    /// It is nothing without IPv6.
+    pub fn is_v6(&self) -> bool {
+        match self {
+            Self::Address(address) | Self::Gateway(address, _) => address.is_ipv6(),
+            Self::Route(net) => net.addr().is_ipv6(),
+            Self::Up { .. } => false,
+        }
+    }
+
     /// The kind of kernel object, as metrics name it.
     pub const fn object(&self) -> &'static str {
         match self {
@@ -184,6 +193,8 @@ impl fmt::Display for Part {
 pub struct ObservedInside {
     /// Its Ethernet address; none where the end is not there under its name.
     pub mac: Option<Mac>,
+    /// IPv6 is switched off there, which is the container's own choice.
+    pub v4_only: bool,
     /// What it has, and beside it what the container leads over links of its own: that is none of ours any more.
     pub parts: BTreeSet<Part>,
 }

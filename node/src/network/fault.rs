@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(faults(&changes, &Observed::default()), missing);
 
         let parts = [Part::Up { mtu: 1300 }, Part::Gateway(to, Mac([2; 6]))];
-        let end = ObservedInside { mac: Some(mac), parts: parts.into() };
+        let end = ObservedInside { mac: Some(mac), v4_only: false, parts: parts.into() };
         let seen = ObservedLink {
             mac: None,
             mtu: 0,

@@ -1,13 +1,13 @@
 //! The container's end of a veth pair, in the container's own namespace, where others have things as well.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, io, path::Path};
 
 use covey_overlay::object::{Inside, ObservedInside, Part, TABLE_MAIN, gateway};
 use ipnet::IpNet;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::AddressMessage,
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+    link::{AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage},
     neighbour::NeighbourMessage,
     route::{RouteAttribute, RouteMessage, RouteType},
 };
@@ -20,13 +20,19 @@ use crate::{
 /// Metric of an IPv6 route that was made without one (`IP6_RT_PRIO_USER`, linux/ipv6_route.h). For IPv4 that is 0.
 const METRIC_V6: u32 = 1024;
 
-/// Sets these parts of a container's end, in their order; the first that fails is the last that is tried for.
+/// Sets these parts of a container's end, in their order; the first that fails is the last that is tried for. What needs
+/// IPv6 is left out where the container has switched it off.
 pub fn set(inside: &Inside, parts: &BTreeSet<Part>) -> Result<(), NetlinkError> {
     namespace::inside(Path::new(&inside.namespace), || {
-        let index = nix::net::if_::if_nametoindex(inside.name.as_str())
-            .map_err(|error| NetlinkError::Socket(error.into()))?;
-        let messages = parts.iter().map(|part| request(index, *part)).collect();
-        Route::open()?.batch(messages)?.into_iter().collect()
+        let mut route = Route::open()?;
+        let link = match route.ask(RouteNetlinkMessage::GetLink(message::named(&inside.name)))? {
+            Some(RouteNetlinkMessage::NewLink(link)) => link,
+            _ => return Err(NetlinkError::Refused(io::Error::from_raw_os_error(libc::ENODEV))),
+        };
+        let v4_only = is_v4_only(&link);
+        let possible = parts.iter().filter(|part| !(v4_only && part.is_v6()));
+        let messages = possible.map(|part| request(link.header.index, *part)).collect();
+        route.batch(messages)?.into_iter().collect()
     })
 }
 
@@ -65,7 +71,7 @@ pub fn observe(inside: &Inside, host: u32) -> Result<ObservedInside, NetlinkErro
 
 /// None where it is the end of another pair, under our name.
 fn end(link: &LinkMessage, host: u32) -> Option<ObservedInside> {
-    let mut seen = ObservedInside::default();
+    let mut seen = ObservedInside { v4_only: is_v4_only(link), ..ObservedInside::default() };
     let mut other = None;
     for attribute in &link.attributes {
         match attribute {
@@ -78,6 +84,17 @@ fn end(link: &LinkMessage, host: u32) -> Option<ObservedInside> {
         }
     }
     (other == Some(host)).then_some(seen)
+}
+
+/// IPv6 is switched off on a link.
+fn is_v4_only(link: &LinkMessage) -> bool {
+    let is_off = |part: &AfSpecInet6| matches!(part, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 != 0);
+    link.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::AfSpecUnspec(families) => families
+            .iter()
+            .any(|family| matches!(family, AfSpecUnspec::Inet6(parts) if parts.iter().any(is_off))),
+        _ => false,
+    })
 }
 
 fn address(message: &RouteNetlinkMessage) -> Option<Part> {

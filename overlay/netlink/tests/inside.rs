@@ -249,3 +249,19 @@ fn a_look_into_a_hundred_containers_costs_less_than_they_did() {
     }
     assert!(whole < made, "{times}");
 }
+
+/// CTR-03: a container that wants no IPv6 has none, on the links that it has and on new ones.
+#[test]
+fn a_container_without_ipv6_is_as_wanted() {
+    let Some(lab) = Lab::new() else { return };
+    lab.hosts(1);
+    let veths = [veth(&lab, A, 5), veth(&lab, B, 6)];
+    let wanted = edge_of(&veths);
+    let switch_off = || std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+    lab.within(A, switch_off);
+    mend(&lab, &wanted);
+    lab.within(B, switch_off);
+    assert_eq!(mend(&lab, &wanted), []);
+    let (a, b) = (veths[0].addresses.v4, veths[1].addresses.v4);
+    assert_eq!(lab.tcp(A, B, b.into()), IpAddr::from(a));
+}

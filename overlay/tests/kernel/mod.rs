@@ -23,7 +23,9 @@ pub fn whole(wanted: &Wanted) -> Observed {
 fn made(link: &Link) -> ObservedLink {
     let (vxlan, inside) = match &link.kind {
         LinkKind::Vxlan(vxlan) => (Some(*vxlan), None),
-        LinkKind::Veth(inside) => (None, Some(ObservedInside { mac: Some(inside.mac), parts: link.parts() })),
+        LinkKind::Veth(inside) => {
+            (None, Some(ObservedInside { mac: Some(inside.mac), v4_only: false, parts: link.parts() }))
+        }
     };
     let conf = Some(link.conf);
     let shortcut = link.shortcut.then(|| addresses(link.inside()));

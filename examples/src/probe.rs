@@ -28,6 +28,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The same for one of `name`, which only wants to be early.
 const IMPATIENCE: Duration = Duration::from_millis(20);
+/// The same for its question: a name that is known here is told at once; of any other somebody outside is asked, who may be
+/// silent.
+const HASTE: Duration = Duration::from_millis(3);
 /// Bytes of one write of `bulk`.
 const CHUNK_BYTES: usize = 128 * 1024;
 
@@ -139,7 +142,7 @@ fn named(name: &str) -> Outcome<f64> {
 /// The first address of a name (RFC 1035); whatever else is an error.
 fn lookup(name: &str) -> io::Result<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.set_read_timeout(Some(IMPATIENCE))?;
+    socket.set_read_timeout(Some(HASTE))?;
     let length = u8::try_from(name.len()).map_err(io::Error::other)?;
     let head = [7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, length];
     let query = [&head[..], name.as_bytes(), &[0, 0, 1, 0, 1]].concat();

@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -43,6 +44,8 @@ const SOCKET_MODE: u32 = 0o660;
 const BLOCKING_THREADS_MAX: usize = 48;
 /// Heaps of the allocator: with one a thread, as it likes it, freed memory stays in many half-empty ones.
 const ARENAS_MAX: libc::c_int = 2;
+/// Between two times that unused memory is given back to the system: a busy moment would keep it for ever otherwise.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(15);
 
 /// Runs the daemon until it is told to end.
 ///
@@ -124,7 +127,10 @@ async fn serve(config: Config) -> Result<()> {
     });
     tracing::info!(socket = %config.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
 
-    ended().await?;
+    tokio::select! {
+        ended = ended() => ended?,
+        () = give_back_memory() => {}
+    }
     tracing::info!("ending; containers run on");
     stop.cancel();
     served.await?;
@@ -135,6 +141,15 @@ async fn serve(config: Config) -> Result<()> {
         let _ = fs::remove_file(path);
     }
     Ok(())
+}
+
+/// For as long as it is waited for.
+async fn give_back_memory() {
+    loop {
+        tokio::time::sleep(GIVE_BACK_EVERY).await;
+        // SAFETY: only what nobody uses is given back. Whether there was any does not matter.
+        let _ = tokio::task::spawn_blocking(|| unsafe { libc::malloc_trim(0) }).await;
+    }
 }
 
 /// Two daemons on one root would tear each other's containers apart.

@@ -108,9 +108,7 @@ impl Exec {
             }
         }
     }
-}
 
-impl Exec {
     /// Kills the process. It may have ended already.
     pub fn kill(&self) {
         let _ = sys::pidfd_send_signal(std::os::fd::AsFd::as_fd(self.pidfd.get_ref()), libc::SIGKILL);

@@ -77,12 +77,12 @@ pub(crate) fn watch(inner: &Arc<Inner>, slot: &Arc<Slot>) {
 
 async fn check_for_ever(inner: Weak<Inner>, slot: &Slot, check: &HealthCheck) {
     loop {
-        let pause = slot
-            .life
-            .borrow()
-            .health
-            .as_ref()
-            .map_or(check.interval, |health| health.pause(check, age(slot, sys::now())));
+        let pause = {
+            // Looked at once: who looks twice at the same time may wait for a writer who waits for him.
+            let life = slot.life.borrow();
+            let age = age(life.started_at, sys::now());
+            life.health.as_ref().map_or(check.interval, |health| health.pause(check, age))
+        };
         sleep(pause).await;
         let start = sys::now();
         let Some(runtime) = inner.upgrade().map(|inner| Runtime { inner }) else { return };
@@ -92,7 +92,7 @@ async fn check_for_ever(inner: Weak<Inner>, slot: &Slot, check: &HealthCheck) {
         slot.life.send_modify(|life| {
             // One that has ended meanwhile, or was started again, says nothing any more.
             if let (ContainerState::Running, Some(health)) = (&life.state, &mut life.health)
-                && health.handle(check, age_of(life.started_at, start), checked)
+                && health.handle(check, age(life.started_at, start), checked)
             {
                 status = Some(health.status);
             }
@@ -104,11 +104,7 @@ async fn check_for_ever(inner: Weak<Inner>, slot: &Slot, check: &HealthCheck) {
 }
 
 /// How long the container has run.
-fn age(slot: &Slot, now: i64) -> Duration {
-    age_of(slot.life.borrow().started_at, now)
-}
-
-fn age_of(started: Option<Stamp>, now: i64) -> Duration {
+fn age(started: Option<Stamp>, now: i64) -> Duration {
     started.map_or(Duration::ZERO, |started| Stamp(now).since(started))
 }
 

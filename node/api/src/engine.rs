@@ -1,7 +1,6 @@
 //! What the API asks of this node's containers and images, in its own words.
 
 mod container;
-mod health;
 mod image;
 mod network;
 
@@ -15,7 +14,6 @@ pub use self::{
     container::{
         Attached, Container, ContainerState, CreateContainer, ExecRequest, Running, Stats, WaitCondition,
     },
-    health::{Checked, Health, HealthStatus},
     image::{Image, ImageRemoved, Import, Progress, Pull, RegistryAuth, Resolved},
     network::{Endpoint, ExposedPort, Join, LocalNetwork, Network, NetworkRef},
 };

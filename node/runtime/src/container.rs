@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, path::PathBuf};
 
 use covey_state::{
     Id,
-    container::{ContainerSpec, HealthCheck, Resources},
+    container::{ContainerSpec, Health, HealthCheck, Resources},
     network::{PublishedPort, Wiring},
     time::Stamp,
 };
@@ -241,51 +241,4 @@ pub struct Container {
     pub health_check: Option<HealthCheck>,
     /// What the checks of its last start say.
     pub health: Option<Health>,
-}
-
-/// Whether a container is well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HealthStatus {
-    /// Not known yet.
-    #[default]
-    Starting,
-    /// The last check succeeded.
-    Healthy,
-    /// Too many checks, one after the other, have failed.
-    Unhealthy,
-}
-
-impl HealthStatus {
-    /// As Docker writes it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Healthy => "healthy",
-            Self::Unhealthy => "unhealthy",
-        }
-    }
-}
-
-/// What the checks of a container say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Health {
-    /// Whether it is well.
-    pub status: HealthStatus,
-    /// Failures since the last success.
-    pub failing_streak: u32,
-    /// The last [`crate::HEALTH_LOG_MAX`] checks, oldest first.
-    pub log: Vec<Checked>,
-}
-
-/// One check that was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked {
-    /// When it began.
-    pub start: Stamp,
-    /// When it ended.
-    pub end: Stamp,
-    /// 0: healthy; -1: it could not be run or took too long.
-    pub exit_code: i32,
-    /// The beginning of what it wrote, or why it could not be run.
-    pub output: String,
 }

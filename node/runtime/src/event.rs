@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use covey_state::time::Stamp;
+use covey_state::{container::HealthStatus, time::Stamp};
 
-use crate::container::{ContainerId, HealthStatus, Record};
+use crate::container::{ContainerId, Record};
 
 /// Events that a slow listener may be behind before it loses the oldest.
 pub(crate) const BACKLOG: usize = 1024;

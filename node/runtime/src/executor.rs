@@ -6,11 +6,10 @@ use covey_agent::{
     executor::{Executor, ExecutorError, Exit, Held, HeldState, Started},
     template::{self, NodeNames},
 };
-use covey_state::{Id, assignment::Assignment, task::ContainerStatus};
+use covey_state::{Id, assignment::Assignment, container::HealthStatus, task::ContainerStatus};
 
 use crate::{
-    Container, ContainerState, CreateContainer, CreateError, HealthStatus, NetworkMode, Runtime, StartError,
-    TaskRef,
+    Container, ContainerState, CreateContainer, CreateError, NetworkMode, Runtime, StartError, TaskRef,
     image::{self, Reference},
     name::LookupError,
     runtime::OperationError,

@@ -32,14 +32,12 @@ mod sys;
 
 pub use attach::{Attached, Output, OutputStream, StdinWriter};
 pub use container::{
-    Checked, Container, ContainerId, ContainerState, ExitStatus, Health, HealthStatus, ImageName, Invocation,
-    NetworkMode, TaskRef,
+    Container, ContainerId, ContainerState, ExitStatus, ImageName, Invocation, NetworkMode, TaskRef,
 };
 pub use create::{CreateContainer, CreateError};
 pub use event::{Action, Event};
 pub use exec::{Exec, ExecError, ExecSpec};
 pub use executor::TaskExecutor;
-pub use health::HEALTH_LOG_MAX;
 pub use log::{LogLine, LogQuery, LogStream};
 pub use name::LookupError;
 pub use network::{Attachment, BoxFuture, KEPT_MAX, Network};

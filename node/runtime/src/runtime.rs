@@ -8,6 +8,7 @@ use std::{
 };
 
 use covey_state::{
+    container::Health,
     network::{PublishedPort, Wiring},
     time::Stamp,
 };
@@ -19,7 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     cgroup::Cgroup,
-    container::{Container, ContainerId, ContainerState, ExitStatus, Health, LOST_WITH_HOST, Record},
+    container::{Container, ContainerId, ContainerState, ExitStatus, LOST_WITH_HOST, Record},
     event::{Action, BACKLOG, Event},
     image::ImageStore,
     layout::{self, ExitRecord, Layout},

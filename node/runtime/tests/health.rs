@@ -11,11 +11,11 @@ use covey_agent::{
     executor::{Executor as _, ExecutorError},
     template::NodeNames,
 };
-use covey_runtime::{Action, HealthStatus, NetworkMode, TaskExecutor};
+use covey_runtime::{Action, NetworkMode, TaskExecutor};
 use covey_state::{
     Id,
     assignment::Assignment,
-    container::{ContainerSpec, HealthCheck},
+    container::{ContainerSpec, Health, HealthCheck, HealthStatus},
     service::TaskSpec,
     task::DesiredState,
 };
@@ -51,7 +51,7 @@ async fn told(events: &mut Receiver<covey_runtime::Event>) -> HealthStatus {
     timeout(PATIENCE, next).await.expect("the container's health changes")
 }
 
-fn health(bench: &Bench, id: &str) -> covey_runtime::Health {
+fn health(bench: &Bench, id: &str) -> Health {
     bench.runtime.inspect(id).unwrap().health.unwrap()
 }
 
@@ -75,7 +75,7 @@ async fn a_container_is_as_healthy_as_its_last_checks() {
     assert_eq!(told(&mut events).await, HealthStatus::Unhealthy);
     bench.runtime.stop(&id, Some(Duration::ZERO)).await.unwrap();
     bench.runtime.start(&id).await.unwrap();
-    assert_eq!(health(&bench, &id), covey_runtime::Health::default(), "it begins anew");
+    assert_eq!(health(&bench, &id), Health::default(), "it begins anew");
     bench.close().await;
 }
 

@@ -4,11 +4,15 @@ use std::{collections::BTreeMap, time::Duration};
 
 use covey_api::{
     Failure,
-    engine::{Checked, Container, ContainerState, CreateContainer, Health, HealthStatus, Network},
+    engine::{Container, ContainerState, CreateContainer, Network},
     log::{LogLine, LogQuery, Output},
 };
 use covey_runtime::{self as runtime, ExitStatus, LookupError, NetworkMode, OperationError};
-use covey_state::{container::ContainerSpec, network::PublishMode, time::Stamp};
+use covey_state::{
+    container::{ContainerSpec, Health, HealthStatus},
+    network::PublishMode,
+    time::Stamp,
+};
 use futures_util::{StreamExt as _, stream::BoxStream};
 
 use super::{LocalEngine, failure, network};
@@ -129,20 +133,11 @@ pub(super) fn to_api(container: runtime::Container) -> Container {
 }
 
 /// Who no longer runs is not well, whatever the last check said.
-fn health(health: runtime::Health, state: ContainerState) -> Health {
-    let status = match health.status {
-        _ if state != ContainerState::Running => HealthStatus::Unhealthy,
-        runtime::HealthStatus::Starting => HealthStatus::Starting,
-        runtime::HealthStatus::Healthy => HealthStatus::Healthy,
-        runtime::HealthStatus::Unhealthy => HealthStatus::Unhealthy,
-    };
-    let checked = health.log.into_iter().map(|checked| Checked {
-        start: checked.start,
-        end: checked.end,
-        exit_code: checked.exit_code,
-        output: checked.output,
-    });
-    Health { status, failing_streak: health.failing_streak, log: checked.collect() }
+fn health(health: Health, state: ContainerState) -> Health {
+    match state {
+        ContainerState::Running => health,
+        _ => Health { status: HealthStatus::Unhealthy, ..health },
+    }
 }
 
 fn log_query(query: LogQuery) -> runtime::LogQuery {
@@ -164,15 +159,15 @@ fn log_line(line: runtime::LogLine) -> LogLine {
 
 #[cfg(test)]
 mod tests {
+    use covey_state::container::Checked;
+
     use super::*;
 
     /// TSK-14
     #[test]
     fn what_was_found_of_a_container_is_shown_while_it_runs() {
-        let checked =
-            runtime::Checked { start: Stamp(1), end: Stamp(2), exit_code: 0, output: "ok".to_owned() };
-        let found =
-            runtime::Health { status: runtime::HealthStatus::Healthy, failing_streak: 0, log: vec![checked] };
+        let checked = Checked { start: Stamp(1), end: Stamp(2), exit_code: 0, output: "ok".to_owned() };
+        let found = Health { status: HealthStatus::Healthy, failing_streak: 0, log: vec![checked] };
         let shown = health(found.clone(), ContainerState::Running);
         assert_eq!(
             (shown.status, shown.log[0].end, shown.log[0].output.as_str()),

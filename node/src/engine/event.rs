@@ -185,8 +185,7 @@ fn of_container(event: Event) -> Option<EngineEvent> {
 
 #[cfg(test)]
 mod tests {
-    use covey_runtime::HealthStatus;
-    use covey_state::time::Stamp;
+    use covey_state::{container::HealthStatus, time::Stamp};
 
     use super::*;
 

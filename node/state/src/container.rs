@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    health::{HealthCheck, HealthCheckError, TEST_WORDS_MAX},
+    health::{Checked, HEALTH_LOG_MAX, Health, HealthCheck, HealthCheckError, HealthStatus, TEST_WORDS_MAX},
     naming::{HostEntry, NAMING_MAX, Naming, NamingError},
     sysctl::{SYSCTLS_MAX, SysctlError, check_sysctls, is_of_network},
 };

@@ -5,7 +5,7 @@ mod network;
 use std::{net::IpAddr, time::Duration};
 
 use covey_state::{
-    container::{Amount, ContainerSpec, Mount, MountKind, Naming, Resources, check_sysctls},
+    container::{Amount, ContainerSpec, HealthStatus, Mount, MountKind, Naming, Resources, check_sysctls},
     time::Stamp,
 };
 
@@ -13,7 +13,7 @@ use self::network::check_shared;
 pub use self::network::{Wanted, wanted};
 use super::{amount, health, later, mount, naming, port, service::amount_from_wire};
 use crate::{
-    engine::{Container, ContainerState, CreateContainer, HealthStatus, Join, Network},
+    engine::{Container, ContainerState, CreateContainer, Join, Network},
     failure::Failure,
     wire::{Empty, Time, container as wire},
 };
@@ -295,8 +295,9 @@ fn in_words(age: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use covey_state::container::Health;
+
     use super::*;
-    use crate::engine::Health;
 
     /// CTR-04
     #[test]

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use covey_state::container::{HealthCheck, HealthCheckError};
+use covey_state::container::{Health, HealthCheck, HealthCheckError};
 
 use super::amount;
 use crate::{
-    engine::Health,
     failure::Failure,
     wire::{Time, health as wire, nanos},
 };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use covey_state::{
-    container::{ContainerSpec, HealthCheck, Resources},
+    container::{ContainerSpec, Health, HealthCheck, Resources},
     network::PublishedPort,
     time::Stamp,
 };
@@ -11,7 +11,6 @@ use tokio::sync::mpsc;
 
 use super::{
     OutputStream,
-    health::Health,
     network::{Endpoint, ExposedPort, Join, Network},
 };
 use crate::failure::Failure;

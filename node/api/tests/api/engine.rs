@@ -12,13 +12,18 @@ use bytes::Bytes;
 use covey_api::{
     Engine, Failure,
     engine::{
-        Attached, Container, ContainerState, CreateContainer, EngineEvent, EventKind, ExecRequest, Health,
-        Image, ImageRemoved, Import, Join, LocalNetwork, NetworkRef, Progress, ProgressStream, Pull,
-        RegistryAuth, Resolved, Running, Stats, Upload, WaitCondition,
+        Attached, Container, ContainerState, CreateContainer, EngineEvent, EventKind, ExecRequest, Image,
+        ImageRemoved, Import, Join, LocalNetwork, NetworkRef, Progress, ProgressStream, Pull, RegistryAuth,
+        Resolved, Running, Stats, Upload, WaitCondition,
     },
     log::{LogLine, LogQuery, Output},
 };
-use covey_state::{container::HealthCheck, network::NetworkSpec, service::Platform, time::Stamp};
+use covey_state::{
+    container::{Health, HealthCheck},
+    network::NetworkSpec,
+    service::Platform,
+    time::Stamp,
+};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream, stream::BoxStream};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 

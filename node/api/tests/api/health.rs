@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use covey_api::engine::{Checked, Health, HealthStatus};
-use covey_state::{container::HealthCheck, time::Stamp};
+use covey_state::{
+    container::{Checked, Health, HealthCheck, HealthStatus},
+    time::Stamp,
+};
 use http_body_util::BodyExt;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::Stamp;
+
 /// Words of a test, at most.
 pub const TEST_WORDS_MAX: usize = 256;
+/// Checks that are remembered of a container.
+pub const HEALTH_LOG_MAX: usize = 5;
 /// The shortest time that can be asked for.
 pub const TIME_MIN: Duration = Duration::from_millis(1);
 
@@ -104,6 +108,89 @@ impl HealthCheck {
     }
 }
 
+/// Whether a container is well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HealthStatus {
+    /// Not known yet.
+    #[default]
+    Starting,
+    /// The last check succeeded.
+    Healthy,
+    /// Too many checks, one after the other, have failed.
+    Unhealthy,
+}
+
+impl HealthStatus {
+    /// How the Engine API calls it that a container is not checked.
+    pub const NONE: &str = "none";
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Starting, Self::Healthy, Self::Unhealthy];
+
+    /// As the Engine API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// What the checks of a container say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Whether it is well.
+    pub status: HealthStatus,
+    /// Failures since the last success.
+    pub failing_streak: u32,
+    /// The last [`HEALTH_LOG_MAX`] checks, oldest first.
+    pub log: Vec<Checked>,
+}
+
+/// One check that was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// When it began.
+    pub start: Stamp,
+    /// When it ended.
+    pub end: Stamp,
+    /// 0: healthy; [`Checked::NOT_RUN`].
+    pub exit_code: i32,
+    /// The beginning of what it wrote, or why it could not be run.
+    pub output: String,
+}
+
+impl Checked {
+    /// Exit code of a check that could not be run or took too long.
+    pub const NOT_RUN: i32 = -1;
+}
+
+impl Health {
+    /// Time until the next check of a container that has run for so long.
+    pub fn pause(&self, check: &HealthCheck, age: Duration) -> Duration {
+        let starting = self.status == HealthStatus::Starting && age < check.start_period;
+        if starting { check.start_interval } else { check.interval }
+    }
+
+    /// Takes in a check of a container that had run for so long when it began. True where the status is another one now.
+    pub fn handle(&mut self, check: &HealthCheck, age: Duration, checked: Checked) -> bool {
+        let before = self.status;
+        if checked.exit_code == 0 {
+            (self.status, self.failing_streak) = (HealthStatus::Healthy, 0);
+        } else if before != HealthStatus::Starting || age >= check.start_period {
+            self.failing_streak = self.failing_streak.saturating_add(1);
+            if self.failing_streak >= check.retries {
+                self.status = HealthStatus::Unhealthy;
+            }
+        }
+        if self.log.len() == HEALTH_LOG_MAX {
+            self.log.remove(0);
+        }
+        self.log.push(checked);
+        self.status != before
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,5 +225,55 @@ mod tests {
         assert_eq!(short.check(), Err(HealthCheckError::Time("Timeout")));
         let long = vec!["a"; TEST_WORDS_MAX];
         assert_eq!(test(&[&["CMD"][..], &long].concat()).check(), Err(HealthCheckError::Long(257)));
+    }
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn checked_twice() -> HealthCheck {
+        let own = HealthCheck { retries: 2, start_period: 10 * S, ..test(&["CMD", "true"]) };
+        own.or(&HealthCheck::default()).expect("a check")
+    }
+
+    fn ended(exit_code: i32) -> Checked {
+        Checked { start: Stamp(0), end: Stamp(0), exit_code, output: String::new() }
+    }
+
+    /// TSK-14
+    #[test]
+    fn so_many_failures_one_after_the_other_make_it_unhealthy_and_one_success_healthy() {
+        let (check, mut health) = (checked_twice(), Health::default());
+        assert!(!health.handle(&check, 20 * S, ended(1)));
+        assert!(health.handle(&check, 20 * S, ended(1)), "the second failure counts");
+        assert_eq!((health.status, health.failing_streak), (HealthStatus::Unhealthy, 2));
+        assert!(health.handle(&check, 20 * S, ended(0)));
+        assert_eq!((health.status, health.failing_streak), (HealthStatus::Healthy, 0));
+        assert!(!health.handle(&check, 20 * S, ended(Checked::NOT_RUN)));
+        assert!(!health.handle(&check, 20 * S, ended(0)), "it was healthy all the while");
+    }
+
+    /// TSK-14
+    #[test]
+    fn failures_do_not_count_while_it_starts_until_it_was_healthy_once() {
+        let (check, mut health) = (checked_twice(), Health::default());
+        for _ in 0..3 {
+            assert!(!health.handle(&check, 9 * S, ended(1)));
+        }
+        assert_eq!((health.status, health.failing_streak), (HealthStatus::Starting, 0));
+        assert_eq!(health.pause(&check, 9 * S), HealthCheck::START_INTERVAL);
+        assert_eq!(health.pause(&check, 10 * S), HealthCheck::INTERVAL);
+        assert!(health.handle(&check, 9 * S, ended(0)));
+        assert_eq!(health.pause(&check, 9 * S), HealthCheck::INTERVAL);
+        assert!(!health.handle(&check, 9 * S, ended(1)));
+        assert_eq!(health.failing_streak, 1);
+    }
+
+    #[test]
+    fn only_the_last_checks_are_remembered() {
+        let (check, mut health) = (checked_twice(), Health::default());
+        for code in 0..9 {
+            health.handle(&check, S, ended(code));
+        }
+        let codes: Vec<i32> = health.log.iter().map(|checked| checked.exit_code).collect();
+        assert_eq!(codes, [4, 5, 6, 7, 8]);
     }
 }

@@ -1,12 +1,12 @@
 //! The list of containers.
 
 use axum::{Json as Reply, extract::State};
-use covey_state::{network::Protocol, time::Stamp};
+use covey_state::{container::HealthStatus, network::Protocol, time::Stamp};
 
 use crate::{
     app::App,
     convert,
-    engine::{Container, ContainerState, Endpoint, HealthStatus, Network, NetworkRef},
+    engine::{Container, ContainerState, Endpoint, Network, NetworkRef},
     failure::Failure,
     filters::Filters,
     networks::{is_task, shown_places},

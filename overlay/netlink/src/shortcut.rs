@@ -77,11 +77,12 @@ impl Shortcut {
         links: &BTreeMap<LinkName, u32>,
     ) -> Result<BTreeMap<LinkName, BTreeSet<IpAddr>>, NetlinkError> {
         let mut places: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
-        for key in self.places.keys()? {
-            if let Some(index) = self.places.get(&key)?.and_then(|place| shortcut::index(&place)) {
+        self.each_place(|key, place| {
+            if let Some(index) = shortcut::index(&place) {
                 places.entry(index).or_default().insert(shortcut::address(key));
             }
-        }
+            Ok(())
+        })?;
         let mut found = BTreeMap::new();
         for (name, index) in links {
             let addresses = places.remove(index).unwrap_or_default();
@@ -108,12 +109,10 @@ impl Shortcut {
     pub fn arrive(&self, route: &mut Route, index: u32, new: bool) -> Result<(), NetlinkError> {
         attach(route, index, EGRESS, &self.forwarded)?;
         if !new {
-            for key in self.places.keys()? {
-                if let Some(mut place) = self.places.get(&key)? {
-                    shortcut::age(&mut place);
-                    self.places.set(&key, &place)?;
-                }
-            }
+            self.each_place(|key, mut place| {
+                shortcut::age(&mut place);
+                self.places.set(&key, &place)
+            })?;
         }
         // Only now: without notes of what containers call, the answers would go astray.
         attach(route, index, INGRESS, &self.arriving)
@@ -137,9 +136,17 @@ impl Shortcut {
 
     /// Takes it from a container.
     pub fn forget(&self, index: u32) -> io::Result<()> {
+        self.each_place(|key, place| match shortcut::index(&place) == Some(index) {
+            true => self.places.delete(&key),
+            false => Ok(()),
+        })
+    }
+
+    /// One at a time: they are large.
+    fn each_place(&self, mut work: impl FnMut([u8; KEY_LEN], Vec<u8>) -> io::Result<()>) -> io::Result<()> {
         for key in self.places.keys()? {
-            if self.places.get(&key)?.and_then(|place| shortcut::index(&place)) == Some(index) {
-                self.places.delete(&key)?;
+            if let Some(place) = self.places.get(&key)? {
+                work(key, place)?;
             }
         }
         Ok(())

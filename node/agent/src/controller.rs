@@ -351,25 +351,13 @@ impl Controller {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use covey_state::Id;
 
     use super::*;
+    use crate::fixture;
 
     fn assignment(desired: DesiredState) -> Assignment {
-        Assignment {
-            task: Id::new(1),
-            service: Id::new(2),
-            service_name: "web".into(),
-            slot: 1,
-            spec: Arc::default(),
-            desired,
-            edge: true,
-            networks: Vec::new(),
-            ports: Vec::new(),
-            exposure: Arc::default(),
-        }
+        fixture::assignment(1, desired)
     }
 
     fn container() -> ContainerStatus {

@@ -6,6 +6,8 @@
 
 pub mod controller;
 pub mod executor;
+#[cfg(test)]
+mod fixture;
 pub mod template;
 pub mod worker;
 

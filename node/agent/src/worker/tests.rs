@@ -5,24 +5,12 @@ use std::sync::Arc;
 use covey_state::{network::Exposure, task::DesiredState};
 
 use super::*;
-use crate::executor::{HeldState, Started};
+use crate::{
+    executor::{HeldState, Started},
+    fixture::assignment,
+};
 
 const T: Stamp = Stamp(1_000);
-
-fn assignment(task: u128, desired: DesiredState) -> Assignment {
-    Assignment {
-        task: Id::new(task),
-        service: Id::new(99),
-        service_name: "web".into(),
-        slot: 1,
-        spec: Arc::default(),
-        desired,
-        edge: true,
-        networks: Vec::new(),
-        ports: Vec::new(),
-        exposure: Arc::default(),
-    }
-}
 
 fn generation(sequence: u64) -> Generation {
     Generation { term: 1, sequence }

@@ -22,6 +22,7 @@ pub fn plan(wanted: &Wanted, observed: &Observed) -> Vec<Change> {
     diff.delete_addresses();
     diff.set(false);
     diff.links();
+    diff.flow_cache();
     diff.set_addresses(true);
     diff.set(true);
     diff.delete();
@@ -67,10 +68,6 @@ impl Diff<'_> {
             if observed.conf != Some(link.conf) {
                 self.changes.push(Change::SetConf(name.clone(), link.conf));
             }
-            let addresses = link.inside().map(|inside| inside.addresses.iter().copied().collect());
-            if link.shortcut && observed.shortcut != Some(addresses.unwrap_or_default()) {
-                self.changes.push(Change::SetShortcut(name.clone(), link.inside().cloned()));
-            }
         }
     }
 
@@ -95,11 +92,27 @@ impl Diff<'_> {
     fn links(&mut self) {
         let gone = self.observed.links.keys().filter(|name| self.goes(name));
         self.changes.extend(gone.cloned().map(Change::DeleteLink).collect::<Vec<_>>());
+        // The programs at containers' links know the uplink.
+        let (uplinks, others): (Vec<_>, Vec<_>) =
+            self.wanted.links.iter().filter(|(name, _)| self.is_new(name)).partition(|new| is_uplink(new.1));
+        for (name, link) in uplinks.into_iter().chain(others) {
+            self.changes.push(Change::CreateLink(name.clone(), link.clone()));
+            self.changes.push(Change::SetConf(name.clone(), link.conf));
+        }
+    }
+
+    /// Of links that stay: a new one has its programs from the beginning.
+    fn flow_cache(&mut self) {
+        // Programs that know another uplink are none.
+        let starts = self.wanted.links.iter().any(|(name, link)| is_uplink(link) && self.is_new(name));
         for (name, link) in &self.wanted.links {
-            if self.is_new(name) {
-                self.changes.push(Change::CreateLink(name.clone(), link.clone()));
-                self.changes.push(Change::SetConf(name.clone(), link.conf));
+            let has = self.observed.links.get(name).is_some_and(|observed| observed.cached);
+            if link.cached && (starts || !has) && !self.is_new(name) {
+                self.changes.push(Change::SetCached(name.clone()));
             }
+        }
+        if self.observed.underlay != self.wanted.underlay {
+            self.changes.push(Change::SetUnderlay(self.wanted.underlay));
         }
     }
 
@@ -188,11 +201,16 @@ impl Diff<'_> {
     }
 }
 
+const fn is_uplink(link: &Link) -> bool {
+    matches!(link.kind, LinkKind::Uplink)
+}
+
 /// The link that is there is the wanted one, up to what can be mended.
 fn is_same(wanted: &Link, observed: &ObservedLink) -> bool {
     let (vxlan, inside) = match &wanted.kind {
         LinkKind::Vxlan(vxlan) => (Some(*vxlan), None),
         LinkKind::Veth(inside) => (None, Some(inside.mac)),
+        LinkKind::Uplink => (None, None),
     };
     observed.mac == Some(wanted.mac)
         && observed.vxlan == vxlan

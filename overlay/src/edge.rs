@@ -9,8 +9,8 @@ use crate::{
     diff::plan,
     mac::Mac,
     object::{
-        Change, Conf, Destination, Hop, Inside, Link, LinkKind, LinkName, Observed, Rule, Vxlan, Wanted,
-        gateway,
+        CACHED_SWITCHES, Change, Conf, Destination, Hop, Inside, Link, LinkKind, LinkName, Observed, Rule,
+        Underlay, Vxlan, Wanted, gateway,
     },
     peer::Peer,
 };
@@ -46,6 +46,8 @@ pub struct Desired {
     pub peers: BTreeMap<u32, Peer>,
     /// The containers' veths.
     pub veths: BTreeMap<LinkName, Veth>,
+    /// Its containers' links and the host's link to the others have the flow cache ([`crate::flow_cache`]).
+    pub cached: bool,
 }
 
 /// The VXLAN device that joins this host to all others at layer 3.
@@ -84,11 +86,15 @@ impl Desired {
     /// The kernel objects that it takes.
     pub fn objects(&self) -> Wanted {
         let mut wanted = Wanted { switches: SWITCHES.iter().copied().collect(), ..Wanted::default() };
+        if self.cached {
+            wanted.switches.extend(CACHED_SWITCHES.iter().copied());
+        }
         if let Some(device) = &self.device {
             device.objects(&mut wanted);
+            wanted.underlay = self.cached.then_some(Underlay { local: device.local, port: device.port });
             self.peers.values().for_each(|peer| join(peer, &mut wanted));
         }
-        self.veths.values().for_each(|veth| veth.objects(&mut wanted));
+        self.veths.values().for_each(|veth| veth.objects(self.cached, &mut wanted));
         wanted
     }
 }
@@ -99,7 +105,7 @@ impl Device {
         let kind = LinkKind::Vxlan(Vxlan { vni: VNI, local: self.local, port: self.port });
         wanted.links.insert(
             name.clone(),
-            Link { mac: self.mac, mtu: self.mtu, conf: DEVICE_CONF, shortcut: false, kind },
+            Link { mac: self.mac, mtu: self.mtu, conf: DEVICE_CONF, cached: false, kind },
         );
         wanted.switches.extend(JOINED_SWITCHES.iter().copied());
         for block in [IpNet::V4(self.v4.trunc()), IpNet::V6(self.v6.trunc())] {
@@ -137,7 +143,7 @@ impl Veth {
         Mac::of_container_end(IpAddr::V4(self.addresses.v4))
     }
 
-    fn objects(&self, wanted: &mut Wanted) {
+    fn objects(&self, cached: bool, wanted: &mut Wanted) {
         let addresses = [IpAddr::V4(self.addresses.v4), IpAddr::V6(self.addresses.v6)];
         let inside = Inside {
             namespace: self.namespace.clone(),
@@ -147,7 +153,7 @@ impl Veth {
             mac: self.container_mac(),
         };
         let kind = LinkKind::Veth(inside);
-        let link = Link { mac: self.host_mac(), mtu: self.mtu, conf: VETH_CONF, shortcut: false, kind };
+        let link = Link { mac: self.host_mac(), mtu: self.mtu, conf: VETH_CONF, cached, kind };
         wanted.links.insert(self.name.clone(), link);
         for address in addresses {
             wanted.routes.insert(Destination::main(address), Hop::On(self.name.clone()));
@@ -156,9 +162,12 @@ impl Veth {
     }
 }
 
-/// The steps for one container that is new: nothing of it is in the kernel.
-pub fn plan_new(veth: &Veth) -> Vec<Change> {
+/// The steps for a container of `desired` that is new: nothing of it is in the kernel. (One that is gone takes
+/// [`Change::DeleteLink`].)
+pub fn plan_new(desired: &Desired, name: &LinkName) -> Vec<Change> {
     let mut wanted = Wanted::default();
-    veth.objects(&mut wanted);
+    if let Some(veth) = desired.veths.get(name) {
+        veth.objects(desired.cached, &mut wanted);
+    }
     plan(&wanted, &Observed::default())
 }

@@ -8,11 +8,11 @@
 pub mod block;
 mod diff;
 pub mod edge;
+pub mod flow_cache;
 pub mod mac;
 pub mod network;
 pub mod object;
 pub mod peer;
-pub mod shortcut;
 pub mod underlay;
 
 pub use diff::plan;

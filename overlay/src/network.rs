@@ -3,7 +3,10 @@
 //! Each subnet has a VXLAN device, each local container a routed veth, each remote endpoint a route to its host. An
 //! address that nobody has is unreachable at once. A network of one host is the same router without VXLAN devices.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipnet::IpNet;
 
@@ -11,7 +14,8 @@ use crate::{
     diff::plan,
     mac::Mac,
     object::{
-        Change, Conf, Destination, Hop, Inside, Link, LinkKind, LinkName, Objects, Observed, Vxlan, Wanted,
+        CACHED_SWITCHES, Change, Conf, Destination, Hop, Inside, Link, LinkKind, LinkName, Objects, Observed,
+        Vxlan, Wanted,
     },
     peer::Peer,
 };
@@ -20,6 +24,9 @@ use crate::{
 pub const VNI_MIN: u32 = 4096;
 /// The largest VNI: it has 24 bits.
 pub const VNI_MAX: u32 = (1 << 24) - 1;
+
+/// Ethernet address of a router's end of its uplink: it is a link to a host like others, and nobody asks for it.
+pub const UPLINK_MAC: Mac = Mac::of_host_end(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
 /// Switches of a router's namespace, with their values. Both of `all` in IPv4 are minima for every link. Whoever asks
 /// for an address that nobody has is told so; the kernel's limits for such errors are taken off but for one, which no
@@ -51,8 +58,8 @@ pub struct Desired {
     pub mac: Mac,
     /// Bytes of a packet, at most.
     pub mtu: u32,
-    /// Packets between hosts go past the router ([`crate::shortcut`]).
-    pub shortcut: bool,
+    /// Its links have the flow cache ([`crate::flow_cache`]), if any of its subnets has a VNI.
+    pub cached: bool,
     /// The network's address ranges, disjoint.
     pub subnets: Vec<Subnet>,
     /// The containers of this host, by the router's end of their veth.
@@ -95,6 +102,12 @@ impl Desired {
         for subnet in &self.subnets {
             self.subnet(subnet, &mut wanted);
         }
+        if let Some(name) = self.uplink() {
+            let kind = LinkKind::Uplink;
+            let link = Link { mac: UPLINK_MAC, mtu: self.mtu, conf: VETH_CONF, cached: true, kind };
+            wanted.links.insert(name, link);
+            wanted.switches.extend(CACHED_SWITCHES.iter().copied());
+        }
         for peer in self.peers.values() {
             self.peer(peer, &mut wanted);
         }
@@ -109,13 +122,19 @@ impl Desired {
         wanted
     }
 
+    /// The flow cache's way between the router and its host; none without the cache.
+    fn uplink(&self) -> Option<LinkName> {
+        let vni = self.subnets.iter().find_map(|subnet| subnet.vni);
+        vni.filter(|_| self.cached).map(LinkName::of_uplink)
+    }
+
     fn subnet(&self, subnet: &Subnet, wanted: &mut Wanted) {
         wanted.routes.insert(Destination::main(subnet.net.trunc()), Hop::Unreachable);
         wanted.addresses.insert((LinkName::loopback(), subnet.gateway.into()));
         if let Some(vni) = subnet.vni {
             let vxlan = Vxlan { vni, local: self.local, port: self.port };
             let kind = LinkKind::Vxlan(vxlan);
-            let link = Link { mac: self.mac, mtu: self.mtu, conf: VXLAN_CONF, shortcut: self.shortcut, kind };
+            let link = Link { mac: self.mac, mtu: self.mtu, conf: VXLAN_CONF, cached: false, kind };
             wanted.links.insert(LinkName::of_vni(vni), link);
         }
     }
@@ -146,7 +165,8 @@ impl Desired {
         };
         let kind = LinkKind::Veth(inside);
         let mac_here = Mac::of_host_end(*first);
-        let link = Link { mac: mac_here, mtu: self.mtu, conf: VETH_CONF, shortcut: self.shortcut, kind };
+        let cached = self.uplink().is_some();
+        let link = Link { mac: mac_here, mtu: self.mtu, conf: VETH_CONF, cached, kind };
         wanted.links.insert(name.clone(), link);
         for address in &attachment.addresses {
             wanted.routes.insert(Destination::main(*address), Hop::On(name.clone()));

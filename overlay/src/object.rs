@@ -14,6 +14,8 @@ use crate::mac::Mac;
 pub const LINK_PREFIX: &str = "cv";
 /// In front of the names of our VXLAN devices. An `x` is no hexadecimal digit: no container's link begins so.
 pub const VXLAN_PREFIX: &str = "cvx";
+/// The same of our routers' [uplinks](LinkKind::Uplink).
+pub const UPLINK_PREFIX: &str = "cvu";
 /// Bytes of a link's name, the closing zero not counted (`IFNAMSIZ`, linux/if.h).
 pub const LINK_NAME_MAX: usize = 15;
 
@@ -24,6 +26,10 @@ pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// Number of the routing table that is asked when no rule says otherwise (`RT_TABLE_MAIN`, linux/rtnetlink.h).
 pub const TABLE_MAIN: u32 = 254;
+
+/// Switches of a namespace whose links have the flow cache ([`crate::flow_cache`]), with their values: packets that it
+/// carries are not tracked, so what a connection's other packets say of TCP windows looks wrong.
+pub const CACHED_SWITCHES: &[(&str, u32)] = &[("netfilter/nf_conntrack_tcp_be_liberal", 1)];
 
 /// [`GATEWAY_V4`] or [`GATEWAY_V6`].
 pub const fn gateway(like: IpAddr) -> IpAddr {
@@ -52,9 +58,19 @@ impl LinkName {
         Self(format!("{VXLAN_PREFIX}{vni}"))
     }
 
-    /// It is a VXLAN device, not a container's link.
+    /// The uplink of the router that has this VNI: both ends are called so, each in its namespace.
+    pub fn of_uplink(vni: u32) -> Self {
+        Self(format!("{UPLINK_PREFIX}{vni}"))
+    }
+
+    /// It is a VXLAN device.
     pub fn is_vxlan(&self) -> bool {
         self.0.starts_with(VXLAN_PREFIX)
+    }
+
+    /// It is an end of a router's uplink.
+    pub fn is_uplink(&self) -> bool {
+        self.0.starts_with(UPLINK_PREFIX)
     }
 
     /// The loopback: it is never made or deleted, but a namespace of ours may have addresses there.
@@ -65,8 +81,9 @@ impl LinkName {
     /// The link of this name, if it is one of ours: another one is never touched.
     pub fn ours(name: &str) -> Option<Self> {
         let rest = name.strip_prefix(LINK_PREFIX)?;
-        let of_vni = rest
-            .strip_prefix('x')
+        let of_vni = [VXLAN_PREFIX, UPLINK_PREFIX]
+            .iter()
+            .find_map(|prefix| name.strip_prefix(prefix))
             .is_some_and(|vni| !vni.is_empty() && vni.bytes().all(|byte| byte.is_ascii_digit()));
         let of_container = rest.len() == LINK_NAME_MAX - LINK_PREFIX.len()
             && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -206,6 +223,9 @@ pub enum LinkKind {
     Vxlan(Vxlan),
     /// One end of a veth pair; the other one is a container's.
     Veth(Inside),
+    /// A router's end of a veth pair; the other one has the same name and is in the host's namespace. What the flow cache
+    /// carries between the two namespaces crosses by it, and nothing else does.
+    Uplink,
 }
 
 /// A link as it is wanted.
@@ -217,8 +237,8 @@ pub struct Link {
     pub mtu: u32,
     /// Its switches.
     pub conf: Conf,
-    /// Packets may go past the router by it ([`crate::shortcut`]).
-    pub shortcut: bool,
+    /// It has the programs of the flow cache ([`crate::flow_cache`]); an uplink has them at both ends.
+    pub cached: bool,
     /// What it is.
     pub kind: LinkKind,
 }
@@ -228,7 +248,7 @@ impl Link {
     pub const fn inside(&self) -> Option<&Inside> {
         match &self.kind {
             LinkKind::Veth(inside) => Some(inside),
-            LinkKind::Vxlan(_) => None,
+            LinkKind::Vxlan(_) | LinkKind::Uplink => None,
         }
     }
 
@@ -249,7 +269,7 @@ pub struct ObservedLink {
     pub mac: Option<Mac>,
     /// Bytes of a packet, at most.
     pub mtu: u32,
-    /// It is up, asks for neighbours, and is its own master: no bridge's port.
+    /// It is up, asks for neighbours, and is its own master: no bridge's port. An uplink's other end is up as well.
     pub up: bool,
     /// Its switches; none where the kernel does not tell.
     pub conf: Option<Conf>,
@@ -257,8 +277,17 @@ pub struct ObservedLink {
     pub vxlan: Option<Vxlan>,
     /// The container's end; none where nobody looked.
     pub inside: Option<ObservedInside>,
-    /// It has the shortcut, for a container of these addresses.
-    pub shortcut: Option<BTreeSet<IpAddr>>,
+    /// It has the programs of the flow cache, those that this daemon has loaded; an uplink has them at both ends.
+    pub cached: bool,
+}
+
+/// The host's own link to the other hosts, as the flow cache knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Underlay {
+    /// Its address, by which it is found.
+    pub local: IpAddr,
+    /// UDP port of VXLAN.
+    pub port: u16,
 }
 
 /// Where a route leads to.
@@ -326,6 +355,8 @@ pub struct Objects<L> {
     pub rules: BTreeSet<Rule>,
     /// Switches of the whole namespace: path below `/proc/sys/net` → value.
     pub switches: BTreeMap<&'static str, u32>,
+    /// The link, not one of ours, that has the programs of the flow cache; no other one has.
+    pub underlay: Option<Underlay>,
 }
 
 impl<L> Default for Objects<L> {
@@ -338,6 +369,7 @@ impl<L> Default for Objects<L> {
             fdb: BTreeMap::new(),
             rules: BTreeSet::new(),
             switches: BTreeMap::new(),
+            underlay: None,
         }
     }
 }
@@ -355,7 +387,7 @@ pub enum Change {
     SetSwitch(&'static str, u32),
     /// A link of ours that nobody wants.
     DeleteLink(LinkName),
-    /// A new link, up; of a veth pair both ends, the container's with addresses and routes.
+    /// A new link, up; of a veth pair both ends, a container's with addresses and routes.
     CreateLink(LinkName, Link),
     /// A link is not [up](ObservedLink::up), or has another size of packets.
     MendLink {
@@ -375,8 +407,10 @@ pub enum Change {
         /// What of it.
         part: Part,
     },
-    /// The shortcut at a link that has been there before, and the container's end of it.
-    SetShortcut(LinkName, Option<Inside>),
+    /// The programs of the flow cache at a link that has been there before.
+    SetCached(LinkName),
+    /// Those at the host's link to the others: they go from every other link that is not ours, and without one from all.
+    SetUnderlay(Option<Underlay>),
     /// An address of this host.
     SetAddress(LinkName, IpNet),
     /// An address on a link of ours that is not ours.
@@ -432,7 +466,7 @@ impl Change {
             Self::SetSwitch(..) | Self::SetConf(..) => "sysctl",
             Self::DeleteLink(..) | Self::CreateLink(..) | Self::MendLink { .. } => "link",
             Self::SetInside { part, .. } => part.object(),
-            Self::SetShortcut(..) => "shortcut",
+            Self::SetCached(..) | Self::SetUnderlay(..) => "flow cache",
             Self::SetAddress(..) | Self::DeleteAddress(..) => "address",
             Self::SetNeighbour { .. } | Self::DeleteNeighbour { .. } => "neighbour",
             Self::SetFdb { .. } | Self::DeleteFdb { .. } => "fdb",
@@ -451,7 +485,11 @@ impl fmt::Display for Change {
             Self::MendLink { name, mtu } => write!(f, "set link {name} up, MTU {mtu}"),
             Self::SetConf(name, _) => write!(f, "set switches of link {name}"),
             Self::SetInside { link, part, .. } => write!(f, "set {part} at the container's end of {link}"),
-            Self::SetShortcut(name, _) => write!(f, "set the shortcut at {name}"),
+            Self::SetCached(name) => write!(f, "set the flow cache at {name}"),
+            Self::SetUnderlay(Some(underlay)) => {
+                write!(f, "set the flow cache at the link that has {}", underlay.local)
+            }
+            Self::SetUnderlay(None) => f.write_str("take the flow cache from links that are not ours"),
             Self::SetAddress(link, address) => write!(f, "set address {address} on {link}"),
             Self::DeleteAddress(link, address) => write!(f, "delete address {address} on {link}"),
             Self::SetNeighbour { link, to, mac } => write!(f, "set neighbour {to} at {mac} on {link}"),

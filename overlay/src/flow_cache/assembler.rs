@@ -1,6 +1,6 @@
 //! BPF instructions by name, and jumps by label.
 //!
-//! Only what the shortcut needs. Encoding and numbers: Documentation/bpf/standardization/instruction-set.rst and
+//! Only what the flow cache needs. Encoding and numbers: Documentation/bpf/standardization/instruction-set.rst and
 //! linux/bpf.h. Instructions are laid out as little-endian machines have them.
 
 /// One instruction as the kernel reads it.
@@ -22,7 +22,8 @@ pub enum Register {
     R2,
     R3,
     R4,
-    R6 = 6,
+    R5,
+    R6,
     R7,
     R8,
     R9,
@@ -44,6 +45,7 @@ pub enum Size {
 pub enum If {
     Equal = 0x10,
     Greater = 0x20,
+    GreaterOrEqual = 0x30,
     /// They have a bit in common.
     Common = 0x40,
     NotEqual = 0x50,
@@ -53,18 +55,31 @@ pub enum If {
 #[derive(Clone, Copy, Debug)]
 pub enum Operation {
     Add = 0x00,
+    Subtract = 0x10,
+    Or = 0x40,
     And = 0x50,
     ShiftLeft = 0x60,
     ShiftRight = 0x70,
+    ExclusiveOr = 0xa0,
 }
 
 /// What the kernel does when called (`enum bpf_func_id`).
 #[derive(Clone, Copy, Debug)]
 pub enum Helper {
     MapLookup = 1,
+    MapUpdate = 2,
+    MapDelete = 3,
+    /// Nanoseconds since the machine started, but for when it slept.
+    Time = 5,
+    Random = 7,
+    ReplaceChecksum = 11,
     Redirect = 23,
-    FibLookup = 69,
+    ChecksumDifference = 28,
+    Pull = 39,
+    AdjustRoom = 50,
+    ChecksumLevel = 135,
     RedirectPeer = 155,
+    CheckMtu = 163,
 }
 
 /// A place in the program, known once it is bound.
@@ -86,15 +101,18 @@ const LOAD: u8 = 0x61;
 const STORE_IMMEDIATE: u8 = 0x62;
 const STORE: u8 = 0x63;
 const ATOMIC: u8 = 0xc3;
-const ATOMIC_OR: i32 = 0x40;
+const ATOMIC_ADD_AND_TELL: i32 = 0x01;
+const TO_BIG_ENDIAN: u8 = 0xdc;
 const ALU64: u8 = 0x07;
 const MOVE: u8 = 0xb0;
 const JUMP: u8 = 0x05;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
 const OF_REGISTER: u8 = 0x08;
-/// The immediate is the descriptor of a map (`BPF_PSEUDO_MAP_FD`).
+/// The immediate is the descriptor of a map (`BPF_PSEUDO_MAP_FD`), or of one whose first value is meant
+/// (`BPF_PSEUDO_MAP_VALUE`).
 const MAP: u8 = 1;
+const MAP_VALUE: u8 = 2;
 
 impl Assembler {
     /// A label that is not bound yet.
@@ -160,14 +178,25 @@ impl Assembler {
         self.push(STORE_IMMEDIATE | size as u8, at, 0, offset, value);
     }
 
-    /// `*(at + offset) |= from`, eight bytes, whoever else writes there.
-    pub fn atomic_or(&mut self, at: Register, offset: i16, from: Register) {
-        self.push(ATOMIC | Size::Double as u8, at, from as u8, offset, ATOMIC_OR);
+    /// `with = *(at + offset); *(at + offset) += with`, eight bytes, at once whoever else writes there.
+    pub fn add_and_tell(&mut self, at: Register, offset: i16, with: Register) {
+        self.push(ATOMIC | Size::Double as u8, at, with as u8, offset, ATOMIC_ADD_AND_TELL);
+    }
+
+    /// `register =` its lower two bytes, turned around.
+    pub fn to_big_endian(&mut self, register: Register) {
+        self.push(TO_BIG_ENDIAN, register, 0, 0, 16);
     }
 
     /// `to =` the map of this descriptor
     pub fn map(&mut self, to: Register, descriptor: i32) {
         self.push(LOAD_IMMEDIATE, to, MAP, 0, descriptor);
+        self.code.push(Instruction::default());
+    }
+
+    /// `to =` where the value of the array of this descriptor lies that has only one
+    pub fn map_value(&mut self, to: Register, descriptor: i32) {
+        self.push(LOAD_IMMEDIATE, to, MAP_VALUE, 0, descriptor);
         self.code.push(Instruction::default());
     }
 

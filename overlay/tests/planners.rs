@@ -15,7 +15,8 @@ use covey_overlay::{
     mac::Mac,
     network::{self, Attachment, Subnet},
     object::{
-        Change, Destination, Hop, Link, LinkName, Observed, ObservedInside, ObservedLink, Part, Wanted,
+        Change, Destination, Hop, Link, LinkKind, LinkName, Observed, ObservedInside, ObservedLink, Part,
+        Underlay, Wanted,
     },
     peer::Peer,
     plan,
@@ -61,6 +62,7 @@ fn edges() -> impl Strategy<Value = edge::Desired> {
         }),
         peers: peers.into_iter().map(|(number, variant)| (number, peer(number, variant))).collect(),
         veths: veths.into_iter().map(|(n, mtu)| (veth(n, mtu).name.clone(), veth(n, mtu))).collect(),
+        cached: true,
     })
 }
 
@@ -99,7 +101,7 @@ fn networks() -> impl Strategy<Value = network::Desired> {
             port: 4789,
             mac: Mac::of_node([0, 0, 0, 1]),
             mtu,
-            shortcut: true,
+            cached: true,
             subnets: subnets(shape),
             attachments: attachments.into_iter().map(|(n, default)| attachment(n, default)).collect(),
             peers: peers.into_iter().map(|(number, variant)| (number, peer(number, variant))).collect(),
@@ -139,7 +141,7 @@ fn damage(kernel: &mut Observed, seed: u16) {
         }
         (4, Some(link), ..) => kernel.links.get_mut(&link).unwrap().conf = None,
         (5, Some(link), ..) if seed > u16::MAX / 2 => kernel.links.get_mut(&link).unwrap().vxlan = None,
-        (5, Some(link), ..) => kernel.links.get_mut(&link).unwrap().shortcut = None,
+        (5, Some(link), ..) => kernel.links.get_mut(&link).unwrap().cached = false,
         (6, Some(link), ..) => {
             if seed > u16::MAX / 2 {
                 kernel.addresses.retain(|(on, _)| *on != link);
@@ -159,6 +161,10 @@ fn damage(kernel: &mut Observed, seed: u16) {
         }
         (14, ..) if seed > u16::MAX / 2 => kernel.rules.clear(),
         (14, Some(link), ..) => strike_inside(kernel.links.get_mut(&link).unwrap(), seed),
+        (15, ..) if seed > u16::MAX / 2 => {
+            let other = Underlay { local: [203, 0, 113, 1].into(), port: 4789 };
+            kernel.underlay = (at(2) == 0).then_some(other);
+        }
         _ => kernel.switches.values_mut().for_each(|value| *value += 1),
     }
 }
@@ -252,6 +258,7 @@ proptest! {
         let wanted = after.objects();
         let changes = plan(&wanted, &kernel);
         follow(&mut kernel, &wanted, &changes);
+        kernel.switches.retain(|path, _| wanted.switches.contains_key(path));
         prop_assert_eq!(without_others(kernel.clone(), &wanted), whole(&wanted));
         prop_assert_eq!(plan(&wanted, &kernel), vec![]);
     }
@@ -293,29 +300,123 @@ proptest! {
     }
 }
 
+/// One container alone, on a host that knows no others.
+fn lonely(number: u8) -> (LinkName, edge::Desired) {
+    let veth = veth(number, 1450);
+    let name = veth.name.clone();
+    (name.clone(), edge::Desired { veths: [(name, veth)].into(), cached: true, ..edge::Desired::default() })
+}
+
 #[test]
 fn a_new_container_of_the_edge_is_complete() {
     let mut kernel = Observed::default();
-    for change in edge::plan_new(&veth(5, 1450)) {
+    let (name, desired) = lonely(5);
+    for change in edge::plan_new(&desired, &name) {
         carry_out(&mut kernel, &change);
     }
-    let name = LinkName::of_container("0000000000005");
-    let desired = edge::Desired { veths: [(name.clone(), veth(5, 1450))].into(), ..edge::Desired::default() };
     kernel.switches = desired.objects().switches;
     assert_eq!(plan(&desired.objects(), &kernel), []);
     assert_eq!(plan(&edge::Desired::default().objects(), &kernel), [Change::DeleteLink(name)]);
+}
+
+/// A network of subnets of this shape with one container.
+fn network(shape: u8, cached: bool) -> network::Desired {
+    network::Desired {
+        local: [192, 0, 2, 1].into(),
+        port: 4789,
+        mac: Mac::of_node([0, 0, 0, 1]),
+        mtu: 1450,
+        cached,
+        subnets: subnets(shape),
+        attachments: [attachment(12, false)].into(),
+        peers: BTreeMap::new(),
+        endpoints: BTreeMap::new(),
+    }
+}
+
+/// Programs at a container's link know the uplink.
+#[test]
+fn a_router_has_its_uplink_before_it_has_containers() {
+    let changes = plan(&network(1, true).objects(), &Observed::default());
+    let made = changes.iter().filter_map(|change| match change {
+        Change::CreateLink(name, link) => Some((name.as_str(), link.cached)),
+        _ => None,
+    });
+    let expected = [
+        ("cvu4097", true),
+        ("cv000000000000c", true),
+        ("cvx4097", false),
+        ("cvx4098", false),
+        ("cvx4099", false),
+    ];
+    assert_eq!(made.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_network_without_the_cache_or_of_one_host_has_no_uplink() {
+    for desired in [network(1, false), network(2, true)] {
+        let wanted = desired.objects();
+        assert!(wanted.links.values().all(|link| !link.cached && link.kind != LinkKind::Uplink));
+        assert_eq!(wanted.switches, network::SWITCHES.iter().copied().collect());
+    }
+}
+
+#[test]
+fn only_links_that_lack_the_programs_get_them_and_all_do_where_the_uplink_is_new() {
+    let wanted = network(1, true).objects();
+    let (uplink, container) = (LinkName::of_uplink(4097), attachment(12, false).0);
+    let mut kernel = whole(&wanted);
+    kernel.links.get_mut(&container).unwrap().cached = false;
+    assert_eq!(plan(&wanted, &kernel), [Change::SetCached(container.clone())]);
+
+    let mut kernel = whole(&wanted);
+    kernel.links.get_mut(&uplink).unwrap().cached = false;
+    assert_eq!(plan(&wanted, &kernel), [Change::SetCached(uplink.clone())]);
+
+    let mut kernel = whole(&wanted);
+    kernel.links.remove(&uplink);
+    let link = wanted.links[&uplink].clone();
+    let conf = Change::SetConf(uplink.clone(), link.conf);
+    let made = [Change::CreateLink(uplink, link), conf, Change::SetCached(container)];
+    assert_eq!(plan(&wanted, &kernel), made);
+}
+
+#[test]
+fn the_hosts_link_to_the_others_has_the_programs_while_there_are_others() {
+    let joined = joined();
+    let underlay = Underlay { local: [192, 0, 2, 1].into(), port: 4789 };
+    let mut kernel = whole(&joined.objects());
+    for lost in [None, Some(Underlay { local: [192, 0, 2, 9].into(), ..underlay })] {
+        kernel.underlay = lost;
+        assert_eq!(plan(&joined.objects(), &kernel), [Change::SetUnderlay(Some(underlay))]);
+    }
+    let kernel = whole(&joined.objects());
+    let parted = edge::Desired { device: None, ..joined.clone() };
+    let without = edge::Desired { cached: false, ..joined };
+    for wanted in [parted, without] {
+        assert!(plan(&wanted.objects(), &kernel).contains(&Change::SetUnderlay(None)));
+    }
 }
 
 #[test]
 fn a_link_name_fits_the_kernel_and_no_container_has_that_of_a_vni() {
     assert_eq!(LinkName::of_container(&"0123456789abcdef".repeat(4)).as_str(), "cv0123456789abc");
     assert_eq!(LinkName::of_vni(network::VNI_MAX).as_str(), "cvx16777215");
-    for ours in ["cv0123456789abc", "cvx4096", "cvx16777215"] {
+    assert_eq!(LinkName::of_uplink(network::VNI_MAX).as_str(), "cvu16777215");
+    for ours in ["cv0123456789abc", "cvx4096", "cvx16777215", "cvu4097"] {
         assert_eq!(LinkName::ours(ours).as_ref().map(LinkName::as_str), Some(ours));
     }
-    for theirs in
-        ["eth0", "cv", "cvx", "cvd-ebr", "cvx1-2", "cv0123456789ab", "cv0123456789ABC", "cv0123456789abcd"]
-    {
+    for theirs in [
+        "eth0",
+        "cv",
+        "cvx",
+        "cvu",
+        "cvd-ebr",
+        "cvx1-2",
+        "cv0123456789ab",
+        "cv0123456789ABC",
+        "cv0123456789abcd",
+    ] {
         assert_eq!(LinkName::ours(theirs), None, "{theirs}");
     }
 }
@@ -323,15 +424,9 @@ fn a_link_name_fits_the_kernel_and_no_container_has_that_of_a_vni() {
 #[test]
 fn an_endpoint_of_an_unknown_host_is_unreachable() {
     let mut desired = network::Desired {
-        local: [192, 0, 2, 1].into(),
-        port: 4789,
-        mac: Mac::of_node([0, 0, 0, 1]),
-        mtu: 1450,
-        shortcut: false,
-        subnets: subnets(1),
         attachments: BTreeMap::new(),
-        peers: BTreeMap::new(),
         endpoints: [(address(12), 7)].into(),
+        ..network(1, false)
     };
     let to = Destination::main(address(12));
     assert_eq!(network::plan_endpoint(&desired, address(12)), Change::DeleteRoute(to));
@@ -340,9 +435,9 @@ fn an_endpoint_of_an_unknown_host_is_unreachable() {
     assert_eq!(network::plan_endpoint(&desired, address(12)), Change::SetRoute(to, hop));
 }
 
-#[test]
-fn every_change_says_which_kind_of_object_it_is_about() {
-    let desired = edge::Desired {
+/// The edge of a host that knows another one.
+fn joined() -> edge::Desired {
+    edge::Desired {
         device: Some(Device {
             mac: Mac::of_node([0, 0, 0, 1]),
             local: [192, 0, 2, 1].into(),
@@ -354,8 +449,16 @@ fn every_change_says_which_kind_of_object_it_is_about() {
         }),
         peers: [(2, peer(2, 0))].into(),
         veths: BTreeMap::new(),
-    };
-    let changes = plan(&desired.objects(), &Observed::default());
+        cached: true,
+    }
+}
+
+#[test]
+fn every_change_says_which_kind_of_object_it_is_about() {
+    let changes = plan(&joined().objects(), &Observed::default());
     let kinds: BTreeSet<_> = changes.iter().map(Change::object).collect();
-    assert_eq!(kinds, ["address", "fdb", "link", "neighbour", "route", "rule", "sysctl"].into());
+    assert_eq!(
+        kinds,
+        ["address", "fdb", "flow cache", "link", "neighbour", "route", "rule", "sysctl"].into()
+    );
 }

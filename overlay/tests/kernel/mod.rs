@@ -1,10 +1,7 @@
 //! A kernel as simple as can be: enough to see where a plan leads, and strict where the real one is.
 
-use std::{collections::BTreeSet, net::IpAddr};
-
 use covey_overlay::object::{
-    Change, Hop, Inside, Link, LinkKind, LinkName, Objects, Observed, ObservedInside, ObservedLink, Part,
-    Wanted,
+    Change, Hop, Link, LinkKind, LinkName, Objects, Observed, ObservedInside, ObservedLink, Part, Wanted,
 };
 
 /// What the kernel has once all of `wanted` is in it.
@@ -17,6 +14,7 @@ pub fn whole(wanted: &Wanted) -> Observed {
         fdb: wanted.fdb.clone(),
         rules: wanted.rules.clone(),
         switches: wanted.switches.clone(),
+        underlay: wanted.underlay,
     }
 }
 
@@ -26,14 +24,15 @@ fn made(link: &Link) -> ObservedLink {
         LinkKind::Veth(inside) => {
             (None, Some(ObservedInside { mac: Some(inside.mac), v4_only: false, parts: link.parts() }))
         }
+        LinkKind::Uplink => (None, None),
     };
     let conf = Some(link.conf);
-    let shortcut = link.shortcut.then(|| addresses(link.inside()));
-    ObservedLink { mac: Some(link.mac), mtu: link.mtu, up: true, conf, vxlan, inside, shortcut }
+    ObservedLink { mac: Some(link.mac), mtu: link.mtu, up: true, conf, vxlan, inside, cached: link.cached }
 }
 
-fn addresses(inside: Option<&Inside>) -> BTreeSet<IpAddr> {
-    inside.map(|inside| inside.addresses.iter().copied().collect()).unwrap_or_default()
+/// An uplink came or went: programs that know another one are none.
+fn drop_programs(kernel: &mut Observed) {
+    kernel.links.values_mut().for_each(|link| link.cached = false);
 }
 
 /// Something of a container's end is set; it takes the place of what was there of its kind.
@@ -57,6 +56,9 @@ pub fn carry_out(kernel: &mut Observed, change: &Change) {
             // Its switches are whatever the namespace has by default.
             let link = ObservedLink { conf: None, ..made(&link) };
             assert!(link.vxlan.is_none_or(|new| no_vni(kernel, new.vni)), "the VNI is taken");
+            if name.is_uplink() {
+                drop_programs(kernel);
+            }
             assert!(kernel.links.insert(name.clone(), link).is_none(), "{name} exists");
         }
         Change::MendLink { name, mtu } => {
@@ -69,10 +71,8 @@ pub fn carry_out(kernel: &mut Observed, change: &Change) {
             assert_eq!(end.mac, Some(inside.mac), "{part} at another's end");
             furnish(end, part);
         }
-        Change::SetShortcut(name, inside) => {
-            let link = kernel.links.get_mut(&name).expect("a link that is there");
-            link.shortcut = Some(addresses(inside.as_ref()));
-        }
+        Change::SetCached(name) => kernel.links.get_mut(&name).expect("a link").cached = true,
+        Change::SetUnderlay(underlay) => kernel.underlay = underlay,
         Change::SetAddress(link, address) => {
             needs(kernel, &link);
             kernel.addresses.insert((link, address));
@@ -121,6 +121,9 @@ pub fn drop_all_on(kernel: &mut Observed, name: &LinkName) {
     kernel.routes.retain(|_, hop| Hop::link(hop) != Some(name));
     kernel.neighbours.retain(|(link, _), _| link != name);
     kernel.fdb.retain(|(link, _), _| link != name);
+    if name.is_uplink() {
+        drop_programs(kernel);
+    }
 }
 
 fn needs(kernel: &Observed, link: &LinkName) {

@@ -126,9 +126,9 @@ mod key {
     pub const PORTS: i16 = 16;
     /// Of the host that sent it by VXLAN.
     pub const OUTER_SOURCE: i16 = 24;
+    /// The destination comes behind it.
     pub const SOURCE: i16 = 40;
-    pub const DESTINATION: i16 = 56;
-    pub const LEN: i16 = 72;
+    pub const LEN: i16 = SOURCE + 32;
 }
 
 /// What becomes of a packet.
@@ -241,6 +241,26 @@ mod tests {
         assert_eq!((&counters[..8], &counters[8..]), (&[0; 8][..], &[0xff; 8][..]));
         next_generation(&mut counters);
         assert_eq!(u64::from_ne_bytes(counters[..8].try_into().unwrap()), 1);
+    }
+
+    /// The kernel takes programs of a million instructions; jumps are bound or it would panic.
+    #[test]
+    fn the_programs_of_every_place_can_be_written() {
+        let maps = Maps { flows: 3, arrivals: 4, counters: 5 };
+        let underlay = |local| Place::Underlay { local, port: 4789 };
+        let router = Place::Router(Uplink { vni: 4097, router: 2, host: 3 });
+        let places = [
+            underlay([10, 0, 0, 1].into()),
+            underlay([0xfd00, 0, 0, 0, 0, 0, 0, 1].into()),
+            Place::Host,
+            router,
+        ];
+        for place in places {
+            for program in [entering(maps, &place), leaving(maps, &place)] {
+                assert!((100..1000).contains(&program.len()), "{place:?}: {}", program.len());
+            }
+        }
+        assert_eq!(relaying_in().len(), relaying_out().len());
     }
 
     /// By this flows of different routers are told apart.

@@ -72,6 +72,8 @@ pub enum Helper {
     /// Nanoseconds since the machine started, but for when it slept.
     Time = 5,
     Random = 7,
+    /// Into a packet.
+    Store = 9,
     ReplaceChecksum = 11,
     Redirect = 23,
     ChecksumDifference = 28,
@@ -184,7 +186,7 @@ impl Assembler {
     }
 
     /// `register =` its lower two bytes, turned around.
-    pub fn to_big_endian(&mut self, register: Register) {
+    pub fn turn_around(&mut self, register: Register) {
         self.push(TO_BIG_ENDIAN, register, 0, 0, 16);
     }
 

@@ -109,8 +109,9 @@ pub fn next_generation(counters: &mut [u8]) {
 /// What [`next_generation`] changes, and the number of arrivals so far.
 mod counters {
     pub const GENERATION: i16 = 0;
-    pub const ARRIVALS: i16 = 8;
-    pub const LEN: i16 = 16;
+    /// Written all the time: away from what every packet reads.
+    pub const ARRIVALS: i16 = 64;
+    pub const LEN: i16 = ARRIVALS + 8;
 }
 
 /// By what a flow is found: everything of a packet on its way in that the kernel may decide by.

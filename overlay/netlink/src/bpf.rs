@@ -6,27 +6,22 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use covey_overlay::shortcut::Instruction;
+use covey_overlay::flow_cache::Instruction;
 
-/// Bytes of a program's tag, by which the kernel tells programs of the same instructions (`BPF_TAG_SIZE`).
-const TAG_LEN: usize = 8;
 /// The verifier wants to know that a program may call what only free programs may.
 const LICENCE: &std::ffi::CStr = c"GPL";
+/// Bytes of what the verifier says about a program that it refuses.
+const LOG_MAX: usize = 1 << 16;
+/// Lines of that, the last ones, which say why.
+const LOG_LINES: usize = 8;
 
 // `enum bpf_cmd`, linux/bpf.h.
 const MAP_CREATE: c_long = 0;
 const MAP_LOOKUP: c_long = 1;
 const MAP_UPDATE: c_long = 2;
-const MAP_DELETE: c_long = 3;
-const MAP_NEXT_KEY: c_long = 4;
 const PROGRAM_LOAD: c_long = 5;
-const PROGRAM_BY_ID: c_long = 13;
-const MAP_BY_ID: c_long = 14;
 const INFO: c_long = 15;
 
-const HASH: u32 = 1;
-/// Memory is taken as entries come (`BPF_F_NO_PREALLOC`).
-const AS_THEY_COME: u32 = 1;
 /// `BPF_PROG_TYPE_SCHED_CLS`
 const CLASSIFIER: u32 = 3;
 
@@ -38,7 +33,6 @@ struct MapCreate {
     key_len: u32,
     value_len: u32,
     entries_max: u32,
-    flags: u32,
 }
 
 #[repr(C)]
@@ -46,7 +40,6 @@ struct Element {
     map: u32,
     unused: u32,
     key: u64,
-    /// Of the value, or of where the next key goes.
     value: u64,
     flags: u64,
 }
@@ -60,13 +53,6 @@ struct ProgramLoad {
     log_level: u32,
     log_len: u32,
     log: u64,
-    kernel_version: u32,
-    flags: u32,
-}
-
-#[repr(C)]
-struct ById {
-    id: u32,
 }
 
 #[repr(C)]
@@ -82,23 +68,6 @@ struct InfoOf {
 struct ProgramInfo {
     kind: u32,
     id: u32,
-    tag: [u8; TAG_LEN],
-    lengths: [u32; 2],
-    code: [u64; 2],
-    load_time: u64,
-    user: u32,
-    map_count: u32,
-    map_ids: u64,
-}
-
-/// The beginning of `struct bpf_map_info`.
-#[repr(C)]
-#[derive(Default)]
-struct MapInfo {
-    kind: u32,
-    id: u32,
-    key_len: u32,
-    value_len: u32,
 }
 
 /// Runs a command.
@@ -121,43 +90,31 @@ unsafe fn open<T>(command: c_long, attribute: &T) -> io::Result<OwnedFd> {
     unsafe { Ok(OwnedFd::from_raw_fd(bpf(command, attribute)?)) }
 }
 
-/// Asks what something that is open is.
-///
-/// # Safety
-/// `info` is the beginning of what the kernel tells of such a thing. As [`bpf`].
-unsafe fn ask<T>(of: &OwnedFd, info: &mut T) -> io::Result<()> {
-    let attribute = InfoOf {
-        object: descriptor(of),
-        info_len: size_of::<T>() as u32,
-        info: std::ptr::from_mut(info) as u64,
-    };
-    // SAFETY: so many bytes are there for the answer; the caller answers for what they refer to.
-    unsafe { bpf(INFO, &attribute).map(drop) }
-}
-
 fn descriptor(of: &OwnedFd) -> u32 {
     // A descriptor that is open is never negative.
     of.as_raw_fd().unsigned_abs()
 }
 
-/// A hash table in the kernel, with keys of `K` bytes.
-pub struct Map<const K: usize> {
-    fd: OwnedFd,
-    value_len: usize,
+/// How a map keeps its values (`enum bpf_map_type`).
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// By number; all are there from the beginning.
+    Array = 2,
+    /// By key; who comes in takes the place of one that was not used for long.
+    LastUsed = 9,
 }
 
-impl<const K: usize> Map<K> {
-    /// A new one, empty.
-    pub fn create(value_len: usize, entries_max: u32) -> io::Result<Self> {
-        let attribute = MapCreate {
-            kind: HASH,
-            key_len: K as u32,
-            value_len: value_len as u32,
-            entries_max,
-            flags: AS_THEY_COME,
-        };
+/// A table in the kernel, with keys of `K` bytes and values of `V`.
+pub struct Map<const K: usize, const V: usize> {
+    fd: OwnedFd,
+}
+
+impl<const K: usize, const V: usize> Map<K, V> {
+    /// A new one, without keys or with all values zero.
+    pub fn create(kind: Kind, entries_max: u32) -> io::Result<Self> {
+        let attribute = MapCreate { kind: kind as u32, key_len: K as u32, value_len: V as u32, entries_max };
         // SAFETY: it refers to no memory.
-        Ok(Self { fd: unsafe { open(MAP_CREATE, &attribute)? }, value_len })
+        Ok(Self { fd: unsafe { open(MAP_CREATE, &attribute)? } })
     }
 
     /// Its descriptor, as programs refer to it.
@@ -165,117 +122,89 @@ impl<const K: usize> Map<K> {
         self.fd.as_raw_fd()
     }
 
-    fn element(&self, key: *const u8, value: *const u8) -> Element {
-        Element { map: descriptor(&self.fd), unused: 0, key: key as u64, value: value as u64, flags: 0 }
+    fn element(&self, key: &[u8; K], value: *const u8) -> Element {
+        Element {
+            map: descriptor(&self.fd),
+            unused: 0,
+            key: key.as_ptr() as u64,
+            value: value as u64,
+            flags: 0,
+        }
     }
 
     /// The value of a key.
-    pub fn get(&self, key: &[u8; K]) -> io::Result<Option<Vec<u8>>> {
-        let mut value = vec![0; self.value_len];
-        let attribute = self.element(key.as_ptr(), value.as_mut_ptr());
+    pub fn get(&self, key: &[u8; K]) -> io::Result<[u8; V]> {
+        let mut value = [0; V];
+        let attribute = self.element(key, value.as_mut_ptr());
         // SAFETY: key and value are as long as the map was made for.
-        match unsafe { bpf(MAP_LOOKUP, &attribute) } {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-            found => found.map(|_| Some(value)),
-        }
+        unsafe { bpf(MAP_LOOKUP, &attribute).map(|_| value) }
     }
 
-    /// Sets the value of a key. Only the map's own length is read of it.
-    pub fn set(&self, key: &[u8; K], value: &[u8]) -> io::Result<()> {
-        if value.len() != self.value_len {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let attribute = self.element(key.as_ptr(), value.as_ptr());
+    /// Sets the value of a key.
+    pub fn set(&self, key: &[u8; K], value: &[u8; V]) -> io::Result<()> {
+        let attribute = self.element(key, value.as_ptr());
         // SAFETY: key and value are as long as the map was made for.
         unsafe { bpf(MAP_UPDATE, &attribute).map(drop) }
-    }
-
-    /// Deletes a key; that it is not there is no error.
-    pub fn delete(&self, key: &[u8; K]) -> io::Result<()> {
-        let attribute = self.element(key.as_ptr(), std::ptr::null());
-        // SAFETY: the key is as long as the map was made for.
-        match unsafe { bpf(MAP_DELETE, &attribute) } {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            deleted => deleted.map(drop),
-        }
-    }
-
-    /// All keys. Only this process sets and deletes any.
-    pub fn keys(&self) -> io::Result<Vec<[u8; K]>> {
-        let mut keys: Vec<[u8; K]> = Vec::new();
-        loop {
-            let last = keys.last().map_or(std::ptr::null(), |key| key.as_ptr());
-            let mut next = [0; K];
-            let attribute = self.element(last, next.as_mut_ptr());
-            // SAFETY: the key before is as long as the map was made for or there is none; the next one has room.
-            match unsafe { bpf(MAP_NEXT_KEY, &attribute) } {
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
-                found => found?,
-            };
-            keys.push(next);
-        }
     }
 }
 
 /// A program for packets.
 pub struct Program {
     fd: OwnedFd,
-    /// Equal for programs of the same instructions.
-    pub tag: [u8; TAG_LEN],
-    map: u32,
+    /// By which the kernel tells it from all others.
+    pub id: u32,
 }
 
 impl Program {
-    /// Has the kernel check and take a program that refers to one map.
+    /// Has the kernel check and take a program.
+    ///
+    /// # Errors
+    /// With what the verifier says, where it says something.
     pub fn load(code: &[Instruction]) -> io::Result<Self> {
-        let attribute = ProgramLoad {
-            kind: CLASSIFIER,
-            count: code.len() as u32,
-            instructions: code.as_ptr() as u64,
-            licence: LICENCE.as_ptr() as u64,
-            log_level: 0,
-            log_len: 0,
-            log: 0,
-            kernel_version: 0,
-            flags: 0,
+        let fd = match load(code, &mut []) {
+            Ok(fd) => fd,
+            // Only now: to have it say something slows the verifier down.
+            Err(error) => {
+                let mut log = vec![0; LOG_MAX];
+                load(code, &mut log).map_err(|_| io::Error::new(error.kind(), verdict(&error, &log)))?
+            }
         };
-        // SAFETY: so many instructions are there, and the licence ends with a zero.
-        Self::known(unsafe { open(PROGRAM_LOAD, &attribute)? })
-    }
-
-    /// The program of this number, if it refers to one map.
-    pub fn find(id: u32) -> io::Result<Self> {
-        // SAFETY: it refers to no memory.
-        Self::known(unsafe { open(PROGRAM_BY_ID, &ById { id })? })
-    }
-
-    fn known(fd: OwnedFd) -> io::Result<Self> {
-        let mut map = 0_u32;
-        let mut info =
-            ProgramInfo { map_count: 1, map_ids: std::ptr::from_mut(&mut map) as u64, ..Default::default() };
-        // SAFETY: a program is told of so; there is room for one map's number.
-        unsafe { ask(&fd, &mut info)? };
-        if info.map_count != 1 {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        Ok(Self { fd, tag: info.tag, map })
+        let mut info = ProgramInfo::default();
+        let attribute = InfoOf {
+            object: descriptor(&fd),
+            info_len: size_of::<ProgramInfo>() as u32,
+            info: std::ptr::from_mut(&mut info) as u64,
+        };
+        // SAFETY: a program is told of so, and so many bytes are there for it.
+        unsafe { bpf(INFO, &attribute)? };
+        Ok(Self { fd, id: info.id })
     }
 
     /// Its descriptor, as filters refer to it.
     pub fn descriptor(&self) -> u32 {
         descriptor(&self.fd)
     }
+}
 
-    /// The map that it refers to, if its keys have `K` bytes and its values so many.
-    pub fn map<const K: usize>(&self, value_len: usize) -> io::Result<Map<K>> {
-        // SAFETY: it refers to no memory.
-        let fd = unsafe { open(MAP_BY_ID, &ById { id: self.map })? };
-        let mut info = MapInfo::default();
-        // SAFETY: a map is told of so, and refers to no memory.
-        unsafe { ask(&fd, &mut info)? };
-        if (info.key_len as usize, info.value_len as usize) != (K, value_len) {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        Ok(Map { fd, value_len })
-    }
+/// What the verifier says goes to `log`, if that has room.
+fn load(code: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
+    let attribute = ProgramLoad {
+        kind: CLASSIFIER,
+        count: code.len() as u32,
+        instructions: code.as_ptr() as u64,
+        licence: LICENCE.as_ptr() as u64,
+        log_level: u32::from(!log.is_empty()),
+        log_len: log.len() as u32,
+        log: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
+    };
+    // SAFETY: so many instructions and bytes for the log are there, and the licence ends with a zero.
+    unsafe { open(PROGRAM_LOAD, &attribute) }
+}
+
+fn verdict(error: &io::Error, log: &[u8]) -> String {
+    let log = log.split(|byte| *byte == 0).next().unwrap_or_default();
+    let log = String::from_utf8_lossy(log);
+    let mut lines: Vec<&str> = log.lines().rev().take(LOG_LINES).collect();
+    lines.reverse();
+    if lines.is_empty() { error.to_string() } else { format!("{error}: {}", lines.join(" | ")) }
 }

@@ -1,4 +1,4 @@
-//! The rtnetlink socket: observe and apply what `covey-overlay` plans, and make network namespaces.
+//! The rtnetlink socket: observe and apply what `covey-overlay` plans, make network namespaces, and load the flow cache.
 //!
 //! Everything here blocks for the time of a few system calls; call it off the async threads.
 #![allow(
@@ -7,6 +7,7 @@
 )]
 
 mod bpf;
+mod flow_cache;
 mod inside;
 mod local;
 mod message;
@@ -14,12 +15,14 @@ pub mod namespace;
 mod observe;
 mod read;
 mod router;
-mod shortcut;
 mod socket;
 mod stack;
 mod switch;
+mod tc;
 pub mod underlay;
+mod uplink;
 
+pub use flow_cache::FlowCache;
 pub use local::local_networks;
 pub use router::{RemoveError, remove_router};
 pub use socket::NetlinkError;

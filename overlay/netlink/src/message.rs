@@ -48,9 +48,14 @@ pub fn named(name: &str) -> LinkMessage {
     message
 }
 
-pub fn up(index: u32) -> LinkMessage {
+pub fn of(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
+    message
+}
+
+pub fn up(index: u32) -> LinkMessage {
+    let mut message = of(index);
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
     message
@@ -85,14 +90,13 @@ pub fn conf(index: u32, conf: Conf) -> LinkMessage {
         attribute.emit(&mut bytes[start..]);
     }
     let inet = AfSpecInet::Other(DefaultNla::new(INET_CONF | NLA_F_NESTED, bytes));
-    let mut message = LinkMessage::default();
-    message.header.index = index;
+    let mut message = of(index);
     message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![inet])]));
     message
 }
 
-/// A new link; its other end, or itself where it is a VXLAN device, is made right in `namespace`: moving it there
-/// costs four times as much.
+/// A new link. What of it is to be elsewhere is made right in `namespace`, since moving it there costs four times as much:
+/// a container's end of a veth pair, else the link itself.
 pub fn new_link(name: &LinkName, link: &Link, namespace: Option<BorrowedFd<'_>>) -> LinkMessage {
     let mut message = up(0);
     message.attributes = vec![
@@ -109,6 +113,12 @@ pub fn new_link(name: &LinkName, link: &Link, namespace: Option<BorrowedFd<'_>>)
         LinkKind::Vxlan(device) => {
             message.attributes.extend(within);
             vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(vxlan(*device)))]
+        }
+        LinkKind::Uplink => {
+            message.attributes.extend(within);
+            let mut peer = up(0);
+            peer.attributes = vec![LinkAttribute::IfName(name.to_string()), LinkAttribute::Mtu(link.mtu)];
+            vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer)))]
         }
     };
     message.attributes.push(LinkAttribute::LinkInfo(parts));
@@ -131,7 +141,13 @@ fn vxlan(device: Vxlan) -> Vec<InfoVxlan> {
         IpAddr::V4(local) => InfoVxlan::Local(local),
         IpAddr::V6(local) => InfoVxlan::Local6(local),
     };
-    vec![InfoVxlan::Id(device.vni), local, InfoVxlan::Port(device.port), InfoVxlan::Learning(false)]
+    let mut parts =
+        vec![InfoVxlan::Id(device.vni), local, InfoVxlan::Port(device.port), InfoVxlan::Learning(false)];
+    if device.local.is_ipv6() {
+        // As over IPv4: what is inside has checksums of its own (RFC 6935).
+        parts.extend([InfoVxlan::UDPZeroCsumTX(true), InfoVxlan::UDPZeroCsumRX(true)]);
+    }
+    parts
 }
 
 pub fn address(index: u32, address: IpNet) -> AddressMessage {

@@ -1,11 +1,15 @@
 //! What a namespace has of ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use covey_overlay::object::{Inside, LinkName, Observed, Wanted};
+use covey_overlay::object::{Inside, LinkName, Observed, ObservedLink, Wanted};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage, address::AddressMessage, link::LinkMessage,
-    neighbour::NeighbourMessage, route::RouteMessage, rule::RuleMessage,
+    AddressFamily, RouteNetlinkMessage,
+    address::AddressMessage,
+    link::{LinkLayerType, LinkMessage},
+    neighbour::NeighbourMessage,
+    route::RouteMessage,
+    rule::RuleMessage,
 };
 
 use crate::{
@@ -20,15 +24,8 @@ impl Stack {
     /// A list could not be read.
     pub fn observe(&mut self) -> Result<Observed, StackError> {
         let mut observed = Observed { switches: self.read_switches()?, ..Observed::default() };
-        self.indexes.clear();
-        for message in self.list("links", RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
-            if let RouteNetlinkMessage::NewLink(link) = message
-                && let Some((name, seen)) = read::link(&link)
-            {
-                self.indexes.insert(name.clone(), link.header.index);
-                observed.links.insert(name, seen);
-            }
-        }
+        let (links, others) = self.list_links()?;
+        observed.links = links;
         let mut names: BTreeMap<u32, LinkName> =
             self.indexes.iter().map(|(name, index)| (*index, name.clone())).collect();
         for message in self.list("routes", RouteNetlinkMessage::GetRoute(RouteMessage::default()))? {
@@ -39,7 +36,10 @@ impl Stack {
             }
         }
         self.observe_neighbours(&names, &mut observed)?;
-        self.observe_shortcut(&mut observed)?;
+        self.observe_cached(&mut observed)?;
+        if !self.is_own() {
+            observed.underlay = self.observe_underlay(&others)?;
+        }
         if self.is_own() {
             // All of a namespace of ours is ours.
             names.insert(LOOPBACK, LinkName::loopback());
@@ -87,15 +87,25 @@ impl Stack {
         Ok(())
     }
 
-    fn observe_shortcut(&mut self, observed: &mut Observed) -> Result<(), StackError> {
-        let Some(shortcut) = &self.shortcut else { return Ok(()) };
-        let found = shortcut.observe(&mut self.route, &self.indexes).map_err(doing("list shortcuts"))?;
-        for (name, addresses) in found {
-            if let Some(link) = observed.links.get_mut(&name) {
-                link.shortcut = Some(addresses);
+    /// Links of ours, and the indexes of others that are Ethernet's. Uplinks are their routers'.
+    pub(crate) fn list_links(
+        &mut self,
+    ) -> Result<(BTreeMap<LinkName, ObservedLink>, BTreeSet<u32>), StackError> {
+        let (mut ours, mut others) = (BTreeMap::new(), BTreeSet::new());
+        self.indexes.clear();
+        for message in self.list("links", RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+            let RouteNetlinkMessage::NewLink(link) = message else { continue };
+            let index = link.header.index;
+            match read::link(&link) {
+                Some((name, seen)) if self.is_own() || !name.is_uplink() => {
+                    self.indexes.insert(name.clone(), index);
+                    ours.insert(name, seen);
+                }
+                None if link.header.link_layer_type == LinkLayerType::Ether => _ = others.insert(index),
+                _ => {}
             }
         }
-        Ok(())
+        Ok((ours, others))
     }
 
     /// Adds the containers' ends of links that are there: from inside each container's namespace, on one thread. One

@@ -23,7 +23,7 @@ pub fn link(message: &LinkMessage) -> Option<(LinkName, ObservedLink)> {
     let flags = message.header.flags;
     let up = flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Noarp);
     let mut seen =
-        ObservedLink { mac: None, mtu: 0, up, conf: None, vxlan: None, inside: None, shortcut: None };
+        ObservedLink { mac: None, mtu: 0, up, conf: None, vxlan: None, inside: None, cached: false };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = LinkName::ours(text),

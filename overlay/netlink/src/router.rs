@@ -26,7 +26,7 @@ pub enum RemoveError {
 /// # Errors
 /// It is still there.
 pub fn remove_router(path: &Path) -> Result<(), RemoveError> {
-    match Stack::router(path) {
+    match Stack::router(path, None) {
         Ok(mut router) => {
             let links = router.observe()?.links.into_keys().map(Change::DeleteLink);
             router.apply_all(&links.collect::<Vec<_>>())?;

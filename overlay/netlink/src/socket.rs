@@ -4,7 +4,7 @@ use std::io;
 
 use netlink_packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE,
-    NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -62,7 +62,7 @@ impl Route {
 
     /// Has the kernel do something; returns when it is done.
     pub fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
-        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
+        self.exchange::<RouteNetlinkMessage>(message, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
     }
 
     /// Asks for one thing that the kernel has.
@@ -89,7 +89,7 @@ impl Route {
             self.socket.send(&bytes, 0)?;
             let mut done: Vec<Option<Result<(), NetlinkError>>> = (0..sent).map(|_| None).collect();
             while done.iter().any(Option::is_none) {
-                for answer in self.receive()? {
+                for answer in self.receive::<RouteNetlinkMessage>()? {
                     let place = answer.header.sequence_number.wrapping_sub(first) as usize;
                     if let (Some(place), NetlinkPayload::Error(error)) = (done.get_mut(place), answer.payload)
                     {
@@ -104,6 +104,14 @@ impl Route {
 
     /// Lists what the kernel has.
     pub fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.dump_as(message)
+    }
+
+    /// As [`Route::dump`], for what is read in another way.
+    pub fn dump_as<T: NetlinkDeserializable>(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Vec<T>, NetlinkError> {
         for _ in 1..DUMP_TRIES {
             let (found, whole) = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
             if whole {
@@ -116,11 +124,11 @@ impl Route {
 
     /// Sends a request and reads all answers, to the end: the kernel runs one dump per socket. False where what it
     /// lists changed meanwhile.
-    fn exchange(
+    fn exchange<T: NetlinkDeserializable>(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
-    ) -> Result<(Vec<RouteNetlinkMessage>, bool), NetlinkError> {
+    ) -> Result<(Vec<T>, bool), NetlinkError> {
         let mut bytes = Vec::new();
         self.write(message, flags, &mut bytes);
         self.socket.send(&bytes, 0)?;
@@ -155,12 +163,12 @@ impl Route {
     }
 
     /// One datagram of answers.
-    fn receive(&mut self) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, NetlinkError> {
+    fn receive<T: NetlinkDeserializable>(&mut self) -> Result<Vec<NetlinkMessage<T>>, NetlinkError> {
         let (bytes, _) = self.socket.recv_from_full()?;
         let mut rest = bytes.as_slice();
         let mut answers = Vec::new();
         while !rest.is_empty() {
-            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)?;
+            let answer = NetlinkMessage::<T>::deserialize(rest)?;
             let length = (answer.header.length as usize).next_multiple_of(ALIGNMENT).min(rest.len());
             if length == 0 {
                 break;

@@ -6,18 +6,19 @@ use std::{
     io,
     os::fd::AsFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use covey_overlay::{
     edge, network,
-    object::{Change, Inside, Link, LinkKind, LinkName, Observed, Wanted},
+    object::{CACHED_SWITCHES, Change, Inside, Link, LinkKind, LinkName, Observed, Wanted},
     plan,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 
 use crate::{
+    flow_cache::{FlowCache, Share},
     inside, message, namespace,
-    shortcut::Shortcut,
     socket::{BATCH_MAX, CREATE, NetlinkError, REPLACE, Route},
     switch,
 };
@@ -28,7 +29,7 @@ pub const LOOPBACK: u32 = 1;
 /// Objects of ours could not be listed or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StackError {
-    /// A VXLAN device has this VNI already, on this host: one of another namespace, or one that is not ours.
+    /// A VXLAN device or an uplink has this VNI already, on this host: one of another namespace, or one that is not ours.
     #[error("VNI {vni} is taken by another VXLAN device of this host")]
     VniTaken {
         /// Which.
@@ -52,6 +53,9 @@ pub enum StackError {
         #[source]
         source: io::Error,
     },
+    /// The kernel does not take the programs or maps of the flow cache.
+    #[error("BPF")]
+    Bpf(#[source] io::Error),
     /// A step was not taken, or a list not read.
     #[error("{what}")]
     Step {
@@ -75,23 +79,23 @@ pub fn doing(what: impl Into<String>) -> impl FnOnce(NetlinkError) -> StackError
 }
 
 /// A namespace that is not the daemon's.
-struct Elsewhere {
+pub struct Elsewhere {
     path: PathBuf,
-    file: File,
-    /// In the daemon's namespace, where the UDP sockets of VXLAN devices are to be.
-    host: Route,
+    pub(crate) file: File,
+    /// In the daemon's namespace, where the UDP sockets of VXLAN devices and other ends of uplinks are to be.
+    pub(crate) host: Route,
 }
 
 /// The objects of one namespace: of this host's edge, or of the router of a network that it carries.
 pub struct Stack {
     pub(crate) route: Route,
-    elsewhere: Option<Elsewhere>,
+    pub(crate) elsewhere: Option<Elsewhere>,
     /// Switches that are looked at, with their usual values.
     switches: Vec<(&'static str, u32)>,
     /// Links of ours as they were last seen, by name.
     pub(crate) indexes: BTreeMap<LinkName, u32>,
-    /// Past this router.
-    pub(crate) shortcut: Option<Shortcut>,
+    /// Of the flow cache.
+    pub(crate) share: Option<Share>,
 }
 
 /// A change that takes one message.
@@ -102,41 +106,42 @@ struct Request<'a> {
 }
 
 impl Stack {
-    /// The edge of this thread's namespace.
+    /// The edge of this thread's namespace. Links of ours that are there have the programs of this cache from now on,
+    /// or none.
     ///
     /// # Errors
-    /// The kernel has no netlink.
-    pub fn edge() -> Result<Self, StackError> {
+    /// The kernel has no netlink, or a list could not be read.
+    pub fn edge(cache: Option<Arc<FlowCache>>) -> Result<Self, StackError> {
         let route = Route::open().map_err(doing("rtnetlink"))?;
-        let switches = edge::SWITCHES.iter().chain(edge::JOINED_SWITCHES).copied().collect();
-        Ok(Self { route, elsewhere: None, switches, indexes: BTreeMap::new(), shortcut: None })
+        Self::open(route, None, edge::SWITCHES.iter().chain(edge::JOINED_SWITCHES), cache)
     }
 
     /// The router in the namespace that [`namespace::create`] made at `path`. To be called in the host's namespace: the
-    /// UDP sockets of its VXLAN devices will be there.
+    /// UDP sockets of its VXLAN devices will be there. Links that are there as [`Stack::edge`] has it.
     ///
     /// # Errors
-    /// [`StackError::Namespace`], or the kernel has no netlink.
-    pub fn router(path: &Path) -> Result<Self, StackError> {
+    /// [`StackError::Namespace`], the kernel has no netlink, or a list could not be read.
+    pub fn router(path: &Path, cache: Option<Arc<FlowCache>>) -> Result<Self, StackError> {
         let missing = |source: io::Error| StackError::Namespace { path: path.to_owned(), source };
         let file = File::open(path).map_err(missing)?;
         let route =
             namespace::inside(path, || Ok(Route::open())).map_err(missing)?.map_err(doing("rtnetlink"))?;
         let host = Route::open().map_err(doing("rtnetlink"))?;
         let elsewhere = Some(Elsewhere { path: path.to_owned(), file, host });
-        let switches = network::SWITCHES.to_vec();
-        Ok(Self { route, elsewhere, switches, indexes: BTreeMap::new(), shortcut: None })
+        Self::open(route, elsewhere, network::SWITCHES.iter(), cache)
     }
 
-    /// Has links take the shortcut past this router, where that is wanted of them.
-    ///
-    /// # Errors
-    /// This kernel has none. The router is as good without.
-    pub fn open_shortcut(&mut self) -> Result<(), StackError> {
-        let links = self.observe()?.links;
-        let indexes = links.keys().filter_map(|name| self.indexes.get(name).copied()).collect::<Vec<_>>();
-        self.shortcut = Some(Shortcut::open(&mut self.route, indexes).map_err(doing("BPF programs"))?);
-        Ok(())
+    fn open<'a>(
+        route: Route,
+        elsewhere: Option<Elsewhere>,
+        switches: impl Iterator<Item = &'a (&'static str, u32)>,
+        cache: Option<Arc<FlowCache>>,
+    ) -> Result<Self, StackError> {
+        let switches = switches.chain(CACHED_SWITCHES).copied().collect();
+        let share = cache.map(Share::new);
+        let mut stack = Self { route, elsewhere, switches, indexes: BTreeMap::new(), share };
+        stack.open_cache()?;
+        Ok(stack)
     }
 
     /// The steps to what is wanted, both ends of the containers' links looked at, and what there is.
@@ -226,20 +231,21 @@ impl Stack {
                 match &link.kind {
                     LinkKind::Vxlan(vxlan) => self.create_vxlan(name, link, vxlan.vni),
                     LinkKind::Veth(inside) => self.create_veth(name, link, inside),
+                    LinkKind::Uplink => self.create_uplink(name, link),
                 }
             }
             Change::SetInside { inside, part, .. } => {
                 inside::set(inside, &[*part].into()).map_err(doing(change.to_string()))
             }
-            Change::SetShortcut(name, inside) => self.set_shortcut(name, inside.as_ref(), false),
+            Change::MendLink { name, mtu } => self.mend_uplink(name, *mtu),
+            Change::SetCached(name) => self.set_cached(name),
+            Change::SetUnderlay(underlay) => self.set_underlay(*underlay),
             _ => Ok(()),
         }
     }
 
     fn delete_link(&mut self, name: &LinkName) -> Result<(), StackError> {
-        if let Some((shortcut, index)) = self.shortcut.as_ref().zip(self.indexes.remove(name)) {
-            shortcut.forget(index).map_err(|error| doing("shortcut")(error.into()))?;
-        }
+        self.indexes.remove(name);
         match self.route.request(RouteNetlinkMessage::DelLink(message::named(name.as_str())), 0) {
             // It went with its namespace meanwhile.
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
@@ -259,10 +265,8 @@ impl Stack {
         };
         match made {
             Err(error) if error.errno() == Some(libc::EEXIST) => return Err(StackError::VniTaken { vni }),
-            made => made.map_err(doing(format!("make link {name}")))?,
+            made => made.map_err(doing(format!("make link {name}"))),
         }
-        self.begin_shortcut(name, link);
-        Ok(())
     }
 
     fn create_veth(&mut self, name: &LinkName, link: &Link, inside: &Inside) -> Result<(), StackError> {
@@ -274,7 +278,7 @@ impl Stack {
             .request(RouteNetlinkMessage::NewLink(message), CREATE)
             .map_err(doing(format!("make link {name}")))?;
         // Before the container can send anything.
-        self.begin_shortcut(name, link);
+        self.begin_cached(name, link);
         inside::set(inside, &link.parts()).map_err(|error| {
             // Half a link looks whole from here. What keeps it from going away is not what matters to the caller.
             let _ = self.delete_link(name);
@@ -283,25 +287,10 @@ impl Stack {
     }
 
     /// A new link's. It works without as well: whoever compares next finds that it is missing.
-    fn begin_shortcut(&mut self, name: &LinkName, link: &Link) {
-        if link.shortcut {
-            let _ = self.set_shortcut(name, link.inside(), true);
+    pub(crate) fn begin_cached(&mut self, name: &LinkName, link: &Link) {
+        if link.cached {
+            let _ = self.set_cached(name);
         }
-    }
-
-    fn set_shortcut(
-        &mut self,
-        name: &LinkName,
-        inside: Option<&Inside>,
-        new: bool,
-    ) -> Result<(), StackError> {
-        let index = self.index(name)?;
-        let Some(shortcut) = &self.shortcut else { return Ok(()) };
-        let set = match inside {
-            Some(inside) => shortcut.leave(&mut self.route, index, inside, new),
-            None => shortcut.arrive(&mut self.route, index, new),
-        };
-        set.map_err(doing(format!("shortcut at {name}")))
     }
 
     /// The message that a change takes; none where it takes more than one.
@@ -312,7 +301,9 @@ impl Stack {
             | Change::DeleteLink(_)
             | Change::CreateLink(..)
             | Change::SetInside { .. }
-            | Change::SetShortcut(..) => return Ok(None),
+            | Change::SetCached(_)
+            | Change::SetUnderlay(_) => return Ok(None),
+            Change::MendLink { name, .. } if name.is_uplink() => return Ok(None),
             Change::MendLink { name, mtu } => (M::SetLink(message::restored(self.index(name)?, *mtu)), 0),
             Change::SetConf(name, conf) => (M::SetLink(message::conf(self.index(name)?, *conf)), 0),
             Change::SetAddress(link, address) => {
@@ -344,7 +335,7 @@ impl Stack {
         Ok(Some(Request { change, message, flags }))
     }
 
-    fn index(&mut self, name: &LinkName) -> Result<u32, StackError> {
+    pub(crate) fn index(&mut self, name: &LinkName) -> Result<u32, StackError> {
         if *name == LinkName::loopback() {
             return Ok(LOOPBACK);
         }

@@ -28,18 +28,20 @@ pub struct Counters {
 /// [`NetlinkError`].
 pub fn mtu_of(local: IpAddr) -> Result<Option<u32>, NetlinkError> {
     let mut route = Route::open()?;
-    let addresses = route.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
-    let index = addresses.into_iter().find_map(|message| match message {
-        RouteNetlinkMessage::NewAddress(address) if has(&address, local) => Some(address.header.index),
-        _ => None,
-    });
-    let Some(index) = index else { return Ok(None) };
-    let mut link = LinkMessage::default();
-    link.header.index = index;
-    attribute(&mut route, link, |attribute| match attribute {
+    let Some(index) = index_of(&mut route, local)? else { return Ok(None) };
+    attribute(&mut route, message::of(index), |attribute| match attribute {
         LinkAttribute::Mtu(mtu) => Some(*mtu),
         _ => None,
     })
+}
+
+/// The link that has this address.
+pub(crate) fn index_of(route: &mut Route, local: IpAddr) -> Result<Option<u32>, NetlinkError> {
+    let addresses = route.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+    Ok(addresses.into_iter().find_map(|message| match message {
+        RouteNetlinkMessage::NewAddress(address) if has(&address, local) => Some(address.header.index),
+        _ => None,
+    }))
 }
 
 fn has(address: &AddressMessage, local: IpAddr) -> bool {

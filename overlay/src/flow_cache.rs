@@ -239,7 +239,7 @@ mod tests {
     fn a_generation_follows_the_one_before_and_leaves_the_rest() {
         let mut counters = [0xff; COUNTERS_LEN];
         next_generation(&mut counters);
-        assert_eq!((&counters[..8], &counters[8..]), (&[0; 8][..], &[0xff; 8][..]));
+        assert_eq!((&counters[..8], &counters[8..]), (&[0; 8][..], &[0xff; COUNTERS_LEN - 8][..]));
         next_generation(&mut counters);
         assert_eq!(u64::from_ne_bytes(counters[..8].try_into().unwrap()), 1);
     }

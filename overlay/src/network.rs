@@ -25,7 +25,7 @@ pub const VNI_MIN: u32 = 4096;
 /// The largest VNI: it has 24 bits.
 pub const VNI_MAX: u32 = (1 << 24) - 1;
 
-/// Ethernet address of a router's end of its uplink: it is a link to a host like others, and nobody asks for it.
+/// Ethernet address of both ends of a router's uplink: nobody asks for it.
 pub const UPLINK_MAC: Mac = Mac::of_host_end(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
 /// Switches of a router's namespace, with their values. Both of `all` in IPv4 are minima for every link. Whoever asks

@@ -223,8 +223,8 @@ pub enum LinkKind {
     Vxlan(Vxlan),
     /// One end of a veth pair; the other one is a container's.
     Veth(Inside),
-    /// A router's end of a veth pair; the other one has the same name and is in the host's namespace. What the flow cache
-    /// carries between the two namespaces crosses by it, and nothing else does.
+    /// A router's end of a veth pair; the other one, in the host's namespace, has the same name and Ethernet address. What
+    /// the flow cache carries between the two namespaces crosses by it, and nothing else does.
     Uplink,
 }
 
@@ -265,7 +265,7 @@ impl Link {
 /// A link of ours, as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedLink {
-    /// Its Ethernet address; another one than ours makes it a stranger.
+    /// Its Ethernet address; another one than ours makes it a stranger. None of an uplink whose ends do not have the same.
     pub mac: Option<Mac>,
     /// Bytes of a packet, at most.
     pub mtu: u32,

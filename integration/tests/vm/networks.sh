@@ -52,8 +52,8 @@ soon "both tasks answer behind it" both web
 for address in $(inside nslookup tasks.web 2>/dev/null | sed -n 's/^Address: //p'); do
     [ -n "$(ask "$address")" ] || fail "a task does not answer at $address"
 done
-grep -q "every packet passes the router" /log.a /log.b && fail "this kernel has no shortcut"
-say "packets between hosts go past the routers"
+grep -q "every packet goes the kernel's own way" /log.a /log.b && fail "this kernel has no flow cache"
+say "both hosts have the flow cache"
 
 get() { echo 'GET / HTTP/1.0' | nc -w 3 "$1" 8080; }
 answers() { for i in 1 2 3 4 5 6 7 8 9 10; do echo 'GET / HTTP/1.0' | b nc -w 3 10.79.0.1 8080; done; }

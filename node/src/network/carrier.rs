@@ -17,7 +17,7 @@ use covey_overlay::{
     network::{Attachment, Desired, Subnet, plan_attachment, plan_endpoint, plan_peer},
     object::{Change, LinkName, Observed, VXLAN_PREFIX},
 };
-use covey_overlay_netlink::{Stack, namespace, remove_router};
+use covey_overlay_netlink::{FlowCache, Stack, namespace, remove_router};
 use covey_state::{
     Id,
     network::{Attached, NetworkConfig},
@@ -86,27 +86,23 @@ fn zone(config: &NetworkConfig) -> Zone {
     zone
 }
 
-/// Without it everything works as well.
-fn takes_shortcut(router: &mut Stack, network: &str) -> bool {
-    let opened = router.open_shortcut();
-    if let Err(error) = &opened {
-        let error = error as &dyn std::error::Error;
-        tracing::info!(error, network, "every packet passes the router of the network");
-    }
-    opened.is_ok()
-}
-
 /// The namespace of a network's router.
 pub fn path(folder: &Path, network: Id) -> PathBuf {
     folder.join(format!("{PREFIX}{network}"))
 }
 
 impl Carrier {
-    /// Makes the router, or finds the one of before.
+    /// Makes the router, or finds the one of before. Links of a network of several hosts have the flow cache, where this
+    /// kernel has one.
     ///
     /// # Errors
     /// The kernel refused.
-    pub fn open(folder: &Path, config: Arc<NetworkConfig>, place: Option<&Place>) -> Result<Self> {
+    pub fn open(
+        folder: &Path,
+        config: Arc<NetworkConfig>,
+        place: Option<&Place>,
+        cache: Option<Arc<FlowCache>>,
+    ) -> Result<Self> {
         let path = path(folder, config.id);
         match namespace::create(&path) {
             Err(namespace::NamespaceError::System(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -119,21 +115,21 @@ impl Carrier {
             gateway: subnet.gateway,
         };
         let host = place.map(|place| place.host);
-        let mut router =
-            Stack::router(&path).with_context(|| format!("router of network {}", config.name))?;
+        let cache = cache.filter(|_| config.is_overlay());
         let desired = Desired {
             local: host.map_or(IpAddr::from([127, 0, 0, 1]), |host| host.vtep),
             port: place.map_or(covey_state::cluster::DATA_PATH_PORT, |place| place.port),
             mac: host.map_or(covey_overlay::edge::RETURN_MAC, |host| host.mac()),
             mtu: mtu_of(&config, host.map(|host| host.vtep))?,
-            shortcut: config.is_overlay() && takes_shortcut(&mut router, &config.name),
+            cached: cache.is_some(),
             subnets: config.subnets.iter().map(subnet).collect(),
             attachments: BTreeMap::new(),
             peers: BTreeMap::new(),
             endpoints: BTreeMap::new(),
         };
         Ok(Self {
-            router,
+            router: Stack::router(&path, cache)
+                .with_context(|| format!("router of network {}", config.name))?,
             balancer: Balancer::open(Scope::Network(config.id), Some(&path), tables(BTreeSet::new()))?,
             zone: watch::Sender::new(zone(&config)),
             desired,
@@ -504,7 +500,7 @@ mod tests {
             mtu: Some(1400),
             subnets: vec![subnet],
         };
-        let mut carrier = Carrier::open(folder.path(), Arc::new(config), None).unwrap();
+        let mut carrier = Carrier::open(folder.path(), Arc::new(config), None, None).unwrap();
         let (old, new): (Key, Key) = ((Id::new(1), "t/a".into()), (Id::new(2), "t/b".into()));
         let address = IpAddr::from([10, 0, 1, 3]);
         carrier.put(&old, Some(row(1, 3)));

@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
+    sync::Arc,
 };
 
 use anyhow::Result;
@@ -16,7 +17,7 @@ use covey_overlay::{
     object::{Change, LINK_PREFIX, LinkName, Observed},
     plan,
 };
-use covey_overlay_netlink::Stack;
+use covey_overlay_netlink::{FlowCache, Stack};
 use covey_state::{cluster::EdgePool, network::PublishedPort, node::EdgeBlock};
 use ipnet::IpNet;
 
@@ -66,16 +67,16 @@ fn standalone() -> Result<EdgeBlock> {
 }
 
 impl Edge {
-    /// As it was left.
+    /// As it was left; its links have the flow cache, where this kernel has one.
     ///
     /// # Errors
     /// The kernel lets this process program neither links nor nf_tables.
-    pub fn open() -> Result<Self> {
+    pub fn open(cache: Option<Arc<FlowCache>>) -> Result<Self> {
         let block_of @ EdgeBlock { v4, v6 } = standalone()?;
         let blocks: BTreeSet<IpNet> = [v4.into(), v6.into()].into();
         Ok(Self {
-            kernel: Stack::edge()?,
-            desired: Desired::default(),
+            desired: Desired { cached: cache.is_some(), ..Desired::default() },
+            kernel: Stack::edge(cache)?,
             balancer: Balancer::open(Scope::Ingress, None, tables(&blocks, BTreeSet::new(), None))?,
             block: Block::new(v4, v6),
             block_of,
@@ -105,7 +106,7 @@ impl Edge {
         }
     }
 
-    fn want(&mut self, container: &str, namespace: &Path, addresses: Pair) -> Veth {
+    fn want(&mut self, container: &str, namespace: &Path, addresses: Pair) -> LinkName {
         let veth = Veth {
             name: LinkName::of_container(container),
             namespace: namespace.to_string_lossy().into_owned(),
@@ -113,8 +114,9 @@ impl Edge {
             mtu: self.mtu,
         };
         self.taken.insert(container.to_owned(), addresses);
-        self.desired.veths.insert(veth.name.clone(), veth.clone());
-        veth
+        let name = veth.name.clone();
+        self.desired.veths.insert(name.clone(), veth);
+        name
     }
 
     /// Gives a container its addresses and its veth. Others reach nothing of it but its ports: see [`Edge::bridge`].
@@ -123,8 +125,8 @@ impl Edge {
     /// The block is full, or the kernel refused; the container has nothing then.
     pub fn attach(&mut self, container: &str, namespace: &Path) -> Result<Pair> {
         let pair = self.block.take()?;
-        let veth = self.want(container, namespace, pair);
-        let wired = self.kernel.apply_all(&plan_new(&veth));
+        let name = self.want(container, namespace, pair);
+        let wired = self.kernel.apply_all(&plan_new(&self.desired, &name));
         if let Err(error) = wired {
             self.detach(container)?;
             return Err(error.into());

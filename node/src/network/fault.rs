@@ -1,9 +1,13 @@
 //! What the kernel has otherwise than wanted, in a sentence for each object.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
 
 use covey_mesh::object::{Change as TableChange, Family, Step, TABLE, Tables};
-use covey_overlay::object::{Change as LinkChange, Hop, LinkKind, LinkName, Observed, Part};
+use covey_overlay::object::{Change as LinkChange, Hop, LinkKind, LinkName, Observed, Part, Underlay};
 use serde::{Deserialize, Serialize};
 
 /// One object that is not as wanted.
@@ -16,7 +20,7 @@ pub struct Fault {
 }
 
 /// Kinds of kernel objects, as metrics name them: links and ways, tables, and what is in containers.
-pub const KINDS: [&str; 13] = [
+pub const KINDS: [&str; 14] = [
     "sysctl",
     "link",
     "address",
@@ -24,6 +28,7 @@ pub const KINDS: [&str; 13] = [
     "fdb",
     "route",
     "rule",
+    "flow cache",
     "nft_table",
     "nft_chain",
     "nft_rule",
@@ -63,6 +68,7 @@ fn of_link(change: &LinkChange, observed: &Observed) -> (String, String) {
             let kind = match &link.kind {
                 LinkKind::Vxlan(vxlan) => format!(" (VXLAN, VNI {}, of {})", vxlan.vni, vxlan.local),
                 LinkKind::Veth(_) => String::new(),
+                LinkKind::Uplink => " (from the router to the host)".to_owned(),
             };
             (name.to_string(), format!("{text}{kind}"))
         }
@@ -75,7 +81,12 @@ fn of_link(change: &LinkChange, observed: &Observed) -> (String, String) {
             (name.to_string(), text)
         }
         LinkChange::SetInside { link, part, .. } => inside(link, *part, observed),
-        LinkChange::SetShortcut(name, _) => (format!("at {name}"), MISSING.to_owned()),
+        LinkChange::SetCached(name) => (format!("at {name}"), MISSING.to_owned()),
+        LinkChange::SetUnderlay(wanted) => {
+            let is = observed.underlay.map(|is| format!("is for {}", vxlan(is)));
+            let text = wanted.map_or_else(|| UNWANTED.to_owned(), |wanted| altered(is, vxlan(wanted)));
+            ("at this host's own link".to_owned(), text)
+        }
         LinkChange::SetConf(name, _) => (format!("of {name}"), ALTERED.to_owned()),
         LinkChange::SetAddress(link, net) => (format!("{net} on {link}"), MISSING.to_owned()),
         LinkChange::DeleteAddress(link, net) => (format!("{net} on {link}"), UNWANTED.to_owned()),
@@ -133,6 +144,11 @@ fn altered(is: Option<String>, wanted: impl std::fmt::Display) -> String {
         Some(is) => format!("{is}, wanted is {wanted}"),
         None => MISSING.to_owned(),
     }
+}
+
+/// Where hosts send what is for this one.
+const fn vxlan(underlay: Underlay) -> SocketAddr {
+    SocketAddr::new(underlay.local, underlay.port)
 }
 
 fn list<'a>(addresses: impl IntoIterator<Item = &'a IpAddr>) -> String {
@@ -252,6 +268,21 @@ mod tests {
     }
 
     #[test]
+    fn where_the_flow_cache_is_missing_or_unwanted_is_told() {
+        let container = LinkName::of_container(&"a".repeat(64));
+        let underlay = |last| Underlay { local: [10, 0, 0, last].into(), port: 4789 };
+        let set = [LinkChange::SetCached(container), LinkChange::SetUnderlay(Some(underlay(1)))];
+        let missing =
+            ["flow cache at cvaaaaaaaaaaaaa is missing", "flow cache at this host's own link is missing"];
+        assert_eq!(faults(&set, &Observed::default()), missing);
+        let observed = Observed { underlay: Some(underlay(9)), ..Observed::default() };
+        let altered = "flow cache at this host's own link is for 10.0.0.9:4789, wanted is 10.0.0.1:4789";
+        assert_eq!(faults(&set[1..], &observed), [altered]);
+        let unwanted = "flow cache at this host's own link is there, and nobody wants it";
+        assert_eq!(faults(&[LinkChange::SetUnderlay(None)], &observed), [unwanted]);
+    }
+
+    #[test]
     fn what_is_wrong_at_a_containers_end_is_told_with_what_is_there() {
         let link = LinkName::of_container(&"a".repeat(64));
         let (to, mac) = (IpAddr::from([169, 254, 1, 1]), Mac([2, 0xfe, 0, 0, 0, 2]));
@@ -282,7 +313,7 @@ mod tests {
             conf: None,
             vxlan: None,
             inside: Some(end),
-            shortcut: None,
+            cached: false,
         };
         let observed = Observed { links: [(link.clone(), seen)].into(), ..Observed::default() };
         let altered = [
@@ -312,7 +343,8 @@ mod tests {
         let to = Destination::main("10.0.0.0/8".parse::<ipnet::IpNet>().unwrap());
         let element =
             TableChange { family: Family::Inet, step: Step::DeleteElement(String::new(), Vec::new()) };
-        for kind in [LinkChange::DeleteRoute(to).object(), element.object()] {
+        let links = [LinkChange::DeleteRoute(to), LinkChange::SetUnderlay(None)];
+        for kind in links.iter().map(LinkChange::object).chain([element.object()]) {
             assert!(KINDS.contains(&kind), "{kind}");
         }
     }

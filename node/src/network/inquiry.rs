@@ -81,7 +81,7 @@ async fn passed(networks: &Networks, scope: Scope, address: IpAddr) -> Result<Op
         let Some(End { container, link, namespace, name }) = path::end_at(keeper, scope, address) else {
             return Ok(None);
         };
-        // What takes the shortcut is counted at the container's end only.
+        // What the flow cache brings is counted at the container's end only.
         let counters = underlay::link_counters(Some(&namespace), &name)?;
         Ok(Some(Passed { container, link: link.to_string(), packets: counters.rx_packets }))
     })

@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use covey_overlay_netlink::{namespace, remove_router};
+use covey_overlay_netlink::{FlowCache, namespace, remove_router};
 use covey_state::{
     Id,
     network::{NetworkConfig, PublishedPort, Wiring},
@@ -58,6 +58,8 @@ pub struct Keeper {
     folder: PathBuf,
     /// What is kept over a restart.
     memory: Memory,
+    /// What the kernel does with the packets of connections, remembered; not every kernel can.
+    cache: Option<Arc<FlowCache>>,
     /// The edge.
     pub edge: Edge,
     /// The networks that this host carries.
@@ -102,6 +104,15 @@ pub struct Keeper {
     begun: bool,
 }
 
+/// Without it everything works as well, only slower.
+fn open_cache() -> Option<Arc<FlowCache>> {
+    let opened = FlowCache::open();
+    if let Err(error) = &opened {
+        tracing::info!(error = error as &dyn std::error::Error, "every packet goes the kernel's own way");
+    }
+    opened.ok().map(Arc::new)
+}
+
 impl Keeper {
     /// With what the daemon before remembered; the kernel is as it was.
     ///
@@ -120,11 +131,13 @@ impl Keeper {
         let row =
             |(scope, owner, key, row): (Scope, Id, String, Endpoint)| ((scope, (owner, key.into())), row);
         let now = clock::monotonic();
-        let mut edge = Edge::open()?;
+        let cache = open_cache();
+        let mut edge = Edge::open(cache.clone())?;
         down.iter().for_each(|host| edge.balancer.suspend(*host, true));
         Ok(Self {
             folder,
             memory,
+            cache,
             edge,
             carriers: BTreeMap::new(),
             times_carried: 0,
@@ -254,7 +267,8 @@ impl Keeper {
         if config.is_overlay() && self.place.is_none() {
             bail!("network {} is the swarm's, and this node is in none", config.name);
         }
-        let mut carrier = Carrier::open(&self.folder, config.clone(), self.place.as_ref())?;
+        let cache = self.cache.clone();
+        let mut carrier = Carrier::open(&self.folder, config.clone(), self.place.as_ref(), cache)?;
         carrier.time = self.times_carried;
         self.times_carried += 1;
         let scope = Scope::Network(config.id);

@@ -17,7 +17,7 @@ use crate::{
 /// Runs this with the edge of a host that has no network yet.
 fn alone(work: impl FnOnce(Edge) + Send) {
     in_namespace(|_| {
-        work(Edge::open()?);
+        work(Edge::open(None)?);
         Ok(())
     });
 }

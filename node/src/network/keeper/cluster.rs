@@ -50,6 +50,7 @@ impl Keeper {
             None => self.edge.part(),
         };
         self.mend_soon(joined);
+        self.forget_flows();
     }
 
     /// This host is in no cluster any more.

@@ -143,6 +143,7 @@ impl Keeper {
             }
         }
         results.push(namespace::remove(&self.path(container)).map_err(Into::into));
+        self.forget_flows();
         results.into_iter().collect()
     }
 }

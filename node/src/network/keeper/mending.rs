@@ -51,12 +51,20 @@ impl Keeper {
         self.cut_at.get_or_insert_with(|| clock::monotonic() + CUT_AFTER);
     }
 
-    /// Cuts connections to whoever is gone.
+    /// Cuts connections to whoever is gone, and forgets what became of their packets.
     fn cut(&mut self) {
         self.cut_at = None;
         let networks = self.carriers.values_mut().map(|carrier| carrier.balancer.cut());
         let cut: Vec<Result<()>> = std::iter::once(self.edge.balancer.cut()).chain(networks).collect();
         cut.into_iter().for_each(|cut| self.mend_soon(cut));
+        self.forget_flows();
+    }
+
+    /// Once something has changed, what became of packets before it says nothing of those that follow: what was cut must
+    /// not go on.
+    pub(super) fn forget_flows(&mut self) {
+        let forgotten = self.cache.as_ref().map_or(Ok(()), |cache| cache.forget());
+        self.mend_soon(forgotten.map_err(Into::into));
     }
 
     /// What the kernel did not take is mended as soon as all that has come in is done.
@@ -114,7 +122,10 @@ impl Keeper {
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "a network could not be mended"),
             }
         }
-        self.repairs += u64::from(is_mended);
+        if is_mended {
+            self.repairs += 1;
+            self.forget_flows();
+        }
     }
 
     /// The resolvers of a network's containers that are not as wanted, without mending them.

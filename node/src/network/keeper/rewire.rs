@@ -29,6 +29,7 @@ impl Keeper {
                 "a change of its networks is not all undone"
             );
         }
+        self.forget_flows();
         changed
     }
 

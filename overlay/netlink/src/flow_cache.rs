@@ -8,10 +8,11 @@ use std::{
 };
 
 use covey_overlay::{
+    edge,
     flow_cache::{
         self, ARRIVAL_LEN, ARRIVALS, COUNTERS_LEN, FLOW_LEN, KEY_LEN, Maps, Place, Uplink, next_generation,
     },
-    object::{LinkName, Observed, Underlay},
+    object::{LinkName, Observed, Underlay, Vxlan},
 };
 use nix::{
     sched::{CloneFlags, unshare},
@@ -178,10 +179,10 @@ impl Share {
 }
 
 impl Stack {
-    /// Links of ours that are there have the programs of this daemon, or none at all without a cache: those of a daemon
-    /// before know maps that nobody else knows, and uplinks that may be no more.
+    /// Links that have programs of a daemon before have those of this one instead, or none at all without a cache: they
+    /// know maps that nobody else knows, and uplinks that may be no more.
     pub(crate) fn open_cache(&mut self) -> Result<(), StackError> {
-        self.list_links()?;
+        let (links, others) = self.list_links()?;
         let with_filters = self.links_with_filters()?;
         for (name, index) in self.indexes.clone() {
             // One that is gone meanwhile is nobody's. What else fails is found with the next look.
@@ -190,6 +191,14 @@ impl Stack {
                 _ if with_filters.contains(&index) => self.take_off(index),
                 _ => Ok(()),
             };
+        }
+        let device = links.get(&LinkName::of_vni(edge::VNI)).and_then(|link| link.vxlan);
+        if let Some(Vxlan { local, port, .. }) = device
+            && self.share.is_some()
+            && !self.is_own()
+            && !self.strangers(&others)?.is_empty()
+        {
+            let _ = self.set_underlay(Some(Underlay { local, port }));
         }
         Ok(())
     }

@@ -116,7 +116,7 @@ pub fn new_link(name: &LinkName, link: &Link, namespace: Option<BorrowedFd<'_>>)
         }
         LinkKind::Uplink => {
             message.attributes.extend(within);
-            let mut peer = up(0);
+            let mut peer = LinkMessage::default();
             peer.attributes = vec![LinkAttribute::IfName(name.to_string()), LinkAttribute::Mtu(link.mtu)];
             vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer)))]
         }

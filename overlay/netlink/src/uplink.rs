@@ -29,6 +29,8 @@ impl Stack {
             }
             made => made.map_err(doing(format!("make link {name}")))?,
         }
+        // The kernel takes no other end that is up before its link is there.
+        self.mend_uplink(name, link.mtu)?;
         self.begin_cached(name, link);
         Ok(())
     }

@@ -67,6 +67,7 @@ fn desired(host: u8, v6: bool, veths: &[Veth]) -> Desired {
             })
             .collect(),
         veths: veths.iter().map(|veth| (veth.name.clone(), veth.clone())).collect(),
+        cached: true,
     }
 }
 
@@ -75,7 +76,8 @@ fn on_host<T: Send>(
     host: u8,
     work: impl FnOnce(&mut Stack) -> Result<T, StackError> + Send,
 ) -> Result<T, StackError> {
-    namespace::inside(&lab.path(&format!("h{host}")), || work(&mut Stack::edge()?))
+    let cache = Some(lab.cache(host));
+    namespace::inside(&lab.path(&format!("h{host}")), || work(&mut Stack::edge(cache)?))
 }
 
 fn repair(lab: &Lab, host: u8, desired: &Desired) -> Vec<Change> {
@@ -92,10 +94,10 @@ fn containers_of_one_host_reach_it_and_each_other_in_both_families() {
     let Some(lab) = Lab::new() else { return };
     lab.hosts(1);
     let veths = [veth(&lab, 1, A, 5), veth(&lab, 1, B, 6)];
-    repair(&lab, 1, &Desired::default());
-    let changes: Vec<_> = veths.iter().flat_map(plan_new).collect();
-    on_host(&lab, 1, |edge| edge.apply_all(&changes)).unwrap();
+    repair(&lab, 1, &Desired { cached: true, ..Desired::default() });
     let all = Desired { device: None, peers: [].into(), ..desired(1, false, &veths) };
+    let changes: Vec<_> = veths.iter().flat_map(|veth| plan_new(&all, &veth.name)).collect();
+    on_host(&lab, 1, |edge| edge.apply_all(&changes)).unwrap();
     assert_eq!(repair(&lab, 1, &all), [], "a new container is complete");
     for (from, seen) in addresses(&veths[0]).into_iter().zip(addresses(&veths[1])) {
         assert_eq!(lab.tcp(B, A, from), seen);

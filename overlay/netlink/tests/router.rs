@@ -150,7 +150,6 @@ fn drift_of_every_kind_heals() {
         ("link", Change::DeleteLink(veth.clone())),
         ("link", Change::DeleteLink(device.clone())),
         ("link", Change::MendLink { name: device.clone(), mtu: 1000 }),
-        ("shortcut", Change::SetShortcut(veth.clone(), None)),
         ("sysctl", Change::SetConf(veth.clone(), conf)),
         ("sysctl", Change::SetConf(device.clone(), conf)),
         ("sysctl", Change::SetSwitch("ipv4/ip_forward", 0)),
@@ -224,8 +223,8 @@ fn removing_a_router_leaves_nothing_and_frees_its_vnis() {
     lab.add("again");
     let wanted = desired(&lab, 1, false, &[]);
     let again = lab.path("again");
-    let mut router = lab.within("h1", || Stack::router(&again)).unwrap();
-    router.open_shortcut().unwrap();
+    let cache = Some(lab.cache(1));
+    let mut router = lab.within("h1", || Stack::router(&again, cache)).unwrap();
     let error = router.apply_all(&plan(&wanted.objects(), &Observed::default())).unwrap_err();
     assert!(matches!(error, StackError::VniTaken { vni: VNI }), "{error}");
     lab.within("h1", || remove_router(&path)).unwrap();

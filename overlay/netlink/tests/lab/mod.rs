@@ -8,10 +8,11 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     path::PathBuf,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use covey_overlay_netlink::namespace;
+use covey_overlay_netlink::{FlowCache, namespace};
 use ipnet::IpNet;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader,
@@ -33,9 +34,13 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 pub const AT_ONCE: Duration = Duration::from_millis(900);
 const WIRE: &str = "wire";
 
+/// Hosts, at most.
+const HOSTS_MAX: usize = 3;
+
 /// Namespaces named in a folder that goes with the test.
 pub struct Lab {
     folder: tempfile::TempDir,
+    caches: [OnceLock<Arc<FlowCache>>; HOSTS_MAX],
 }
 
 impl Lab {
@@ -45,7 +50,13 @@ impl Lab {
             eprintln!("SKIPPED: needs root to make network namespaces");
             return None;
         }
-        Some(Self { folder: tempfile::tempdir().unwrap() })
+        Some(Self { folder: tempfile::tempdir().unwrap(), caches: [const { OnceLock::new() }; HOSTS_MAX] })
+    }
+
+    /// The flow cache of a host.
+    pub fn cache(&self, host: u8) -> Arc<FlowCache> {
+        let cache = self.caches[usize::from(host) - 1].get_or_init(|| Arc::new(FlowCache::open().unwrap()));
+        Arc::clone(cache)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -71,7 +71,7 @@ pub fn desired(lab: &Lab, host: u8, v6: bool, places: &[Place]) -> Desired {
         port: 4789,
         mac: Mac::of_node([0, 0, 0, host]),
         mtu: 1500 - overhead(local(host, v6)),
-        shortcut: true,
+        cached: true,
         subnets: subnets(),
         attachments: [].into(),
         peers: [].into(),
@@ -98,9 +98,8 @@ pub fn desired(lab: &Lab, host: u8, v6: bool, places: &[Place]) -> Desired {
 /// Opens the router of a host, from that host.
 pub fn open(lab: &Lab, host: u8) -> Stack {
     let path = lab.path(&format!("r{host}"));
-    let mut router = lab.within(&format!("h{host}"), || Stack::router(&path)).unwrap();
-    router.open_shortcut().unwrap();
-    router
+    let cache = Some(lab.cache(host));
+    lab.within(&format!("h{host}"), || Stack::router(&path, cache)).unwrap()
 }
 
 pub fn repair(router: &mut Stack, desired: &Desired) -> Vec<Change> {

@@ -1,13 +1,9 @@
 //! What the kernel has otherwise than wanted, in a sentence for each object.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
 use covey_mesh::object::{Change as TableChange, Family, Step, TABLE, Tables};
-use covey_overlay::object::{Change as LinkChange, Hop, LinkKind, LinkName, Observed, Part, Underlay};
+use covey_overlay::object::{Change as LinkChange, Hop, LinkKind, LinkName, Observed, Part};
 use serde::{Deserialize, Serialize};
 
 /// One object that is not as wanted.
@@ -83,9 +79,12 @@ fn of_link(change: &LinkChange, observed: &Observed) -> (String, String) {
         LinkChange::SetInside { link, part, .. } => inside(link, *part, observed),
         LinkChange::SetCached(name) => (format!("at {name}"), MISSING.to_owned()),
         LinkChange::SetUnderlay(wanted) => {
-            let is = observed.underlay.map(|is| format!("is for {}", vxlan(is)));
-            let text = wanted.map_or_else(|| UNWANTED.to_owned(), |wanted| altered(is, vxlan(wanted)));
-            ("at this host's own link".to_owned(), text)
+            let text = match (wanted, observed.underlay) {
+                (None, _) => UNWANTED,
+                (Some(_), None) => MISSING,
+                (Some(_), Some(_)) => ALTERED,
+            };
+            ("at this host's own link".to_owned(), text.to_owned())
         }
         LinkChange::SetConf(name, _) => (format!("of {name}"), ALTERED.to_owned()),
         LinkChange::SetAddress(link, net) => (format!("{net} on {link}"), MISSING.to_owned()),
@@ -144,11 +143,6 @@ fn altered(is: Option<String>, wanted: impl std::fmt::Display) -> String {
         Some(is) => format!("{is}, wanted is {wanted}"),
         None => MISSING.to_owned(),
     }
-}
-
-/// Where hosts send what is for this one.
-const fn vxlan(underlay: Underlay) -> SocketAddr {
-    SocketAddr::new(underlay.local, underlay.port)
 }
 
 fn list<'a>(addresses: impl IntoIterator<Item = &'a IpAddr>) -> String {
@@ -225,7 +219,7 @@ mod tests {
     use covey_mesh::object::Value;
     use covey_overlay::{
         mac::Mac,
-        object::{Destination, Inside, ObservedInside, ObservedLink},
+        object::{Destination, Inside, ObservedInside, ObservedLink, Underlay},
     };
 
     use super::*;
@@ -276,7 +270,7 @@ mod tests {
             ["flow cache at cvaaaaaaaaaaaaa is missing", "flow cache at this host's own link is missing"];
         assert_eq!(faults(&set, &Observed::default()), missing);
         let observed = Observed { underlay: Some(underlay(9)), ..Observed::default() };
-        let altered = "flow cache at this host's own link is for 10.0.0.9:4789, wanted is 10.0.0.1:4789";
+        let altered = "flow cache at this host's own link is not as wanted";
         assert_eq!(faults(&set[1..], &observed), [altered]);
         let unwanted = "flow cache at this host's own link is there, and nobody wants it";
         assert_eq!(faults(&[LinkChange::SetUnderlay(None)], &observed), [unwanted]);

@@ -226,3 +226,60 @@ fn what_was_told_in_the_moment_of_its_death_is_known_to_the_next_daemon() {
         Ok(())
     });
 }
+
+/// NET-29: the next daemon has flows learnt anew, and what it replaces for that is no drift.
+#[test]
+fn the_flow_cache_is_at_all_links_while_there_are_others_and_a_new_daemon_has_it_at_once() {
+    in_namespace(|folder| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let open = || {
+            let carried = watch::Sender::new(Carried::new());
+            Keeper::open(folder, Duration::from_secs(10), carried, runtime.handle().clone())
+        };
+        let mut keeper = open()?;
+        if keeper.cache.is_none() {
+            eprintln!("SKIPPED: this kernel has no flow cache");
+            return Ok(());
+        }
+        keeper.begin(None);
+        let underlay = "ip link add eth0 up type bridge && ip addr add 10.9.0.1/24 dev eth0";
+        assert!(std::process::Command::new("sh").args(["-c", underlay]).status()?.success());
+        let edge = EdgeBlock { v4: "100.64.1.0/24".parse()?, v6: "fd00:1::/64".parse()? };
+        let host = Host { number: 1, vtep: [10, 9, 0, 1].into(), edge };
+        keeper.locate(Place { id: Id::new(1), host, port: 4789 }, vec![neighbour()]);
+        let mut wiring = wiring();
+        let mut front = NetworkConfig::clone(&wiring.networks[0].network);
+        front.subnets[0].vni = Some(4097);
+        wiring.networks[0].network = Arc::new(front);
+        let attached = keeper.attach(BOX, "box", &wiring)?;
+        // Links that have it, the host's own and those of the router.
+        let cached = |keeper: &mut Keeper| {
+            let host = keeper.edge.observe().unwrap();
+            let routers = keeper.carriers.values_mut().map(|carrier| carrier.observe().unwrap());
+            let links: Vec<_> = routers.flat_map(|router| router.links).chain(host.links).collect();
+            let has = links.into_iter().filter(|(_, link)| link.cached).map(|(name, _)| name.to_string());
+            (host.underlay.map(|underlay| underlay.local), has.collect::<Vec<_>>())
+        };
+        let link = &format!("cv{}", &BOX[..13]);
+        let all = (Some(host.vtep), [link, "cvu4097", link].map(str::to_owned).to_vec());
+        assert_eq!((cached(&mut keeper), faults(&mut keeper)), (all.clone(), Vec::new()));
+
+        drop(keeper);
+        let mut keeper = open()?;
+        keeper.adopt(BOX, &wiring, &attached.addresses, &attached.ports, Vec::new())?;
+        keeper.begin(None);
+        assert_eq!(cached(&mut keeper), all);
+        keeper.repair();
+        assert_eq!((&keeper.drift, keeper.repairs), (&BTreeMap::new(), 0));
+        // It takes what it does not know off links of ours.
+        covey_overlay_netlink::Stack::edge(None)?;
+        keeper.repair();
+        assert_eq!((&keeper.drift, keeper.repairs), (&BTreeMap::from([("flow cache", 1)]), 1));
+        assert_eq!(cached(&mut keeper), all);
+
+        keeper.detach(BOX)?;
+        keeper.leave();
+        assert_eq!(cached(&mut keeper), (None, Vec::new()));
+        Ok(())
+    });
+}

@@ -264,7 +264,7 @@ impl Stack {
             }
         };
         match made {
-            Err(error) if error.errno() == Some(libc::EEXIST) => return Err(StackError::VniTaken { vni }),
+            Err(error) if error.errno() == Some(libc::EEXIST) => Err(StackError::VniTaken { vni }),
             made => made.map_err(doing(format!("make link {name}"))),
         }
     }

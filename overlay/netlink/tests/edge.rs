@@ -4,19 +4,24 @@
 
 mod lab;
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use covey_overlay::{
     block::Pair,
     edge::{Desired, Device, VNI, Veth, plan_new},
     mac::Mac,
-    object::{Change, Conf, Destination, Hop, LinkName, Rule},
+    object::{Change, Conf, Destination, Hop, LinkName, Rule, Underlay},
     peer::Peer,
     underlay::overhead,
 };
-use covey_overlay_netlink::{Stack, StackError, local_networks, namespace, underlay};
+use covey_overlay_netlink::{FlowCache, Stack, StackError, local_networks, namespace, underlay};
 use lab::Lab;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags};
+use netlink_packet_core::DefaultNla;
+use netlink_packet_route::{
+    RouteNetlinkMessage as M,
+    link::{InfoKind, LinkAttribute, LinkFlags},
+    tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
+};
 
 // Containers: a link is ours where its name is made of so many hexadecimal digits.
 const A: &str = "aaaaaaaaaaaaa";
@@ -262,6 +267,126 @@ fn no_residue_is_left_when_nothing_is_wanted() {
     assert_ne!(lab.everything("h1"), before);
     repair(&lab, 1, &Desired::default());
     assert_eq!(lab.everything("h1"), before);
+}
+
+fn covey() -> [BTreeSet<String>; 2] {
+    [(); 2].map(|()| ["covey".to_owned()].into())
+}
+
+/// A filter of somebody else at what a link receives: a program of one instruction, which says that it does not care
+/// (linux/filter.h).
+fn foreign_filter(lab: &Lab, link: &str) -> M {
+    const COUNT: u16 = 4;
+    const INSTRUCTIONS: u16 = 5;
+    let mut filter = TcMessage::with_index(lab.index("h1", link).cast_signed());
+    filter.header.parent = TcHandle { major: u16::MAX, minor: TcHandle::MIN_INGRESS };
+    filter.header.handle = TcHandle { major: 0, minor: 1 };
+    filter.header.info = 7 << 16 | u32::from(3_u16.to_be());
+    let options = [
+        DefaultNla::new(COUNT, 1_u16.to_ne_bytes().to_vec()),
+        DefaultNla::new(INSTRUCTIONS, 6_u64.to_le_bytes().to_vec()),
+    ];
+    filter.attributes = vec![
+        TcAttribute::Kind("bpf".to_owned()),
+        TcAttribute::Options(options.map(TcFilterBpfOption::Other).map(TcOption::Bpf).into()),
+    ];
+    M::NewTrafficFilter(filter)
+}
+
+#[test]
+fn the_link_to_the_others_has_the_programs_and_no_other_link_of_others() {
+    let Some(lab) = Lab::new() else { return };
+    lab.hosts(2);
+    lab.foreign("h1");
+    let mut edge = lab.within("h1", || Stack::edge(Some(lab.cache(1)))).unwrap();
+    let mut mend = |v6| lab.within("h1", || edge.mend(&desired(1, v6, &[]).objects())).unwrap();
+    let none = [const { BTreeSet::new() }; 2];
+    mend(false);
+    assert_eq!(mend(false), []);
+    assert_eq!(lab.filters("h1", "up0"), covey());
+    let underlay = Underlay { local: local(1, false), port: 4789 };
+    lab.strip("h1", "up0");
+    assert_eq!(mend(false), [Change::SetUnderlay(Some(underlay))]);
+    assert_eq!(mend(false), []);
+    // Its address moves to another link, where somebody else has a filter.
+    lab.ask("h1", M::NewQueueDiscipline(lab.clsact("h1", "other")));
+    lab.ask("h1", foreign_filter(&lab, "other"));
+    let others = lab.filters("h1", "other");
+    assert_ne!(others, none);
+    lab.remove_address("h1", "up0", "192.0.2.1/24".parse().unwrap());
+    lab.address("h1", "other", "192.0.2.1/24".parse().unwrap());
+    assert_eq!(mend(false), [Change::SetUnderlay(Some(underlay))]);
+    assert_eq!(mend(false), []);
+    assert_eq!(lab.filters("h1", "up0"), none);
+    let [received, sent] = lab.filters("h1", "other");
+    assert_eq!((&received - &sent, sent), (others[0].clone(), covey()[1].clone()));
+    mend(true);
+    assert_eq!(mend(true), []);
+    assert_eq!((lab.filters("h1", "up0"), lab.filters("h1", "other")), (covey(), others.clone()));
+    repair(&lab, 1, &Desired::default());
+    assert_eq!((lab.filters("h1", "up0"), lab.filters("h1", "other")), (none, others));
+}
+
+#[test]
+fn an_underlay_that_cannot_have_the_programs_keeps_nothing_else_back() {
+    let Some(lab) = Lab::new() else { return };
+    lab.hosts(2);
+    let (a, b) = (veth(&lab, 1, A, 5), veth(&lab, 2, B, 6));
+    let mut theirs = lab.clsact("h1", "up0");
+    theirs.attributes = vec![TcAttribute::Kind("ingress".to_owned())];
+    lab.ask("h1", M::NewQueueDiscipline(theirs));
+    let wanted = desired(1, false, std::slice::from_ref(&a));
+    for _ in 0..2 {
+        on_host(&lab, 1, |edge| edge.mend(&wanted.objects())).unwrap_err();
+        let missing = on_host(&lab, 1, |edge| edge.compare(&wanted.objects())).unwrap().0;
+        assert!(matches!(missing[..], [Change::SetUnderlay(Some(_))]), "{missing:?}");
+    }
+    repair(&lab, 2, &desired(2, false, std::slice::from_ref(&b)));
+    lab.tcp(A, B, addresses(&b)[0]);
+    lab.strip("h1", "up0");
+    repair(&lab, 1, &wanted);
+    // The loopback is the way to nobody.
+    lab.remove_address("h1", "up0", "192.0.2.1/24".parse().unwrap());
+    lab.address("h1", "lo", "192.0.2.1/32".parse().unwrap());
+    on_host(&lab, 1, |edge| edge.mend(&wanted.objects())).unwrap_err();
+    for link in ["up0", "lo"] {
+        assert_eq!(lab.filters("h1", link), [const { BTreeSet::new() }; 2]);
+    }
+}
+
+#[test]
+fn the_host_has_the_programs_of_who_opened_it_last() {
+    let Some(lab) = Lab::new() else { return };
+    lab.hosts(1);
+    let a = veth(&lab, 1, A, 5);
+    let wanted = desired(1, false, std::slice::from_ref(&a));
+    repair(&lab, 1, &wanted);
+    let other = Arc::new(FlowCache::open().unwrap());
+    other.forget().unwrap();
+    lab.within("h1", || {
+        let mut edge = Stack::edge(Some(other)).unwrap();
+        assert_eq!(edge.mend(&wanted.objects()).unwrap(), [], "no drift");
+        repair(&lab, 1, &wanted);
+        assert_ne!(edge.mend(&wanted.objects()).unwrap(), [], "it has those of another one");
+    });
+    let none = Desired { cached: false, ..wanted };
+    lab.within("h1", || {
+        let mut edge = Stack::edge(None).unwrap();
+        assert_eq!(lab.filters("h1", a.name.as_str()), [const { BTreeSet::new() }; 2]);
+        assert_eq!(edge.mend(&none.objects()).unwrap(), [Change::SetUnderlay(None)]);
+        assert_eq!(edge.mend(&none.objects()).unwrap(), []);
+    });
+    assert_eq!(lab.filters("h1", "up0"), [const { BTreeSet::new() }; 2]);
+}
+
+#[test]
+fn an_uplink_is_not_the_edges() {
+    let Some(lab) = Lab::new() else { return };
+    lab.hosts(1);
+    lab.ask("h1", lab::new_link("cvu4097", InfoKind::Veth, Some(lab::peer_named("cvu4098")), None));
+    repair(&lab, 1, &desired(1, false, &[]));
+    assert_eq!(repair(&lab, 1, &desired(1, false, &[])), []);
+    lab.index("h1", "cvu4097");
 }
 
 #[test]

@@ -5,7 +5,9 @@
 mod lab;
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,9 +18,12 @@ use covey_overlay::{
     plan,
     underlay::overhead,
 };
-use covey_overlay_netlink::{Stack, StackError, namespace, remove_router, underlay};
+use covey_overlay_netlink::{FlowCache, Stack, StackError, namespace, remove_router, underlay};
 use lab::{Lab, routers::*};
-use netlink_packet_route::link::LinkFlags;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags};
+
+/// At both ends.
+const UPLINK: &str = "cvu4097";
 
 /// NET-12, NET-13, NET-18
 #[test]
@@ -190,6 +195,62 @@ fn drift_of_every_kind_heals() {
     }
 }
 
+/// A way out of its router for what the flow cache carries.
+#[test]
+fn an_uplink_heals_at_both_ends() {
+    let Some((lab, mut routers)) = network(false) else { return };
+    let wanted = desired(&lab, 1, false, &places());
+    let router = &mut routers[0];
+    let veth = LinkName::of_container(A);
+    type Blow = fn(&Lab);
+    let blows: [(&str, Blow); 9] = [
+        ("link", |lab| lab.set("h1", UPLINK, LinkFlags::empty(), vec![])),
+        ("link", |lab| lab.set("r1", UPLINK, LinkFlags::empty(), vec![])),
+        ("link", |lab| lab.set("h1", UPLINK, LinkFlags::Up, vec![LinkAttribute::Mtu(1300)])),
+        ("link", |lab| lab.delete("h1", UPLINK)),
+        ("link", |lab| lab.delete("r1", UPLINK)),
+        ("link", |lab| {
+            lab.set("h1", UPLINK, LinkFlags::empty(), vec![]);
+            lab.set("h1", UPLINK, LinkFlags::empty(), vec![LinkAttribute::IfName("renamed".to_owned())]);
+        }),
+        ("flow cache", |lab| lab.strip("h1", UPLINK)),
+        ("flow cache", |lab| lab.strip("r1", UPLINK)),
+        ("flow cache", |lab| lab.strip("r1", LinkName::of_container(A).as_str())),
+    ];
+    for (number, (object, blow)) in blows.into_iter().enumerate() {
+        blow(&lab);
+        let mended = repair(router, &wanted);
+        assert!(mended.iter().any(|change| change.object() == object), "{number}: {mended:?}");
+        assert_eq!(repair(router, &wanted), [], "{number} is not healed by one plan");
+        for host in ["h1", "r1"] {
+            assert_eq!(lab.filters(host, UPLINK), [["covey".to_owned()].into(), [].into()], "{number}");
+        }
+        assert_eq!(lab.filters("r1", veth.as_str()), [(); 2].map(|()| ["covey".to_owned()].into()));
+        lab.tcp(A, B, [10, 0, 1, 6].into());
+    }
+}
+
+#[test]
+fn a_router_has_the_programs_of_who_opened_it_last() {
+    let Some((lab, routers)) = network(false) else { return };
+    drop(routers);
+    let path = lab.path("r1");
+    let mut wanted = desired(&lab, 1, false, &places());
+    let other = Some(Arc::new(FlowCache::open().unwrap()));
+    let mut router = lab.within("h1", || Stack::router(&path, other)).unwrap();
+    assert_eq!(repair(&mut router, &wanted), [], "no drift");
+    assert!(!open(&lab, 1).observe().unwrap().links.is_empty());
+    assert_ne!(repair(&mut router, &wanted), [], "it has those of another one");
+    drop(router);
+    wanted.cached = false;
+    let mut router = lab.within("h1", || Stack::router(&path, None)).unwrap();
+    assert_eq!(lab.filters("r1", LinkName::of_container(A).as_str()), [const { BTreeSet::new() }; 2]);
+    repair(&mut router, &wanted);
+    assert_eq!(repair(&mut router, &wanted), []);
+    assert!(lab.within("h1", || nix::net::if_::if_nametoindex(UPLINK)).is_err(), "it has no uplink");
+    lab.tcp(A, B, [10, 0, 1, 6].into());
+}
+
 #[test]
 fn an_endpoint_that_moves_is_never_without_a_route() {
     let Some((lab, mut routers)) = network(false) else { return };
@@ -218,7 +279,9 @@ fn removing_a_router_leaves_nothing_and_frees_its_vnis() {
     let Some((lab, routers)) = network(false) else { return };
     drop(routers);
     let path = lab.path("r1");
-    let before = lab.everything("h1");
+    let mut before = lab.everything("h1");
+    let uplink = lab.index("h1", UPLINK);
+    before.retain(|line| !line.contains(UPLINK) && !line.starts_with(&uplink.to_string()));
     // A daemon that does not know of the router of before makes another one.
     lab.add("again");
     let wanted = desired(&lab, 1, false, &[]);

@@ -4,6 +4,7 @@
 pub mod routers;
 
 use std::{
+    collections::BTreeSet,
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd,
@@ -25,6 +26,7 @@ use netlink_packet_route::{
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::RuleMessage,
+    tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_ROUTE};
 
@@ -121,6 +123,11 @@ impl Lab {
         self.within(name, || exchange(RouteNetlinkMessage::SetLink(message), NLM_F_ACK)).unwrap();
     }
 
+    pub fn delete(&self, name: &str, link: &str) {
+        let link = RouteNetlinkMessage::DelLink(peer_named(link));
+        self.within(name, || exchange(link, NLM_F_ACK)).unwrap();
+    }
+
     /// Has a link ask for no neighbours.
     pub fn silence(&self, name: &str, link: &str) {
         let mut message = LinkMessage::default();
@@ -131,13 +138,22 @@ impl Lab {
     }
 
     pub fn address(&self, name: &str, link: &str, net: IpNet) {
+        self.ask(name, RouteNetlinkMessage::NewAddress(self.address_at(name, link, net)));
+    }
+
+    pub fn remove_address(&self, name: &str, link: &str, net: IpNet) {
+        let message = RouteNetlinkMessage::DelAddress(self.address_at(name, link, net));
+        self.within(name, || exchange(message, NLM_F_ACK)).unwrap();
+    }
+
+    fn address_at(&self, name: &str, link: &str, net: IpNet) -> AddressMessage {
         let mut message = AddressMessage::default();
         message.header.family = family(net.addr());
         message.header.prefix_len = net.prefix_len();
         message.header.index = self.index(name, link);
         message.header.flags = AddressHeaderFlags::Nodad;
         message.attributes = vec![AddressAttribute::Address(net.addr()), AddressAttribute::Local(net.addr())];
-        self.ask(name, RouteNetlinkMessage::NewAddress(message));
+        message
     }
 
     /// A veth pair and a route of somebody else.
@@ -157,7 +173,34 @@ impl Lab {
         self.ask(name, RouteNetlinkMessage::NewRoute(route));
     }
 
-    /// All that somebody put into a namespace: links, addresses, routes, forwarding entries, rules.
+    /// The filters at a link, by name where they have one, else by priority: of what comes in, and of what goes out.
+    pub fn filters(&self, name: &str, link: &str) -> [BTreeSet<String>; 2] {
+        [TcHandle::MIN_INGRESS, TcHandle::MIN_EGRESS].map(|minor| {
+            let mut all = TcMessage::with_index(self.index(name, link).cast_signed());
+            all.header.parent = TcHandle { major: u16::MAX, minor };
+            let all = RouteNetlinkMessage::GetTrafficFilter(all);
+            let found = self.within(name, || exchange(all, NLM_F_DUMP)).unwrap();
+            found.iter().filter_map(filter).collect()
+        })
+    }
+
+    /// Where filters hang.
+    pub fn clsact(&self, name: &str, link: &str) -> TcMessage {
+        let mut queue = TcMessage::with_index(self.index(name, link).cast_signed());
+        queue.header.handle = TcHandle { major: u16::MAX, minor: 0 };
+        queue.header.parent = TcHandle::CLSACT;
+        queue.attributes = vec![TcAttribute::Kind("clsact".to_owned())];
+        queue
+    }
+
+    /// Takes all filters from a link, and what they hang on.
+    pub fn strip(&self, name: &str, link: &str) {
+        let mut queue = self.clsact(name, link);
+        queue.attributes.clear();
+        self.within(name, || exchange(RouteNetlinkMessage::DelQueueDiscipline(queue), NLM_F_ACK)).unwrap();
+    }
+
+    /// All that somebody put into a namespace: links, queueing disciplines, addresses, routes, forwarding entries, rules.
     pub fn everything(&self, name: &str) -> Vec<String> {
         use RouteNetlinkMessage as M;
         let mut bridge = NeighbourMessage::default();
@@ -168,6 +211,7 @@ impl Lab {
             M::GetRoute(RouteMessage::default()),
             M::GetNeighbour(bridge),
             M::GetRule(RuleMessage::default()),
+            M::GetQueueDiscipline(TcMessage::default()),
         ];
         let mut found: Vec<String> = lists
             .into_iter()
@@ -177,6 +221,9 @@ impl Lab {
                 M::NewLink(mut link) => {
                     link.attributes.retain(|attribute| matches!(attribute, LinkAttribute::IfName(_)));
                     format!("{:?} {}", link.attributes, link.header.flags.contains(LinkFlags::Up))
+                }
+                M::NewQueueDiscipline(queue) => {
+                    format!("{} {:?}", queue.header.index, queue.attributes.first())
                 }
                 // What the kernel has by itself comes when it is ready, and routes of its own with each address.
                 M::NewAddress(address) if address.header.scope != AddressScope::Universe => String::new(),
@@ -368,6 +415,21 @@ pub fn exchange(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Rout
             }
         }
     }
+}
+
+fn filter(message: &RouteNetlinkMessage) -> Option<String> {
+    let RouteNetlinkMessage::NewTrafficFilter(filter) = message else { return None };
+    let name = |attribute: &TcAttribute| match attribute {
+        TcAttribute::Options(options) => options.iter().find_map(|option| match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
+            _ => None,
+        }),
+        _ => None,
+    };
+    // Before each filter the kernel tells of one that has no number.
+    let number = u32::from(filter.header.handle);
+    let nameless = || (number > 0).then(|| format!("priority {}", filter.header.info >> 16));
+    filter.attributes.iter().find_map(name).or_else(nameless)
 }
 
 fn has_destination(entry: &NeighbourMessage) -> bool {

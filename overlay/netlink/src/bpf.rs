@@ -208,3 +208,25 @@ fn verdict(error: &io::Error, log: &[u8]) -> String {
     lines.reverse();
     if lines.is_empty() { error.to_string() } else { format!("{error}: {}", lines.join(" | ")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_has_against_a_program_is_told() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root to load programs");
+            return;
+        }
+        let error = Program::load(&[Instruction::default()]).map(|program| program.id).unwrap_err();
+        assert!(error.to_string().contains("insn"), "{error}");
+    }
+
+    #[test]
+    fn of_what_the_verifier_says_the_end_is_told() {
+        let log: String = (0..20).map(|line| format!("line {line}\n")).collect();
+        let told = verdict(&io::ErrorKind::InvalidInput.into(), format!("{log}\0\0").as_bytes());
+        assert!(told.contains(": line 12 | line 13") && told.ends_with("| line 19"), "{told}");
+    }
+}

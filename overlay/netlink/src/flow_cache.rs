@@ -34,9 +34,11 @@ const MEMORY_PER_FLOW: u64 = 128 << 10;
 const FLOWS_MIN: u64 = 1 << 12;
 /// As [`FLOWS_MIN`].
 const FLOWS_MAX: u64 = 1 << 16;
-/// Of the value that an array has.
-const FIRST: [u8; size_of::<u32>()] = [0; 4];
-/// Two places of those that only a stack's own programs know, for a try.
+/// Bytes of an array's keys, which are numbers.
+const NUMBER_LEN: usize = size_of::<u32>();
+/// Of the one value that counts.
+const FIRST: [u8; NUMBER_LEN] = [0; NUMBER_LEN];
+/// One of each kind of place whose programs are loaded later.
 const TRIES: [Place; 3] = [
     Place::Underlay { local: IpAddr::V4(Ipv4Addr::LOCALHOST), port: covey_overlay::underlay::PORT },
     Place::Underlay { local: IpAddr::V6(Ipv6Addr::LOCALHOST), port: covey_overlay::underlay::PORT },
@@ -46,9 +48,7 @@ const TRIES: [Place; 3] = [
 /// What the kernel has learnt of connections, and the programs that learn it and use it ([`covey_overlay::flow_cache`]).
 /// There is one for all namespaces of a host.
 pub struct FlowCache {
-    flows: Map<KEY_LEN, FLOW_LEN>,
-    arrivals: Map<{ FIRST.len() }, ARRIVAL_LEN>,
-    counters: Map<{ FIRST.len() }, COUNTERS_LEN>,
+    tables: Tables,
     /// At containers' links in the host's namespace.
     host: Programs,
     pub(crate) relaying_out: Program,
@@ -66,7 +66,7 @@ impl FlowCache {
             let cache = Self::load().map_err(StackError::Bpf)?;
             let mut route = Route::open().map_err(doing("rtnetlink"))?;
             for place in &TRIES {
-                let programs = Programs::load(cache.maps(), place).map_err(StackError::Bpf)?;
+                let programs = Programs::load(cache.tables.maps(), place).map_err(StackError::Bpf)?;
                 // Some kernels take programs and have nowhere to put them.
                 programs.attach(&mut route, LOOPBACK).map_err(doing("attach BPF programs"))?;
             }
@@ -75,24 +75,13 @@ impl FlowCache {
     }
 
     fn load() -> io::Result<Self> {
-        let memory = sysinfo()?.ram_total();
-        let flows_max = (memory / MEMORY_PER_FLOW).clamp(FLOWS_MIN, FLOWS_MAX) as u32;
-        let flows = Map::create(Kind::LastUsed, flows_max)?;
-        let arrivals = Map::create(Kind::Array, ARRIVALS)?;
-        let counters = Map::create(Kind::Array, 1)?;
-        let maps = maps(&flows, &arrivals, &counters);
+        let tables = Tables::create(sysinfo()?.ram_total())?;
         Ok(Self {
-            host: Programs::load(maps, &Place::Host)?,
+            host: Programs::load(tables.maps(), &Place::Host)?,
             relaying_out: Program::load(&flow_cache::relaying_out())?,
             relaying_in: Program::load(&flow_cache::relaying_in())?,
-            flows,
-            arrivals,
-            counters,
+            tables,
         })
-    }
-
-    fn maps(&self) -> Maps {
-        maps(&self.flows, &self.arrivals, &self.counters)
     }
 
     /// All that was learnt counts for nothing from now on: what the kernel does with connections is learnt anew.
@@ -100,18 +89,37 @@ impl FlowCache {
     /// # Errors
     /// Those of the system call; nobody has seen any.
     pub fn forget(&self) -> io::Result<()> {
-        let mut counters = self.counters.get(&FIRST)?;
+        let mut counters = self.tables.counters.get(&FIRST)?;
         next_generation(&mut counters);
-        self.counters.set(&FIRST, &counters)
+        self.tables.counters.set(&FIRST, &counters)
     }
 }
 
-fn maps(
-    flows: &Map<KEY_LEN, FLOW_LEN>,
-    arrivals: &Map<{ FIRST.len() }, ARRIVAL_LEN>,
-    counters: &Map<{ FIRST.len() }, COUNTERS_LEN>,
-) -> Maps {
-    Maps { flows: flows.descriptor(), arrivals: arrivals.descriptor(), counters: counters.descriptor() }
+/// The maps that all programs share.
+struct Tables {
+    flows: Map<KEY_LEN, FLOW_LEN>,
+    arrivals: Map<NUMBER_LEN, ARRIVAL_LEN>,
+    counters: Map<NUMBER_LEN, COUNTERS_LEN>,
+}
+
+impl Tables {
+    /// For a machine with so many bytes of memory.
+    fn create(memory: u64) -> io::Result<Self> {
+        let flows_max = (memory / MEMORY_PER_FLOW).clamp(FLOWS_MIN, FLOWS_MAX) as u32;
+        Ok(Self {
+            flows: Map::create(Kind::LastUsed, flows_max)?,
+            arrivals: Map::create(Kind::Array, ARRIVALS)?,
+            counters: Map::create(Kind::Array, 1)?,
+        })
+    }
+
+    fn maps(&self) -> Maps {
+        Maps {
+            flows: self.flows.descriptor(),
+            arrivals: self.arrivals.descriptor(),
+            counters: self.counters.descriptor(),
+        }
+    }
 }
 
 /// Both programs of a link.
@@ -171,7 +179,7 @@ impl Share {
     /// The programs of a place, which are loaded where this namespace has other ones.
     fn programs(&mut self, place: Place) -> Result<&Programs, StackError> {
         if self.has(&place).is_none() {
-            let programs = Programs::load(self.cache.maps(), &place).map_err(StackError::Bpf)?;
+            let programs = Programs::load(self.cache.tables.maps(), &place).map_err(StackError::Bpf)?;
             self.own = Some((place, programs));
         }
         self.has(&place).ok_or_else(|| StackError::Bpf(io::ErrorKind::NotFound.into()))
@@ -246,23 +254,24 @@ impl Stack {
         Ok(())
     }
 
-    /// The one link of others that has our programs, if it is the right one. Where any has some and it is not so, that is
-    /// the underlay of nobody: not what anyone wants.
+    /// Of whose link our programs are, if they are where they are to be and at no other link of others. Else that is the
+    /// underlay of nobody, which no one wants.
     pub(crate) fn observe_underlay(
         &mut self,
         others: &BTreeSet<u32>,
     ) -> Result<Option<Underlay>, StackError> {
         let links = self.strangers(others)?;
-        if links.is_empty() {
-            return Ok(None);
-        }
         let nobody = Underlay { local: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0 };
-        let own = self.share.as_ref().and_then(|share| share.own.as_ref());
-        let Some((Place::Underlay { local, port }, programs)) = own else { return Ok(Some(nobody)) };
-        let right = underlay::index_of(&mut self.route, *local).map_err(doing("list addresses"))?;
-        let [link] = links[..] else { return Ok(Some(nobody)) };
-        let whole = Some(link) == right
-            && programs.are_at(&mut self.route, link).map_err(doing("list BPF programs"))?;
+        let Some((Place::Underlay { local, port }, programs)) =
+            self.share.as_ref().and_then(|share| share.own.as_ref())
+        else {
+            return Ok((!links.is_empty()).then_some(nobody));
+        };
+        let right = link_of(&mut self.route, *local, others)?;
+        let mut whole = links == Vec::from_iter(right);
+        for link in links {
+            whole &= programs.are_at(&mut self.route, link).map_err(doing("list BPF programs"))?;
+        }
         Ok(Some(if whole { Underlay { local: *local, port: *port } } else { nobody }))
     }
 
@@ -284,28 +293,24 @@ impl Stack {
     /// Has the link with this address, and no other one that is not ours, have the programs.
     pub(crate) fn set_underlay(&mut self, underlay: Option<Underlay>) -> Result<(), StackError> {
         let (_, others) = self.list_links()?;
-        let attached = underlay.map_or(Ok(None), |underlay| self.attach_underlay(underlay, &others));
-        let right = attached.as_ref().ok().copied().flatten();
+        let right = underlay.map_or(Ok(None), |of| link_of(&mut self.route, of.local, &others))?;
         for link in self.strangers(&others)?.into_iter().filter(|link| Some(*link) != right) {
             self.take_off(link)?;
         }
-        attached.map(drop)
-    }
-
-    /// Answers where they are now.
-    fn attach_underlay(
-        &mut self,
-        Underlay { local, port }: Underlay,
-        others: &BTreeSet<u32>,
-    ) -> Result<Option<u32>, StackError> {
-        let Some(share) = &mut self.share else { return Ok(None) };
-        let what = || doing(format!("attach BPF programs at the link that has {local}"));
-        let found = underlay::index_of(&mut self.route, local).map_err(what())?;
-        let Some(link) = found.filter(|link| others.contains(link)) else {
-            return Err(what()(io::Error::from_raw_os_error(libc::ENODEV).into()));
+        let Some(share) = &mut self.share else { return Ok(()) };
+        let Some(Underlay { local, port }) = underlay else {
+            share.own = None;
+            return Ok(());
         };
         let programs = share.programs(Place::Underlay { local, port })?;
-        programs.attach(&mut self.route, link).map_err(what())?;
-        Ok(Some(link))
+        right
+            .map_or(Ok(()), |link| programs.attach(&mut self.route, link))
+            .map_err(doing(format!("attach BPF programs at the link that has {local}")))
     }
+}
+
+/// The link that has this address, if it is one of these.
+fn link_of(route: &mut Route, local: IpAddr, others: &BTreeSet<u32>) -> Result<Option<u32>, StackError> {
+    let found = underlay::index_of(route, local).map_err(doing("list addresses"))?;
+    Ok(found.filter(|link| others.contains(link)))
 }

@@ -87,7 +87,8 @@ impl Stack {
         Ok(())
     }
 
-    /// Links of ours, and the indexes of others that are Ethernet's. Uplinks are their routers'.
+    /// Links of ours, and the indexes of others that are Ethernet's: programs for packets know no others, such as loopbacks
+    /// and tunnels. Uplinks are their routers'.
     pub(crate) fn list_links(
         &mut self,
     ) -> Result<(BTreeMap<LinkName, ObservedLink>, BTreeSet<u32>), StackError> {

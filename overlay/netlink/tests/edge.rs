@@ -16,10 +16,10 @@ use covey_overlay::{
 };
 use covey_overlay_netlink::{FlowCache, Stack, StackError, local_networks, namespace, underlay};
 use lab::Lab;
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, NLM_F_ACK};
 use netlink_packet_route::{
     RouteNetlinkMessage as M,
-    link::{InfoKind, LinkAttribute, LinkFlags},
+    link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo},
     tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 
@@ -345,12 +345,21 @@ fn an_underlay_that_cannot_have_the_programs_keeps_nothing_else_back() {
     lab.tcp(A, B, addresses(&b)[0]);
     lab.strip("h1", "up0");
     repair(&lab, 1, &wanted);
-    // The loopback is the way to nobody.
+    assert_eq!(lab.filters("h1", "up0"), covey());
+    // What is no Ethernet has none, as little as what is not there.
     lab.remove_address("h1", "up0", "192.0.2.1/24".parse().unwrap());
-    lab.address("h1", "lo", "192.0.2.1/32".parse().unwrap());
-    on_host(&lab, 1, |edge| edge.mend(&wanted.objects())).unwrap_err();
-    for link in ["up0", "lo"] {
-        assert_eq!(lab.filters("h1", link), [const { BTreeSet::new() }; 2]);
+    for come in [false, true] {
+        if come {
+            lab.address("h1", "lo", "192.0.2.1/32".parse().unwrap());
+        }
+        lab.within("h1", || {
+            let mut edge = Stack::edge(Some(lab.cache(1))).unwrap();
+            edge.mend(&wanted.objects()).unwrap();
+            assert_eq!(edge.mend(&wanted.objects()).unwrap(), []);
+        });
+        for link in ["up0", "lo"] {
+            assert_eq!(lab.filters("h1", link), [const { BTreeSet::new() }; 2]);
+        }
     }
 }
 
@@ -387,6 +396,28 @@ fn an_uplink_is_not_the_edges() {
     repair(&lab, 1, &desired(1, false, &[]));
     assert_eq!(repair(&lab, 1, &desired(1, false, &[])), []);
     lab.index("h1", "cvu4097");
+}
+
+/// What the flow cache sends has no checksum there.
+#[test]
+fn a_device_over_ipv6_needs_no_checksums() {
+    let Some(lab) = Lab::new() else { return };
+    lab.hosts(1);
+    repair(&lab, 1, &desired(1, true, &[]));
+    let device = M::GetLink(lab::peer_named("cvx4096"));
+    let found = lab.within("h1", || lab::exchange(device, NLM_F_ACK)).unwrap();
+    let Some(M::NewLink(link)) = found.first() else { panic!("{found:?}") };
+    let device = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(parts) => parts.iter().find_map(|part| match part {
+            LinkInfo::Data(InfoData::Vxlan(device)) => Some(device),
+            _ => None,
+        }),
+        _ => None,
+    });
+    let device = device.unwrap();
+    for part in [InfoVxlan::UDPZeroCsumTX(true), InfoVxlan::UDPZeroCsumRX(true)] {
+        assert!(device.contains(&part), "{device:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,149 @@
+//! The flow cache against a real kernel: what it carries, and that this arrives as by the kernel's own way.
+#![allow(clippy::disallowed_methods, reason = "door: tests make namespaces and use sockets in them")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod lab;
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+};
+
+use covey_mesh::{Frontend, Protocol};
+use lab::{PATIENCE, world::*};
+
+/// Payloads, up to as much as an IPv6 packet of every path here has room for.
+const SIZES: [usize; 5] = [1, 3, 4, 100, 1382];
+
+/// Bytes that take packets which will be cut up.
+const BULK: usize = 3_000_000;
+
+/// Both ends of a connection to `to`, where `listener` listens.
+fn connection(world: &World, from: &Container, to: SocketAddr, listener: &TcpListener) -> [TcpStream; 2] {
+    let near = world.lab.connect(from.id, to).unwrap();
+    let (far, _) = listener.accept().unwrap();
+    for stream in [&near, &far] {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    }
+    [near, far]
+}
+
+fn listen(world: &World, at: &Container, v6: bool) -> TcpListener {
+    world.lab.within(at.id, || TcpListener::bind(SocketAddr::new(at.address(v6), 0))).unwrap()
+}
+
+/// So many bytes from one to the other, which get there whole.
+fn carry(from: &mut TcpStream, to: &mut TcpStream, amount: usize) {
+    let bytes: Vec<u8> = (0..amount).map(|at| (at / 7) as u8).collect();
+    let mut got = vec![0; amount];
+    std::thread::scope(|scope| {
+        scope.spawn(|| from.write_all(&bytes).unwrap());
+        to.read_exact(&mut got).unwrap();
+    });
+    assert!(got == bytes, "what arrives is what was sent");
+}
+
+/// A few small ones each way, so that both are known, then many; where an answer is to lose VXLAN on its way out of a
+/// host, what will be cut up is left to the kernel.
+fn is_carried_fast(world: &World, what: &str, near: &mut TcpStream, far: &mut TcpStream, back: bool) {
+    for _ in 0..3 {
+        carry(near, far, 10);
+        carry(far, near, 10);
+    }
+    world.is_fast(what, || {
+        carry(near, far, 10);
+        carry(far, near, 10);
+        carry(near, far, BULK);
+        if back {
+            carry(far, near, BULK);
+        }
+    });
+    carry(far, near, BULK);
+}
+
+/// NET-18
+#[test]
+fn what_goes_between_hosts_passes_no_router_after_its_first_packets() {
+    for over in FAMILIES {
+        let Some(world) = World::over(over) else { return };
+        for (v6, to) in FAMILIES.into_iter().flat_map(|v6| [(v6, FAR), (v6, NEAR)]) {
+            let listener = listen(&world, &to, v6);
+            let there = listener.local_addr().unwrap();
+            let [mut near, mut far] = connection(&world, &CLIENT, there, &listener);
+            is_carried_fast(&world, &format!("TCP to {there}"), &mut near, &mut far, true);
+            let (near, far) = (world.udp(&CLIENT, v6), world.udp(&to, v6));
+            let there = far.local_addr().unwrap();
+            let round =
+                || SIZES.iter().for_each(|size| _ = ask(&near, there, &[&far], &vec![7; *size]).unwrap());
+            round();
+            world.is_fast(&format!("UDP to {there}"), round);
+        }
+    }
+}
+
+/// LB-02, LB-03
+#[test]
+fn who_calls_a_service_and_its_task_by_the_same_port_is_answered_by_each_for_itself() {
+    let Some(world) = World::over(false) else { return };
+    for v6 in FAMILIES {
+        let service = SocketAddr::new(virtual_address(v6), 0);
+        world.serve("r1", Frontend::Address(service.ip()), &[SocketAddr::new(FAR.address(v6), 0)]);
+        let (near, far) = (world.udp(&CLIENT, v6), world.udp(&FAR, v6));
+        let task = far.local_addr().unwrap();
+        let service = SocketAddr::new(service.ip(), task.port());
+        let round = || {
+            let ports = [task, service]
+                .map(|to| SIZES.map(|size| ask(&near, to, &[&far], &vec![7; size]).unwrap().0.port()));
+            for [first, rest @ ..] in ports {
+                assert!(rest.iter().all(|port| *port == first), "{ports:?}");
+            }
+            assert_ne!(ports[0][0], ports[1][0], "the task can tell them apart");
+        };
+        round();
+        world.is_fast("UDP", round);
+
+        let listener = listen(&world, &FAR, v6);
+        let task = listener.local_addr().unwrap();
+        let service = SocketAddr::new(service.ip(), task.port());
+        let mut ends = [task, service].map(|to| connection(&world, &CLIENT, to, &listener));
+        for [near, far] in &mut ends {
+            is_carried_fast(&world, "TCP", near, far, true);
+        }
+    }
+}
+
+/// PRT-05
+#[test]
+fn what_comes_to_a_published_port_of_any_host_is_answered_by_the_task_which_sees_the_client() {
+    const PORT: u16 = 8080;
+    for over in FAMILIES {
+        let Some(world) = World::over(over) else { return };
+        let ours = lab::routers::local(4, over);
+        for task in [FAR, NEAR] {
+            let server = world.lab.udp(task.id, task.edge(over));
+            let at = server.local_addr().unwrap();
+            world.publish(Protocol::Udp, PORT, &[at]);
+            let listener = world.lab.within(task.id, || TcpListener::bind(at)).unwrap();
+            world.publish(Protocol::Tcp, PORT, &[at]);
+            let client = world.lab.udp(OUTSIDE, ours);
+            for host in HOSTS {
+                let to = SocketAddr::new(lab::routers::local(host, over), PORT);
+                let mut seen = [ours; 0].to_vec();
+                let mut round = || {
+                    for size in SIZES {
+                        seen.push(ask(&client, to, &[&server], &vec![7; size]).unwrap().0.ip());
+                    }
+                };
+                round();
+                world.is_fast(&format!("UDP to {to} for {at}"), &mut round);
+                assert!(seen.iter().all(|address| *address == ours), "{seen:?}");
+                let mut near = world.lab.connect(OUTSIDE, to).unwrap();
+                let (mut far, seen) = listener.accept().unwrap();
+                assert_eq!(seen.ip(), ours);
+                let back = host == task.host;
+                is_carried_fast(&world, &format!("TCP to {to} for {at}"), &mut near, &mut far, back);
+            }
+        }
+    }
+}

@@ -55,6 +55,12 @@ impl Filters {
         self.any(key, |value| text.starts_with(value))
     }
 
+    /// True where one of the values of `key` is a part of `name`; `^` and `$` bind it to the ends: how what a host has is
+    /// filtered by name.
+    pub fn part(&self, key: &str, name: &str) -> bool {
+        self.any(key, |pattern| is_part(pattern, name))
+    }
+
     /// True where `text` is one of the values of `key`.
     pub fn exact(&self, key: &str, text: &str) -> bool {
         self.any(key, |value| text == value)
@@ -84,9 +90,28 @@ pub fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
     }
 }
 
+fn is_part(pattern: &str, name: &str) -> bool {
+    let (from_start, rest) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
+    match (from_start, rest.strip_suffix('$')) {
+        (true, Some(exact)) => name == exact,
+        (true, None) => name.starts_with(rest),
+        (false, Some(end)) => name.ends_with(end),
+        (false, None) => name.contains(rest),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// CTR-04, NET-03
+    #[test]
+    fn names_match_in_part_unless_they_are_bound() {
+        assert!(is_part("eb", "web") && !is_part("ab", "web"));
+        assert!(is_part("^web$", "web") && !is_part("^web$", "web.1"));
+        assert!(is_part("^we", "web") && !is_part("^eb", "web"));
+        assert!(is_part("b$", "web") && !is_part("e$", "web"));
+    }
 
     #[test]
     fn both_encodings_mean_the_same() {

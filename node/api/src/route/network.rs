@@ -75,7 +75,7 @@ async fn list(State(app): State<App>, params: Params) -> Result<Reply<Vec<wire::
 fn matches(known: &Known, filters: &Filters, host: &str) -> bool {
     let builtin = is_built_in(known);
     filters.exact("driver", known.driver())
-        && filters.any("name", |value| known.name().contains(value))
+        && filters.part("name", known.name())
         && filters.any("id", |value| known.id(host).starts_with(value))
         && filters.exact("scope", known.scope())
         && filters.exact("type", if builtin { "builtin" } else { "custom" })

@@ -74,6 +74,8 @@ async fn every_node_has_five_networks_at_once() {
             ["bridge", "docker_gwbridge", "host", "none"]
         );
         assert_eq!(names(&client, r#"{"type":["builtin"]}"#).await, ["bridge", "host", "none"]);
+        assert_eq!(names(&client, r#"{"name":["ridge"]}"#).await, ["bridge", "docker_gwbridge"]);
+        assert_eq!(names(&client, r#"{"name":["^bridge$"]}"#).await, ["bridge"]);
         daemon.control.become_worker();
     }
     let list = client.get("/networks").await.json();

@@ -235,7 +235,15 @@ async fn plain_containers_publish_ports_of_their_host() {
     );
     assert_eq!(shown["HostConfig"]["PortBindings"]["80/tcp"], json!([{"HostIp": "", "HostPort": "8080"}]));
     assert_eq!(shown["HostConfig"]["Dns"], json!(["9.9.9.9"]));
-    let listed = client.get("/containers/json?filters=%7B%22publish%22%3A%5B%2279-81%22%5D%7D").await.json();
+    let filtered = async |key: &str, ports: &str| {
+        let filters = format!("%7B%22{key}%22%3A%5B%22{ports}%22%5D%7D");
+        client.get(&format!("/containers/json?filters={filters}")).await.json()
+    };
+    // As moby#40405 has it: by the port of the host, or by that of the container.
+    let listed = filtered("publish", "8079-8081").await;
+    assert_eq!(filtered("expose", "80").await, listed);
+    assert_eq!(filtered("publish", "80").await, json!([]));
+    assert_eq!(filtered("publish", "8080%2Fudp").await, json!([]));
     assert_eq!(
         listed[0]["Ports"],
         json!([

@@ -1,7 +1,11 @@
 //! The list of containers.
 
 use axum::{Json as Reply, extract::State};
-use covey_state::{container::HealthStatus, network::Protocol, time::Stamp};
+use covey_state::{
+    container::HealthStatus,
+    network::{Protocol, PublishedPort},
+    time::Stamp,
+};
 
 use crate::{
     app::App,
@@ -97,7 +101,7 @@ impl Wanted {
             && self.after.is_none_or(|after| container.created_at > after)
             && self.before.is_none_or(|before| container.created_at < before)
             && filters.prefix("id", &container.id)
-            && filters.any("name", |pattern| name_matches(pattern, &container.name))
+            && name_matches(filters, &container.name)
             && filters.labels("label", &container.spec.labels)
             && filters.exact("status", container.state.as_str())
             && filters.any("exited", |code| has_ended && code.parse() == Ok(container.exit_code))
@@ -106,30 +110,18 @@ impl Wanted {
             && filters.exact("health", health(container))
             && filters.any("volume", |path| container.spec.mounts.iter().any(|mount| mount.target == path))
             && filters.any("publish", |text| {
-                container.published.iter().any(|port| meets(text, port.target, port.protocol))
+                host_ports(container).any(|port| meets(text, port.published, port.protocol))
             })
             && filters.any("expose", |text| {
                 container.exposed.iter().any(|port| meets(text, port.port, port.protocol))
+                    || host_ports(container).any(|port| meets(text, port.target, port.protocol))
             })
     }
 }
 
-/// A part of the name; `^` and `$` bind it to the ends, and the slash of old may come first.
-fn name_matches(pattern: &str, name: &str) -> bool {
-    let (from_start, rest) = match pattern.strip_prefix('^') {
-        Some(rest) => (true, rest),
-        None => (false, pattern),
-    };
-    let (from_start, rest) = match rest.strip_prefix('/') {
-        Some(rest) => (true, rest),
-        None => (from_start, rest),
-    };
-    match (from_start, rest.strip_suffix('$')) {
-        (true, Some(exact)) => name == exact,
-        (true, None) => name.starts_with(rest),
-        (false, Some(end)) => name.ends_with(end),
-        (false, None) => name.contains(rest),
-    }
+/// The slash of old may come first.
+fn name_matches(filters: &Filters, name: &str) -> bool {
+    filters.part("name", name) || filters.part("name", &format!("/{name}"))
 }
 
 fn is_on(container: &Container, network: &str) -> bool {
@@ -143,6 +135,11 @@ fn is_on(container: &Container, network: &str) -> bool {
     };
     let alone = matches!(container.network, Network::Host | Network::None | Network::Container(_));
     (alone && container.network.to_string() == network) || shown_places(container).any(is_it)
+}
+
+/// As they were bound, and as they were asked for.
+fn host_ports(container: &Container) -> impl Iterator<Item = &PublishedPort> {
+    container.ports.iter().chain(&container.published)
 }
 
 /// `text` is a port or a range of ports, `80`, `53/udp` or `8000-8010/tcp`.
@@ -169,11 +166,12 @@ mod tests {
 
     /// CTR-04
     #[test]
-    fn names_match_in_part_unless_they_are_bound() {
-        assert!(name_matches("eb", "web"));
-        assert!(name_matches("/web", "web.1"));
-        assert!(name_matches("^web$", "web") && !name_matches("^web$", "web.1"));
-        assert!(name_matches("^/web$", "web") && !name_matches("^/web$", "aweb"));
-        assert!(name_matches("b$", "web") && !name_matches("e$", "web"));
+    fn the_slash_of_old_may_be_in_front_of_a_name() {
+        let matches = |pattern: &str, name: &str| {
+            let text = serde_json::json!({"name": [pattern]}).to_string();
+            name_matches(&Filters::parse(&text, FILTERS).unwrap(), name)
+        };
+        assert!(matches("web", "web") && matches("/web", "web.1") && !matches("/eb", "web"));
+        assert!(matches("^/web$", "web") && !matches("^/web$", "aweb"));
     }
 }

@@ -466,7 +466,7 @@ impl Change {
             Self::SetSwitch(..) | Self::SetConf(..) => "sysctl",
             Self::DeleteLink(..) | Self::CreateLink(..) | Self::MendLink { .. } => "link",
             Self::SetInside { part, .. } => part.object(),
-            Self::SetCached(..) | Self::SetUnderlay(..) => "flow cache",
+            Self::SetCached(..) | Self::SetUnderlay(..) => "flow_cache",
             Self::SetAddress(..) | Self::DeleteAddress(..) => "address",
             Self::SetNeighbour { .. } | Self::DeleteNeighbour { .. } => "neighbour",
             Self::SetFdb { .. } | Self::DeleteFdb { .. } => "fdb",

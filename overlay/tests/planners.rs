@@ -459,6 +459,6 @@ fn every_change_says_which_kind_of_object_it_is_about() {
     let kinds: BTreeSet<_> = changes.iter().map(Change::object).collect();
     assert_eq!(
         kinds,
-        ["address", "fdb", "flow cache", "link", "neighbour", "route", "rule", "sysctl"].into()
+        ["address", "fdb", "flow_cache", "link", "neighbour", "route", "rule", "sysctl"].into()
     );
 }

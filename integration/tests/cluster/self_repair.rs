@@ -35,13 +35,19 @@ const SHOW_OWN: &str = "ip -4 addr show dev own; ip route show dev own; ip neigh
 const SHOW: &str = "ip -br link; ip -o link show master trap 2>/dev/null; ip -o addr show scope global; \
     ip route show table all proto 67; ip -6 route show table all proto 67; ip rule; ip -6 rule; \
     ip -4 neigh show nud permanent; ip -6 neigh show nud permanent; bridge fdb show | grep dst; \
-    for l in $(ip -br link | grep -o '^cv[^ @]*'); do tc filter show dev $l ingress 2>/dev/null | sed \"s/^/$l /\"; done; \
+    for l in eth0 $(ip -br link | grep -o '^cv[^ @]*'); do for d in ingress egress; do \
+    tc filter show dev $l $d 2>/dev/null | sed \"s/ id [0-9]* .*//; s/^/$l $d /\"; done; done; \
     for t in 'inet covey' 'netdev covey' 'inet covey-dns'; do nft -s list table $t 2>/dev/null; done";
 
 /// A choice out of so many, which is the same in every run (Knuth's multiplier).
 fn choose(state: &mut u64, of: usize) -> usize {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) as usize % of.max(1)
+}
+
+/// Blows to what the flow cache has at a link.
+fn uncaching(link: &str) -> [String; 2] {
+    [format!("tc qdisc del dev {link} clsact"), format!("tc filter del dev {link} ingress")]
 }
 
 /// Where objects of ours are.
@@ -106,9 +112,8 @@ impl Place {
             if self.kind == Kind::Host {
                 blows.push(format!("ip link set {link} master trap"));
             }
-            if self.kind == Kind::Router {
-                blows.push(format!("tc qdisc del dev {link} clsact"));
-                blows.push(format!("tc filter del dev {link} ingress"));
+            if self.kind != Kind::Container && !link.starts_with("cvx") {
+                blows.extend(uncaching(&link));
             }
             blows.push(format!("ip link set {link} address 02:00:00:00:00:77"));
             blows.push(format!("ip link del {link}"));
@@ -142,10 +147,13 @@ impl Place {
             }
         }
         match self.kind {
-            Kind::Host => blows.extend(
-                ["ip rule del pref 4096", "ip -6 rule del pref 4096", "nft delete table netdev covey"]
-                    .map(str::to_owned),
-            ),
+            Kind::Host => {
+                blows.extend(uncaching("eth0"));
+                blows.extend(
+                    ["ip rule del pref 4096", "ip -6 rule del pref 4096", "nft delete table netdev covey"]
+                        .map(str::to_owned),
+                );
+            }
             Kind::Router => blows.push("sysctl -q -w net.ipv4.ip_forward=0".to_owned()),
             Kind::Container => {
                 for address in lines("ip -o addr show scope global | grep ' eth'") {

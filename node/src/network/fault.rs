@@ -24,7 +24,7 @@ pub const KINDS: [&str; 14] = [
     "fdb",
     "route",
     "rule",
-    "flow cache",
+    "flow_cache",
     "nft_table",
     "nft_chain",
     "nft_rule",

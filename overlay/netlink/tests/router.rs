@@ -213,9 +213,9 @@ fn an_uplink_heals_at_both_ends() {
             lab.set("h1", UPLINK, LinkFlags::empty(), vec![]);
             lab.set("h1", UPLINK, LinkFlags::empty(), vec![LinkAttribute::IfName("renamed".to_owned())]);
         }),
-        ("flow cache", |lab| lab.strip("h1", UPLINK)),
-        ("flow cache", |lab| lab.strip("r1", UPLINK)),
-        ("flow cache", |lab| lab.strip("r1", LinkName::of_container(A).as_str())),
+        ("flow_cache", |lab| lab.strip("h1", UPLINK)),
+        ("flow_cache", |lab| lab.strip("r1", UPLINK)),
+        ("flow_cache", |lab| lab.strip("r1", LinkName::of_container(A).as_str())),
     ];
     for (number, (object, blow)) in blows.into_iter().enumerate() {
         blow(&lab);

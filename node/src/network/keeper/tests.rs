@@ -274,7 +274,7 @@ fn the_flow_cache_is_at_all_links_while_there_are_others_and_a_new_daemon_has_it
         // It takes what it does not know off links of ours.
         covey_overlay_netlink::Stack::edge(None)?;
         keeper.repair();
-        assert_eq!((&keeper.drift, keeper.repairs), (&BTreeMap::from([("flow cache", 1)]), 1));
+        assert_eq!((&keeper.drift, keeper.repairs), (&BTreeMap::from([("flow_cache", 1)]), 1));
         assert_eq!(cached(&mut keeper), all);
 
         keeper.detach(BOX)?;

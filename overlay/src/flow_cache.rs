@@ -42,8 +42,8 @@ pub const KEY_LEN: usize = key::LEN as usize;
 pub const FLOW_LEN: usize = flow::LEN as usize;
 /// Bytes of an arrival.
 pub const ARRIVAL_LEN: usize = arrival::LEN as usize;
-/// Arrivals that are noted at a time, a power of two, and one that is not used: 0 is the number of none.
-pub const ARRIVALS: u32 = 1 + (1 << 10);
+/// Arrivals that are noted at a time, a power of two.
+pub const ARRIVALS: u32 = 1 << 10;
 /// Bytes of what counts generations and arrivals.
 pub const COUNTERS_LEN: usize = counters::LEN as usize;
 
@@ -166,18 +166,22 @@ mod flow {
     pub const LEN: i16 = 192;
 }
 
-/// A packet as it came in.
+/// A packet as it came in. Its place is taken by another one after [`ARRIVALS`] more, whether it has left by then or not;
+/// so it bears its number twice. That is written first where it is read last, and the other way round: who finds his own
+/// number in both has read what belongs to it.
 mod arrival {
-    pub const KEY: i16 = 0;
-    pub const GENERATION: i16 = super::key::LEN;
+    pub const WRITTEN: i16 = 0;
+    /// Index of the uplink's end in the namespace that it came in by; else 0.
+    pub const UPLINK: i16 = 4;
+    pub const KEY: i16 = 8;
+    pub const GENERATION: i16 = KEY + super::key::LEN;
     /// Of [`super::packet::seen`].
     pub const IDENTITY: i16 = GENERATION + 8;
     pub const CLASS: i16 = IDENTITY + 8;
     pub const HOPS: i16 = CLASS + 4;
     pub const STRIP: i16 = HOPS + 4;
-    /// Index of the uplink's end in the namespace that it came in by; else 0.
-    pub const UPLINK: i16 = STRIP + 4;
-    pub const LEN: i16 = UPLINK + 4;
+    pub const BEGUN: i16 = STRIP + 4;
+    pub const LEN: i16 = BEGUN + 4;
 }
 
 // Of `struct __sk_buff` (linux/bpf.h).
@@ -188,7 +192,7 @@ mod context {
     pub const PROTOCOL: i16 = 16;
     pub const VLAN: i16 = 20;
     pub const LINK: i16 = 40;
-    /// A number that only queueing disciplines use which are no more, and that stays with a packet.
+    /// A number of two bytes that only queueing disciplines use which are no more, and that stays with a packet; 0 is none.
     pub const NUMBER: i16 = 44;
     pub const DATA: i16 = 76;
     pub const DATA_END: i16 = 80;

@@ -78,6 +78,7 @@ pub enum Helper {
     Redirect = 23,
     ChecksumDifference = 28,
     Pull = 39,
+    UpdateChecksum = 40,
     AdjustRoom = 50,
     ChecksumLevel = 135,
     RedirectPeer = 155,

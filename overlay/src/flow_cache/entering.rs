@@ -5,8 +5,8 @@ use super::{
     assembler::{Assembler, Helper, If, Label, Operation, Register::*, Size},
     context, counters, end, flow, key,
     packet::{
-        ACK, CHECKSUM_V4, ETHERNET_LEN, FAMILIES, FIN, Family, RST, Reading, SYN, V4, V6, clear, copy, fold,
-        is_vxlan, load_class, load_packet, load_vni, reach_into_vxlan, read, seen,
+        ACK, CHECKSUM_V4, CLASS_SHIFT, ETHERNET_LEN, FAMILIES, FIN, Family, RST, Reading, SYN, V4, V6, clear,
+        copy, fold, is_vxlan, load_class, load_packet, load_vni, reach_into_vxlan, read, seen,
     },
 };
 
@@ -23,6 +23,9 @@ const PORTS_LEN: i16 = 4;
 /// Where an IPv4 header has its number, and a UDP header its length.
 const NUMBER_V4: i16 = 4;
 const UDP_LENGTH: i16 = 4;
+
+/// Bits of an arrival's number.
+const NUMBERS_MASK: i32 = 0xffff;
 
 /// `bpf_skb_adjust_room`: behind the Ethernet header.
 const BEHIND_ETHERNET: i32 = 1;
@@ -41,6 +44,7 @@ const WAS_V6: i32 = 1 << 8;
 const ONE_LESS: i32 = 2;
 /// `bpf_l4_csum_replace`: addresses count in it, even if the rest is computed by the device (`BPF_F_PSEUDO_HDR`).
 const OF_ADDRESSES: i32 = 1 << 4;
+
 /// For what comes in by a link.
 pub fn entering(maps: Maps, place: &Place) -> Vec<Instruction> {
     let mut program = Assembler::default();
@@ -76,7 +80,7 @@ fn read_key(program: &mut Assembler, place: &Place, known: Label, pass: Label) {
     if let Place::Underlay { local, port } = place {
         let outer = Family::of(*local);
         let [plain, inside] = [(); 2].map(|()| program.label());
-        is_vxlan(program, outer, *port, plain);
+        is_vxlan(program, (*local, outer.destination), *port, plain);
         reach_into_vxlan(program, outer, pass);
         load_vni(program, outer);
         program.store(Size::Word, Frame, KEY + key::VNI, R1);
@@ -90,7 +94,7 @@ fn read_key(program: &mut Assembler, place: &Place, known: Label, pass: Label) {
         program.bind(inside);
         load_class(program, outer, ETHERNET_LEN);
         program.load(Size::Word, R2, Frame, SEEN + seen::CLASS);
-        program.change(R2, Operation::ShiftLeft, 16);
+        program.change(R2, Operation::ShiftLeft, CLASS_SHIFT);
         program.change_by(R1, Operation::Or, R2);
         program.store(Size::Word, Frame, SEEN + seen::CLASS, R1);
         program.jump(known);
@@ -279,6 +283,12 @@ fn write_ip(program: &mut Assembler, family: &Family, drop: Label) {
         fold(program, R1, R2);
         program.change(R1, Operation::ExclusiveOr, 0xffff);
         program.store(Size::Half, Frame, at(CHECKSUM_V4), R1);
+    } else {
+        // Without a checksum of its own, it changes what a network card may have added up. (Of what is not so, that is
+        // an error; and the calls before have taken addresses for IPv4's.)
+        program.copy(R1, R6);
+        program.load(Size::Word, R2, R8, flow::SUM);
+        program.call(Helper::UpdateChecksum);
     }
     copy(program, (Frame, at(family.source)), (R8, flow::SOURCE), family.address_len);
     copy(program, (Frame, at(family.destination)), (R8, flow::DESTINATION), family.address_len);
@@ -351,14 +361,17 @@ fn note_arrival(program: &mut Assembler, maps: Maps, place: &Place, pass: Label)
     program.map_value(R7, maps.counters);
     program.set(R9, 1);
     program.add_and_tell(R7, counters::ARRIVALS, R9);
-    program.change(R9, Operation::And, (ARRIVALS - 2).cast_signed());
-    program.change(R9, Operation::Add, 1);
-    program.store(Size::Word, Frame, NUMBER, R9);
+    program.change(R9, Operation::And, NUMBERS_MASK);
+    program.jump_if(R9, If::Equal, 0, pass);
+    program.copy(R1, R9);
+    program.change(R1, Operation::And, (ARRIVALS - 1).cast_signed());
+    program.store(Size::Word, Frame, NUMBER, R1);
     program.map(R1, maps.arrivals);
     program.copy(R2, Frame);
     program.change(R2, Operation::Add, NUMBER.into());
     program.call(Helper::MapLookup);
     program.jump_if(R0, If::Equal, 0, pass);
+    program.store(Size::Word, R0, arrival::BEGUN, R9);
     copy(program, (R0, arrival::KEY), (Frame, KEY), key::LEN);
     copy(program, (R0, arrival::GENERATION), (R7, counters::GENERATION), 8);
     copy(program, (R0, arrival::IDENTITY), (Frame, SEEN + seen::IDENTITY), 8);
@@ -369,5 +382,6 @@ fn note_arrival(program: &mut Assembler, maps: Maps, place: &Place, pass: Label)
     }
     let uplink = if let Place::Router(uplink) = place { uplink.router } else { 0 };
     program.store_value(Size::Word, R0, arrival::UPLINK, uplink.cast_signed());
+    program.store(Size::Word, R0, arrival::WRITTEN, R9);
     program.store(Size::Word, R6, context::NUMBER, R9);
 }

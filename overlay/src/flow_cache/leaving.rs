@@ -5,8 +5,8 @@ use super::{
     assembler::{Assembler, Helper, If, Label, Operation, Register, Register::*, Size},
     context, end, flow, key,
     packet::{
-        CHECKSUM_V4, ETHERNET_LEN, Family, Reading, V4, clear, copy, fold, is_vxlan, load_packet,
-        reach_into_vxlan, reaches, read, seen,
+        CHECKSUM_V4, CLASS_SHIFT, ETHERNET_LEN, Family, Reading, V4, clear, copy, fold, is_vxlan,
+        load_packet, reach_into_vxlan, reaches, read, seen,
     },
 };
 
@@ -15,10 +15,14 @@ const FLOW: i16 = -flow::LEN;
 const SEEN: i16 = FLOW - seen::LEN;
 const KIND: i16 = SEEN - 4;
 const WORD: i16 = SEEN - 8;
+const ARRIVAL: i16 = WORD - arrival::LEN;
 
 /// Where an IPv4 header has its number, and a UDP header its checksum.
 const NUMBER_V4: i16 = 4;
 const UDP_CHECKSUM: i16 = 6;
+
+/// Of IPv6, hops are the upper half of two bytes as these are added up; of IPv4, the lower one.
+const HOPS_SHIFT_V6: i32 = 8;
 
 /// For what goes out by a link.
 pub fn leaving(maps: Maps, place: &Place) -> Vec<Instruction> {
@@ -26,13 +30,17 @@ pub fn leaving(maps: Maps, place: &Place) -> Vec<Instruction> {
     let [pass, known] = [(); 2].map(|()| program.label());
     program.copy(R6, R1);
     find_arrival(&mut program, maps, pass);
+    // The tag is none of the head's bytes yet.
+    program.load(Size::Word, R1, R6, context::VLAN);
+    program.jump_if(R1, If::NotEqual, 0, pass);
     read_flow(&mut program, place, known, pass);
     program.bind(known);
     is_the_same(&mut program, pass);
     where_to(&mut program, place, pass);
     what_changed(&mut program, pass);
     program.map(R1, maps.flows);
-    program.copy(R2, R9);
+    program.copy(R2, Frame);
+    program.change(R2, Operation::Add, (ARRIVAL + arrival::KEY).into());
     program.copy(R3, Frame);
     program.change(R3, Operation::Add, FLOW.into());
     program.set(R4, 0);
@@ -42,11 +50,12 @@ pub fn leaving(maps: Maps, place: &Place) -> Vec<Instruction> {
     program.finish()
 }
 
-/// `R9 =` how the packet came in.
+/// Copies how the packet came in.
 fn find_arrival(program: &mut Assembler, maps: Maps, pass: Label) {
     program.load(Size::Word, R1, R6, context::NUMBER);
     program.jump_if(R1, If::Equal, 0, pass);
-    program.jump_if(R1, If::GreaterOrEqual, ARRIVALS.cast_signed(), pass);
+    program.copy(R9, R1);
+    program.change(R1, Operation::And, (ARRIVALS - 1).cast_signed());
     program.store(Size::Word, Frame, WORD, R1);
     program.set(R1, 0);
     program.store(Size::Word, R6, context::NUMBER, R1);
@@ -55,7 +64,15 @@ fn find_arrival(program: &mut Assembler, maps: Maps, pass: Label) {
     program.change(R2, Operation::Add, WORD.into());
     program.call(Helper::MapLookup);
     program.jump_if(R0, If::Equal, 0, pass);
-    program.copy(R9, R0);
+    copy(program, (Frame, ARRIVAL), (R0, 0), arrival::LEN);
+    for number in [arrival::WRITTEN, arrival::BEGUN] {
+        load_arrival(program, R1, number);
+        program.jump_if_by(R1, If::NotEqual, R9, pass);
+    }
+}
+
+fn load_arrival(program: &mut Assembler, to: Register, field: i16) {
+    program.load(Size::Word, to, Frame, ARRIVAL + field);
 }
 
 /// Reads the packet, and all of its head that the flow keeps.
@@ -66,10 +83,10 @@ fn read_flow(program: &mut Assembler, place: &Place, known: Label, pass: Label) 
     if let Place::Underlay { local, port } = place {
         let outer = Family::of(*local);
         let plain = program.label();
-        is_vxlan(program, outer, *port, plain);
+        is_vxlan(program, (*local, outer.source), *port, plain);
         reach_into_vxlan(program, outer, pass);
         // What only passes through this host from one to another.
-        program.load(Size::Word, R1, R9, arrival::STRIP);
+        load_arrival(program, R1, arrival::STRIP);
         program.jump_if(R1, If::NotEqual, 0, pass);
         program.store_value(Size::Word, Frame, FLOW + flow::ADD, outer.vxlan_len().into());
         copy(program, (Frame, FLOW + flow::HEAD), (R7, 0), ETHERNET_LEN + outer.vxlan_len());
@@ -86,11 +103,11 @@ fn read_flow(program: &mut Assembler, place: &Place, known: Label, pass: Label) 
 /// What came in and goes out by the host's own link, and was no container's, is none of ours.
 fn is_ours(program: &mut Assembler, pass: Label) {
     let ours = program.label();
-    program.load(Size::Word, R1, R9, arrival::STRIP);
+    load_arrival(program, R1, arrival::STRIP);
     program.jump_if(R1, If::NotEqual, 0, ours);
-    program.load(Size::Word, R1, R9, arrival::KEY + key::NAMESPACE);
+    load_arrival(program, R1, arrival::KEY + key::NAMESPACE);
     program.jump_if(R1, If::NotEqual, HOST, ours);
-    program.load(Size::Word, R1, R9, arrival::KEY + key::LINK);
+    load_arrival(program, R1, arrival::KEY + key::LINK);
     program.load(Size::Word, R2, R6, context::LINK);
     program.jump_if_by(R1, If::Equal, R2, pass);
     program.bind(ours);
@@ -116,13 +133,22 @@ fn leave_open(program: &mut Assembler, outer: &Family, pass: Label) {
     program.store(Size::Word, Frame, FLOW + flow::OUTER_SUM, R1);
 }
 
-/// Only the very packet that came in tells anything.
+/// Only the very packet that came in tells anything, and only if its class of service is still what it was: there is none
+/// in a flow.
 fn is_the_same(program: &mut Assembler, pass: Label) {
     program.load(Size::Word, R1, Frame, KIND);
-    program.load(Size::Word, R2, R9, arrival::KEY + key::KIND);
+    load_arrival(program, R2, arrival::KEY + key::KIND);
     program.jump_if_by(R1, If::NotEqual, R2, pass);
     program.load(Size::Double, R1, Frame, SEEN + seen::IDENTITY);
-    program.load(Size::Double, R2, R9, arrival::IDENTITY);
+    program.load(Size::Double, R2, Frame, ARRIVAL + arrival::IDENTITY);
+    program.jump_if_by(R1, If::NotEqual, R2, pass);
+    let plain = program.label();
+    load_arrival(program, R1, arrival::CLASS);
+    load_arrival(program, R2, arrival::STRIP);
+    program.jump_if(R2, If::Equal, 0, plain);
+    program.change(R1, Operation::ShiftRight, CLASS_SHIFT);
+    program.bind(plain);
+    program.load(Size::Word, R2, Frame, SEEN + seen::CLASS);
     program.jump_if_by(R1, If::NotEqual, R2, pass);
 }
 
@@ -134,11 +160,11 @@ fn where_to(program: &mut Assembler, place: &Place, pass: Label) {
     };
     program.load(Size::Word, R1, R6, context::LINK);
     set(program, flow::LINK, R1);
-    program.load(Size::Word, R1, R9, arrival::KEY + key::NAMESPACE);
+    load_arrival(program, R1, arrival::KEY + key::NAMESPACE);
     match place {
         Place::Underlay { .. } => {
             program.store_value(Size::Word, Frame, FLOW + flow::OUT, 1);
-            program.load(Size::Word, R1, R9, arrival::UPLINK);
+            load_arrival(program, R1, arrival::UPLINK);
             set(program, flow::VIA, R1);
         }
         Place::Host => program.jump_if(R1, If::NotEqual, HOST, pass),
@@ -153,12 +179,12 @@ fn where_to(program: &mut Assembler, place: &Place, pass: Label) {
 
 /// Everything else of the flow.
 fn what_changed(program: &mut Assembler, pass: Label) {
-    let get = |program: &mut Assembler, from: i16| program.load(Size::Word, R1, R9, from);
+    let get = |program: &mut Assembler, from: i16| load_arrival(program, R1, from);
     let set = |program: &mut Assembler, to: i16| program.store(Size::Word, Frame, FLOW + to, R1);
     program.call(Helper::Time);
     program.change(R0, Operation::Add, LIFETIME_NS);
     program.store(Size::Double, Frame, FLOW + flow::UNTIL, R0);
-    copy(program, (Frame, FLOW + flow::GENERATION), (R9, arrival::GENERATION), 8);
+    copy(program, (Frame, FLOW + flow::GENERATION), (Frame, ARRIVAL + arrival::GENERATION), 8);
     for (to, from) in [(flow::STRIP, arrival::STRIP), (flow::CLASS, arrival::CLASS)] {
         get(program, from);
         set(program, to);
@@ -179,8 +205,8 @@ fn what_changed(program: &mut Assembler, pass: Label) {
 
     for (to, from, len) in [(flow::ADDRESSES, flow::SOURCE, 32), (flow::PORTS_DIFFERENCE, flow::PORTS, 4)] {
         let (before, same) = (if len == 4 { key::PORTS } else { key::SOURCE }, program.label());
-        program.copy(R1, R9);
-        program.change(R1, Operation::Add, (arrival::KEY + before).into());
+        program.copy(R1, Frame);
+        program.change(R1, Operation::Add, (ARRIVAL + arrival::KEY + before).into());
         program.set(R2, len);
         program.copy(R3, Frame);
         program.change(R3, Operation::Add, (FLOW + from).into());
@@ -202,7 +228,12 @@ fn what_changed(program: &mut Assembler, pass: Label) {
     program.jump_if_by(R2, If::Greater, R1, pass);
     program.change_by(R1, Operation::Subtract, R2);
     set(program, flow::HOPS);
-    // Hops are the lower half of their word in the sum, as this machine adds.
+    let v4 = program.label();
+    program.load(Size::Word, R2, Frame, KIND);
+    program.change(R2, Operation::ShiftRight, 8);
+    program.jump_if(R2, If::Equal, V4.ethertype.into(), v4);
+    program.change(R1, Operation::ShiftLeft, HOPS_SHIFT_V6);
+    program.bind(v4);
     program.set(R2, 0xffff);
     program.change_by(R2, Operation::Subtract, R1);
     program.load(Size::Word, R1, Frame, FLOW + flow::ADDRESSES);

@@ -92,12 +92,16 @@ impl Family {
     }
 }
 
+/// Bits of a class of service.
+pub const CLASS_SHIFT: i32 = 16;
+
 /// What is read of a packet beside addresses and ports, from [`SEEN`] on.
 pub mod seen {
     /// 8 bytes that tell it from others that are on their way at the same time: of TCP the sequence and acknowledgement
     /// numbers, of UDP the length and the beginning of the payload.
     pub const IDENTITY: i16 = 0;
-    /// Class of service and marks of congestion, of what is in VXLAN and of VXLAN.
+    /// Class of service and marks of congestion; where there is VXLAN its own, and those of what is in it above
+    /// [`super::CLASS_SHIFT`].
     pub const CLASS: i16 = 8;
     pub const HOPS: i16 = 12;
     /// Flags of TCP.
@@ -154,8 +158,9 @@ pub fn clear(program: &mut Assembler, from: i16, len: i16) {
     (from..from + len).step_by(8).for_each(|at| program.store_value(Size::Double, Frame, at, 0));
 }
 
-/// Goes on for what is VXLAN from or to this host; everything else goes on at `plain`.
-pub fn is_vxlan(program: &mut Assembler, outer: &Family, port: u16, plain: Label) {
+/// Goes on for what is VXLAN and has this host's own address there; everything else goes on at `plain`.
+pub fn is_vxlan(program: &mut Assembler, (own, at): (IpAddr, i16), port: u16, plain: Label) {
+    let outer = Family::of(own);
     program.load(Size::Word, R1, R6, context::PROTOCOL);
     program.jump_if(R1, If::NotEqual, outer.ethertype.to_be().into(), plain);
     reaches(program, outer.vxlan_udp() + UDP_LEN, plain);
@@ -164,6 +169,14 @@ pub fn is_vxlan(program: &mut Assembler, outer: &Family, port: u16, plain: Label
     is_whole(program, outer, ETHERNET_LEN, plain);
     program.load(Size::Half, R1, R7, outer.vxlan_udp() + 2);
     program.jump_if(R1, If::NotEqual, port.to_be().into(), plain);
+    let own = match own {
+        IpAddr::V4(own) => own.octets().to_vec(),
+        IpAddr::V6(own) => own.octets().to_vec(),
+    };
+    for (half, at) in own.chunks(2).zip((ETHERNET_LEN + at..).step_by(2)) {
+        program.load(Size::Half, R1, R7, at);
+        program.jump_if(R1, If::NotEqual, u16::from_ne_bytes([half[0], half[1]]).into(), plain);
+    }
 }
 
 /// Has everything up to the end of the headers lie where it can be read; what is not VXLAN as this host sends it passes.

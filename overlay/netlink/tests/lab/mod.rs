@@ -1,6 +1,7 @@
 //! Hosts, containers and the wire between them, each a network namespace of its own. No external programs.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod frames;
 pub mod routers;
 pub mod world;
 
@@ -314,6 +315,27 @@ impl Lab {
         ];
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND;
         self.within(name, || exchange(RouteNetlinkMessage::NewNeighbour(entry), flags)).unwrap();
+    }
+
+    /// Has a link leave nothing to its other end: packets are cut up, and have their checksums, before they leave.
+    pub fn finish_packets(&self, name: &str, link: &str) {
+        // `ETHTOOL_STXCSUM`, `ETHTOOL_STSO`, `ETHTOOL_SGSO` (linux/ethtool.h).
+        for command in [0x17_u32, 0x1f, 0x24] {
+            let mut value = [command, 0];
+            // SAFETY: of integers and addresses, all may be zero.
+            let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+            for (to, from) in request.ifr_name.iter_mut().zip(link.bytes()) {
+                *to = from.cast_signed();
+            }
+            request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+            let request = std::ptr::from_mut(&mut request) as usize;
+            let result = self.within(name, || {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                // SAFETY: the request and what it refers to live as long as the call.
+                unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, request as *mut libc::ifreq) }
+            });
+            assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        }
     }
 
     /// Packets that a namespace has forwarded, of both families.

@@ -7,7 +7,7 @@ use std::{
 
 use covey_overlay::{
     mac::Mac,
-    object::{Conf, Destination, Hop, Inside, Link, LinkKind, LinkName, Rule, Vxlan},
+    object::{Conf, Destination, Hop, Link, LinkKind, LinkName, Rule, Vxlan},
 };
 use ipnet::IpNet;
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
@@ -106,30 +106,29 @@ pub fn new_link(name: &LinkName, link: &Link, namespace: Option<BorrowedFd<'_>>)
     ];
     let within = namespace.map(|namespace| LinkAttribute::NetNsFd(namespace.as_raw_fd()));
     let parts = match &link.kind {
-        LinkKind::Veth(inside) => {
-            let peer = InfoVeth::Peer(other_end(inside, link.mtu, within));
-            vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(peer))]
-        }
+        LinkKind::Veth(inside) => veth(other_end(&inside.name, inside.mac, link.mtu, within)),
         LinkKind::Vxlan(device) => {
             message.attributes.extend(within);
             vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(vxlan(*device)))]
         }
         LinkKind::Uplink => {
             message.attributes.extend(within);
-            let mut peer = LinkMessage::default();
-            peer.attributes = vec![LinkAttribute::IfName(name.to_string()), LinkAttribute::Mtu(link.mtu)];
-            vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer)))]
+            veth(other_end(name.as_str(), link.mac, link.mtu, None))
         }
     };
     message.attributes.push(LinkAttribute::LinkInfo(parts));
     message
 }
 
-fn other_end(inside: &Inside, mtu: u32, within: Option<LinkAttribute>) -> LinkMessage {
+fn veth(other_end: LinkMessage) -> Vec<LinkInfo> {
+    vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other_end)))]
+}
+
+fn other_end(name: &str, mac: Mac, mtu: u32, within: Option<LinkAttribute>) -> LinkMessage {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
-        LinkAttribute::IfName(inside.name.clone()),
-        LinkAttribute::Address(inside.mac.0.to_vec()),
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Address(mac.0.to_vec()),
         LinkAttribute::Mtu(mtu),
     ];
     peer.attributes.extend(within);

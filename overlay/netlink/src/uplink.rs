@@ -67,10 +67,12 @@ impl Stack {
         Ok(other.zip(vni(&name)).map(|((host, _), vni)| Uplink { vni, router, host }))
     }
 
-    /// Adds the host's end to what was seen of the router's: one without the other is a stranger.
+    /// Adds the host's end to what was seen of the router's: one without the other, which has the same Ethernet
+    /// address, is a stranger.
     pub(crate) fn look_up(&mut self, name: &LinkName, seen: &mut ObservedLink) -> Result<(), StackError> {
         let index = self.index(name)?;
-        let Some((other, end)) = self.other_end(name, index)? else {
+        let found = self.other_end(name, index)?.filter(|(_, end)| end.mac == seen.mac);
+        let Some((other, end)) = found else {
             seen.mac = None;
             return Ok(());
         };

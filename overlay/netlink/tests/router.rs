@@ -203,10 +203,11 @@ fn an_uplink_heals_at_both_ends() {
     let router = &mut routers[0];
     let veth = LinkName::of_container(A);
     type Blow = fn(&Lab);
-    let blows: [(&str, Blow); 9] = [
+    let blows: [(&str, Blow); 10] = [
         ("link", |lab| lab.set("h1", UPLINK, LinkFlags::empty(), vec![])),
         ("link", |lab| lab.set("r1", UPLINK, LinkFlags::empty(), vec![])),
         ("link", |lab| lab.set("h1", UPLINK, LinkFlags::Up, vec![LinkAttribute::Mtu(1300)])),
+        ("link", |lab| lab.set("h1", UPLINK, LinkFlags::Up, vec![LinkAttribute::Address(vec![2; 6])])),
         ("link", |lab| lab.delete("h1", UPLINK)),
         ("link", |lab| lab.delete("r1", UPLINK)),
         ("link", |lab| {

@@ -27,8 +27,9 @@ pub fn of_host(lab: &Lab, host: &str) -> BTreeSet<String> {
     ];
     for (kind, command) in commands {
         let reply = lab.script(&[&["exec", host], command].concat());
-        // Each host sees the network namespaces of the labs that were there when it booted.
-        let own = reply.ok().lines().filter(|line| !line.contains("/run/netns/cl-"));
+        // Each host sees the network namespaces of the labs and tests that were there when it booted.
+        let others = |line: &&str| line.contains("/run/netns/cl-") || line.contains("/tmp/.tmp");
+        let own = reply.ok().lines().filter(|line| !others(line));
         found.extend(own.map(|line| format!("{kind} {}", line.trim())));
     }
     let init = fs::read_to_string(lab.directory(host).join("init")).expect("the host is up");

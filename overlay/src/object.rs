@@ -27,9 +27,14 @@ pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// Number of the routing table that is asked when no rule says otherwise (`RT_TABLE_MAIN`, linux/rtnetlink.h).
 pub const TABLE_MAIN: u32 = 254;
 
-/// Switches of a namespace whose links have the flow cache ([`crate::flow_cache`]), with their values: packets that it
-/// carries are not tracked, so what a connection's other packets say of TCP windows looks wrong.
-pub const CACHED_SWITCHES: &[(&str, u32)] = &[("netfilter/nf_conntrack_tcp_be_liberal", 1)];
+/// Switches of a namespace whose links have the flow cache ([`crate::flow_cache`]), with their values. Packets that it
+/// carries are not tracked: what a connection's other packets say of TCP windows looks wrong, and what they carry looks
+/// unacknowledged for ever. (Of two times in seconds that apply the kernel takes the shorter one; this is its own for a
+/// connection.)
+pub const CACHED_SWITCHES: &[(&str, u32)] = &[
+    ("netfilter/nf_conntrack_tcp_be_liberal", 1),
+    ("netfilter/nf_conntrack_tcp_timeout_unacknowledged", 432_000),
+];
 
 /// [`GATEWAY_V4`] or [`GATEWAY_V6`].
 pub const fn gateway(like: IpAddr) -> IpAddr {

@@ -11,6 +11,10 @@ use std::{
 
 use covey_mesh::{Frontend, Protocol};
 use lab::{PATIENCE, world::*};
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{Ipv4Tos, Ipv6TClass},
+};
 
 /// Payloads, up to as much as an IPv6 packet of every path here has room for.
 const SIZES: [usize; 5] = [1, 3, 4, 100, 1382];
@@ -144,6 +148,37 @@ fn what_comes_to_a_published_port_of_any_host_is_answered_by_the_task_which_sees
                 let back = host == task.host;
                 is_carried_fast(&world, &format!("TCP to {to} for {at}"), &mut near, &mut far, back);
             }
+        }
+    }
+}
+
+/// Connections are tracked as long as without, though most of their packets are not seen. (A class of service that is
+/// another one sends a packet the kernel's own way.)
+#[test]
+fn an_idle_connection_is_not_forgotten() {
+    const DAY: u32 = 24 * 60 * 60;
+    let Some(world) = World::over(false) else { return };
+    for v6 in FAMILIES {
+        let listener = listen(&world, &FAR, v6);
+        let there = listener.local_addr().unwrap();
+        let [mut near, mut far] = connection(&world, &CLIENT, there, &listener);
+        carry(&mut near, &mut far, 10);
+        if v6 {
+            setsockopt(&near, Ipv6TClass, &0x20).unwrap();
+        } else {
+            setsockopt(&near, Ipv4Tos, &0x20).unwrap();
+        }
+        assert_ne!(world.slow(|| carry(&mut near, &mut far, 10)), 0, "it is not known with this class");
+        for router in ["r1", "r2"] {
+            let read = || std::fs::read_to_string("/proc/thread-self/net/nf_conntrack");
+            let Ok(found) = world.lab.within(router, read) else {
+                eprintln!("SKIPPED: this kernel does not list connections");
+                return;
+            };
+            let port = format!(" dport={} ", there.port());
+            let connection = found.lines().find(|line| line.contains(&port)).unwrap();
+            let left: u32 = connection.split_whitespace().nth(4).unwrap().parse().unwrap();
+            assert!(left > DAY, "{router}: {connection}");
         }
     }
 }

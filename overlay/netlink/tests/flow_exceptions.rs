@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
-use covey_mesh::Frontend;
+use covey_mesh::{Frontend, Protocol};
 use covey_overlay::mac::Mac;
 use lab::{
+    PATIENCE,
     frames::{DATAGRAM, Kind, Packet, Raw, Tap, in_ethernet, send_vxlan},
     routers::{VNI, local},
     world::*,
@@ -162,5 +163,145 @@ fn a_mark_of_congestion_from_between_the_hosts_reaches_the_container() {
                 assert_eq!(seen.class, class, "IPv6 {v6} over IPv6 {over}");
             }
         }
+    }
+}
+
+/// Nobody speaks for another container, nor does a stranger for a host, even where that one is just being heard.
+#[test]
+fn packets_from_elsewhere_do_not_pass_for_those_of_a_flow() {
+    for over in FAMILIES {
+        let Some(world) = World::over(over) else { return };
+        let [near, far] = [&CLIENT, &FAR].map(|of| End::open(&world, of));
+        let beside = End::open(&world, &NEAR);
+        for v6 in FAMILIES {
+            let packet = Packet::new(DATAGRAM, near.at(v6), far.at(v6), b"true");
+            near.arrives(&packet, &far);
+            let spoofed = Packet { payload: b"from a neighbour".to_vec(), ..packet.clone() };
+            beside.send(&spoofed);
+            assert_eq!(far.gets(&spoofed.payload), None);
+
+            let vni = if v6 { VNI + 2 } else { VNI };
+            for (host, number, passes) in [("h1", 1, true), ("h4", 4, false)] {
+                let (socket, to) = underlay(&world, host, number, 0);
+                let packet = Packet { payload: host.as_bytes().to_vec(), ..packet.clone() };
+                send_vxlan(&socket, to, vni, &between_routers(&packet));
+                assert_eq!(
+                    far.gets(&packet.payload).is_some(),
+                    passes,
+                    "from {host}, IPv6 {v6}, over IPv6 {over}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn who_has_no_hops_left_is_told_so() {
+    const TIME_EXCEEDED: [u8; 2] = [11, 3];
+    let Some(world) = World::over(false) else { return };
+    let [near, far] = [&CLIENT, &FAR].map(|of| End::open(&world, of));
+    for v6 in FAMILIES {
+        let packet = Packet::new(DATAGRAM, near.at(v6), far.at(v6), b"hops");
+        near.arrives(&packet, &far);
+        for hops in [1, 2] {
+            near.send(&Packet { hops, payload: b"few".to_vec(), ..packet.clone() });
+            let is = |packet: &Packet| packet.kind == Kind::Icmp(TIME_EXCEEDED[usize::from(v6)]);
+            assert!(near.tap.find(PATIENCE, is).is_some(), "{hops} hops, IPv6 {v6}");
+            assert_eq!(far.gets(b"few"), None);
+        }
+        near.send(&Packet { hops: 3, ..packet.clone() });
+        assert_eq!(far.gets(&packet.payload).unwrap().hops, 1);
+    }
+}
+
+#[test]
+fn options_and_fragments_arrive_whole() {
+    const NOTHING: [u8; 4] = [1, 1, 1, 0];
+    for over in FAMILIES {
+        let Some(world) = World::over(over) else { return };
+        let [near, far] = [&CLIENT, &FAR].map(|of| End::open(&world, of));
+        let packet = Packet::new(DATAGRAM, near.at(false), far.at(false), b"plain");
+        near.arrives(&packet, &far);
+        let packet = Packet { options: NOTHING.to_vec(), payload: b"options".to_vec(), ..packet };
+        for _ in 0..3 {
+            near.send(&packet);
+            let seen = far.gets(&packet.payload).expect("it arrives");
+            assert_eq!((seen.options, seen.hops), (packet.options.clone(), 62));
+        }
+        for v6 in FAMILIES {
+            let (near, far) = (world.udp(&CLIENT, v6), world.udp(&FAR, v6));
+            let there = far.local_addr().unwrap();
+            for size in [100, 4000, 100, 4000, 1410, 1500, 30_000, 2820, 2850] {
+                ask(&near, there, &[&far], &vec![size as u8; size]).unwrap();
+            }
+        }
+    }
+}
+
+/// A container's network has room for less than what leads to a host.
+#[test]
+fn what_is_too_large_is_told_so_or_cut_up() {
+    const PUBLISHED: u16 = 8080;
+    for over in FAMILIES {
+        let Some(world) = World::over(over) else { return };
+        let server = world.lab.udp(FAR.id, FAR.edge(over));
+        world.publish(Protocol::Udp, PUBLISHED, &[server.local_addr().unwrap()]);
+        let client = world.lab.udp(OUTSIDE, local(4, over));
+        let to = SocketAddr::new(local(1, over), PUBLISHED);
+        for _ in 0..3 {
+            ask(&client, to, &[&server], b"small").unwrap();
+        }
+        let largest = vec![7; if over { 1452 } else { 1472 }];
+        // The first one is lost, which its sender is told; the next one is cut up by him.
+        client.send_to(&largest, to).unwrap();
+        let mut buffer = [0; 2000];
+        server.set_nonblocking(false).unwrap();
+        server.set_read_timeout(Some(UNHEARD)).unwrap();
+        server.recv_from(&mut buffer).unwrap_err();
+        ask(&client, to, &[&server], &largest).unwrap();
+    }
+}
+
+/// A host forwards between links that are none of ours, and answers for itself, as if there were no cache.
+#[test]
+fn what_is_none_of_ours_is_not_carried() {
+    const ROUNDS: u64 = 5;
+    let Some(world) = World::over(false) else { return };
+    let lab = &world.lab;
+    // A network of somebody else behind host 1, and one behind a router beside it, on the same wire.
+    lab.add("theirs");
+    lab.join("h1", "other", "theirs", "eth0");
+    for (name, link, net) in [
+        ("h1", "other", "10.9.9.1/24"),
+        ("theirs", "eth0", "10.9.9.2/24"),
+        (OUTSIDE, "up0", "198.51.100.4/24"),
+        ("h3", "up0", "198.51.100.3/24"),
+        ("h1", "up0", "198.51.100.1/24"),
+    ] {
+        lab.address(name, link, net.parse().unwrap());
+    }
+    lab.route("theirs", "0.0.0.0/0", [10, 9, 9, 1].into());
+    lab.route(OUTSIDE, "10.9.9.0/24", [192, 0, 2, 1].into());
+    lab.route(OUTSIDE, "192.0.2.3/32", [198, 51, 100, 1].into());
+    for (from, own, there, at) in [
+        (OUTSIDE, [192, 0, 2, 4], "theirs", [10, 9, 9, 2]),
+        (OUTSIDE, [198, 51, 100, 4], "h3", [192, 0, 2, 3]),
+    ] {
+        let (near, far) = (lab.udp(from, own.into()), lab.udp(there, at.into()));
+        let to = far.local_addr().unwrap();
+        for _ in 0..3 {
+            ask(&near, to, &[&far], b"theirs").unwrap();
+        }
+        let count = || lab.forwarded("h1");
+        let before = count();
+        for _ in 0..ROUNDS {
+            ask(&near, to, &[&far], b"theirs").unwrap();
+        }
+        assert!(count() >= before + ROUNDS, "{there}");
+    }
+    // Of the host itself.
+    let (near, far) = (lab.udp(OUTSIDE, [192, 0, 2, 4].into()), lab.udp("h1", [192, 0, 2, 1].into()));
+    for _ in 0..ROUNDS {
+        ask(&near, far.local_addr().unwrap(), &[&far], b"its own").unwrap();
     }
 }

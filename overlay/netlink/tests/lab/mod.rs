@@ -158,6 +158,28 @@ impl Lab {
         message
     }
 
+    /// A veth pair between two namespaces.
+    pub fn join(&self, name: &str, link: &str, other: &str, far: &str) {
+        let file = std::fs::File::open(self.path(other)).unwrap();
+        self.ask(name, new_link(link, InfoKind::Veth, Some(peer(far, file.as_raw_fd())), None));
+        self.up(other, far);
+    }
+
+    /// A way to a network.
+    pub fn route(&self, name: &str, net: &str, by: IpAddr) {
+        let net: IpNet = net.parse().unwrap();
+        let mut route = RouteMessage::default();
+        route.header.address_family = family(by);
+        route.header.destination_prefix_length = net.prefix_len();
+        route.header.table = RouteHeader::RT_TABLE_MAIN;
+        route.header.protocol = RouteProtocol::Static;
+        route.header.scope = RouteScope::Universe;
+        route.header.kind = RouteType::Unicast;
+        route.attributes =
+            vec![RouteAttribute::Destination(net.addr().into()), RouteAttribute::Gateway(by.into())];
+        self.ask(name, RouteNetlinkMessage::NewRoute(route));
+    }
+
     /// A veth pair and a route of somebody else.
     pub fn foreign(&self, name: &str) {
         self.ask(name, new_link("other", InfoKind::Veth, Some(peer_named("rehto")), None));

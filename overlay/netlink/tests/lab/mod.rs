@@ -360,6 +360,16 @@ impl Lab {
         }
     }
 
+    /// Has a namespace ask for the Ethernet address of a neighbour anew.
+    pub fn forget_neighbour(&self, name: &str, link: &str, to: IpAddr) {
+        let mut entry = NeighbourMessage::default();
+        entry.header.family = family(to);
+        entry.header.ifindex = self.index(name, link);
+        entry.attributes = vec![NeighbourAttribute::Destination(to.into())];
+        // It may not be there.
+        let _ = self.within(name, || exchange(RouteNetlinkMessage::DelNeighbour(entry), NLM_F_ACK));
+    }
+
     /// Packets that a namespace has forwarded, of both families.
     pub fn forwarded(&self, name: &str) -> u64 {
         let (v4, v6) = self

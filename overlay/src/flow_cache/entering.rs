@@ -103,7 +103,7 @@ fn read_key(program: &mut Assembler, place: &Place, known: Label, pass: Label) {
     read(program, 0, &to, known, pass);
 }
 
-/// `R8 =` the flow that the packet is of, if it is no exception.
+/// `R8 =` the flow that the packet is of, if it is no exception, and `R7 =` until when that counts.
 fn find_flow(program: &mut Assembler, maps: Maps, slow: Label) {
     let [whole, sized] = [(); 2].map(|()| program.label());
     program.load(Size::Word, R1, Frame, SEEN + seen::FLAGS);
@@ -119,8 +119,8 @@ fn find_flow(program: &mut Assembler, maps: Maps, slow: Label) {
     program.load(Size::Double, R2, R8, flow::GENERATION);
     program.jump_if_by(R1, If::NotEqual, R2, slow);
     program.call(Helper::Time);
-    program.load(Size::Double, R1, R8, flow::UNTIL);
-    program.jump_if_by(R0, If::Greater, R1, slow);
+    program.load(Size::Double, R7, R8, flow::UNTIL);
+    program.jump_if_by(R0, If::Greater, R7, slow);
     program.load(Size::Word, R1, Frame, SEEN + seen::CLASS);
     program.load(Size::Word, R2, R8, flow::CLASS);
     program.jump_if_by(R1, If::NotEqual, R2, slow);
@@ -321,20 +321,27 @@ fn finish_outer(program: &mut Assembler, outer: &Family) {
     }
 }
 
-/// Sends it on.
+/// Sends it on. The kernel may have given the flow's place to another one meanwhile, which is then part of the packet: that
+/// one was learnt later.
 fn send(program: &mut Assembler) {
-    let [here, out] = [(); 2].map(|()| program.label());
-    program.set(R2, 0);
-    program.store(Size::Word, R6, context::NUMBER, R2);
+    let [mine, here, out] = [(); 3].map(|()| program.label());
     program.load(Size::Word, R1, R8, flow::VIA);
+    program.load(Size::Word, R2, R8, flow::LINK);
+    program.load(Size::Word, R3, R8, flow::OUT);
+    program.load(Size::Double, R4, R8, flow::UNTIL);
+    program.jump_if_by(R4, If::Equal, R7, mine);
+    end(program, DROP);
+    program.bind(mine);
+    program.set(R4, 0);
+    program.store(Size::Word, R6, context::NUMBER, R4);
     program.jump_if(R1, If::Equal, 0, here);
-    program.load(Size::Word, R3, R8, flow::LINK);
-    program.store(Size::Word, R6, context::MARK, R3);
+    program.store(Size::Word, R6, context::MARK, R2);
+    program.set(R2, 0);
     program.call(Helper::RedirectPeer);
     program.exit();
     program.bind(here);
-    program.load(Size::Word, R1, R8, flow::LINK);
-    program.load(Size::Word, R3, R8, flow::OUT);
+    program.copy(R1, R2);
+    program.set(R2, 0);
     program.jump_if(R3, If::NotEqual, 0, out);
     program.call(Helper::RedirectPeer);
     program.exit();

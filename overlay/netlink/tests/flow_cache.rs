@@ -5,8 +5,9 @@
 mod lab;
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
 };
 
 use covey_mesh::{Frontend, Protocol};
@@ -148,6 +149,16 @@ fn what_comes_to_a_published_port_of_any_host_is_answered_by_the_task_which_sees
                 let back = host == task.host;
                 is_carried_fast(&world, &format!("TCP to {to} for {at}"), &mut near, &mut far, back);
             }
+            // The task tells connections of one client's port apart, though they come by different hosts.
+            let by_turns = || {
+                HOSTS.map(|host| {
+                    let to = SocketAddr::new(lab::routers::local(host, over), PORT);
+                    ask(&client, to, &[&server], &[host]).unwrap().0.port()
+                })
+            };
+            let ports = by_turns();
+            assert_eq!(BTreeSet::from(ports).len(), HOSTS.len(), "{ports:?}");
+            world.is_fast("by turns", || assert_eq!(by_turns(), ports));
         }
     }
 }
@@ -203,5 +214,50 @@ fn packets_that_are_cut_up_before_they_leave_have_right_checksums() {
                 }
             }
         }
+    }
+}
+
+/// Such as of a container that is a gateway, or has containers of its own.
+#[test]
+fn what_a_container_forwards_can_be_cut_up_for_others() {
+    let Some(world) = World::over(false) else { return };
+    let lab = &world.lab;
+    lab.add("inner");
+    lab.join(FAR.id, "in0", "inner", "eth0");
+    lab.address(FAR.id, "eth1", "10.77.1.1/32".parse().unwrap());
+    lab.remove_address(FAR.id, "eth1", "10.0.1.6/32".parse().unwrap());
+    lab.address(FAR.id, "in0", "10.77.0.1/24".parse().unwrap());
+    for net in ["10.77.0.2/24", "10.0.1.6/32"] {
+        lab.address("inner", "eth0", net.parse().unwrap());
+    }
+    lab.route(FAR.id, "10.0.1.6/32", [10, 77, 0, 2].into());
+    lab.route("inner", "0.0.0.0/0", [10, 77, 0, 1].into());
+    lab.within(FAR.id, || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+    lab.finish_packets(FAR.id, "in0");
+    let listener = lab.within("inner", || TcpListener::bind((FAR.address(false), 0))).unwrap();
+    let there = listener.local_addr().unwrap();
+    let [mut near, mut far] = connection(&world, &CLIENT, there, &listener);
+    is_carried_fast(&world, "TCP", &mut near, &mut far, true);
+}
+
+/// NET-18
+#[test]
+fn networks_with_the_same_addresses_are_told_apart() {
+    let Some(world) = World::over(false) else { return };
+    let [client, server] = ["eeeeeeeeeeeee", "fffffffffffff"];
+    let _routers = world.add_twin(client, server);
+    for v6 in FAMILIES {
+        let near = world.udp(&CLIENT, v6);
+        let far = world.udp(&FAR, v6);
+        let [from, to] = [&near, &far].map(|socket| socket.local_addr().unwrap());
+        let twin = [(client, from), (server, to)]
+            .map(|(at, own)| world.lab.within(at, || UdpSocket::bind(own)).unwrap());
+        twin[0].set_read_timeout(Some(PATIENCE)).unwrap();
+        let round = || {
+            ask(&near, to, &[&far], b"one").unwrap();
+            ask(&twin[0], to, &[&twin[1]], b"two").unwrap();
+        };
+        round();
+        world.is_fast("by turns", round);
     }
 }

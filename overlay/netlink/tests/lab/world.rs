@@ -186,6 +186,26 @@ impl World {
         self.set_place(&name, MeshPlace::Network(Network { own, outside: "cvx".to_owned() }));
     }
 
+    /// Another network on hosts 1 and 2, with a container each that has the addresses of [`CLIENT`] and [`FAR`].
+    pub fn add_twin(&self, client: &'static str, server: &'static str) -> [Stack; 2] {
+        const VNIS: u32 = 16;
+        let place = |(id, like): (&'static str, &Container)| {
+            self.lab.add(id);
+            Place { host: like.host, id, addresses: FAMILIES.map(|v6| like.address(v6)).into() }
+        };
+        let places = [(client, &CLIENT), (server, &FAR)].map(place);
+        [1, 2].map(|host| {
+            let path = self.lab.add(&format!("twin{host}"));
+            let cache = Some(self.lab.cache(host));
+            let mut router = self.lab.within(&format!("h{host}"), || Stack::router(&path, cache)).unwrap();
+            let mut wanted = desired(&self.lab, host, self.v6, &places);
+            wanted.subnets.iter_mut().for_each(|subnet| subnet.vni = subnet.vni.map(|vni| vni + VNIS));
+            repair(&mut router, &wanted);
+            assert_eq!(repair(&mut router, &wanted), []);
+            router
+        })
+    }
+
     /// Works on the edge of a host.
     pub fn edge<T: Send>(&self, host: u8, work: impl FnOnce(&mut Stack) -> T + Send) -> T {
         let cache = Some(self.lab.cache(host));

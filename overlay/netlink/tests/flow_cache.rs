@@ -261,3 +261,59 @@ fn networks_with_the_same_addresses_are_told_apart() {
         world.is_fast("by turns", round);
     }
 }
+
+/// PRT-05
+#[test]
+fn containers_reach_published_ports_as_well_their_own_too() {
+    const PORT: u16 = 8080;
+    for over in FAMILIES {
+        let Some(world) = World::over(over) else { return };
+        for task in [&NEAR, &FAR] {
+            let server = world.lab.udp(task.id, task.edge(over));
+            let at = server.local_addr().unwrap();
+            let listener = world.lab.within(task.id, || TcpListener::bind(at)).unwrap();
+            for protocol in [Protocol::Udp, Protocol::Tcp] {
+                world.publish(protocol, PORT, &[at]);
+            }
+            for (from, host) in CONTAINERS.iter().flat_map(|from| HOSTS.map(|host| (from, host))) {
+                let client = world.lab.udp(from.id, from.edge(over));
+                let to = SocketAddr::new(lab::routers::local(host, over), PORT);
+                let round = || {
+                    SIZES.iter().for_each(|size| _ = ask(&client, to, &[&server], &vec![7; *size]).unwrap())
+                };
+                round();
+                let what = format!("from {} to {to} for {at}", from.edge(over));
+                world.is_fast(&what, round);
+                let [mut near, mut far] = connection(&world, from, to, &listener);
+                for _ in 0..2 {
+                    carry(&mut near, &mut far, 100_000);
+                    carry(&mut far, &mut near, 100_000);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn containers_reach_the_world_under_their_hosts_address() {
+    for over in FAMILIES {
+        let Some(world) = World::over(over) else { return };
+        let there = lab::routers::local(4, over);
+        let server = world.lab.udp(OUTSIDE, there);
+        let listener = world.lab.within(OUTSIDE, || TcpListener::bind((there, 0))).unwrap();
+        for from in [&CLIENT, &NEAR, &FAR] {
+            // The same port for each.
+            let own = SocketAddr::new(from.edge(over), 5000);
+            let client = world.lab.within(from.id, || UdpSocket::bind(own)).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            let round = || {
+                let (seen, _) = ask(&client, server.local_addr().unwrap(), &[&server], b"call").unwrap();
+                assert_eq!(seen.ip(), lab::routers::local(from.host, over));
+            };
+            round();
+            world.is_fast("UDP", round);
+            let [mut near, mut far] = connection(&world, from, listener.local_addr().unwrap(), &listener);
+            is_carried_fast(&world, "TCP", &mut near, &mut far, true);
+        }
+    }
+}

@@ -305,3 +305,24 @@ fn what_is_none_of_ours_is_not_carried() {
         ask(&near, far.local_addr().unwrap(), &[&far], b"its own").unwrap();
     }
 }
+
+/// LB-03
+#[test]
+fn who_calls_a_port_that_was_closed_is_told_so() {
+    let Some(world) = World::over(false) else { return };
+    for v6 in FAMILIES {
+        world.serve("r1", Frontend::Address(virtual_address(v6)), &[SocketAddr::new(FAR.address(v6), 0)]);
+        for to in [virtual_address(v6), FAR.address(v6)] {
+            let (near, far) = (world.udp(&CLIENT, v6), world.udp(&FAR, v6));
+            let there = SocketAddr::new(to, far.local_addr().unwrap().port());
+            near.connect(there).unwrap();
+            for _ in 0..3 {
+                ask(&near, there, &[&far], b"call").unwrap();
+            }
+            drop(far);
+            near.send(b"call").unwrap();
+            let error = near.recv(&mut [0; 10]).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{there}");
+        }
+    }
+}

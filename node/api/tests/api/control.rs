@@ -215,7 +215,10 @@ fn observe(state: &mut State) {
             id: format!("{:064x}", task.id.bits()),
             pid: 4242,
             exit_code: ended.then_some(0),
-            addresses: vec![IpAddr::V4(Ipv4Addr::new(100, 64, 1, 9))],
+            addresses: (task.attachments.iter())
+                .flat_map(|attachment| attachment.addresses.iter().copied())
+                .chain([IpAddr::V4(Ipv4Addr::new(100, 64, 1, 9))])
+                .collect(),
             ports: (state.store.service(task.service).iter())
                 .flat_map(|service| service.exposure.ports.iter())
                 .filter(|port| !port.is_ingress())

@@ -394,6 +394,8 @@ async fn a_worker_shows_a_network_by_what_gossip_tells_it() {
     create(&client, &body).await;
     let ports = json!({"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 8080}]}});
     run_service(&client, "web", "front", &ports).await;
+    let ingress = client.get("/networks/ingress?verbose=true").await.json();
+    assert_eq!(ingress["Services"]["web"]["Tasks"][0]["EndpointIP"], "100.64.1.9");
     daemon.control.become_worker();
     let task = json!({
         "Name": "web.1.x", "EndpointIP": "10.0.0.3", "Info": {"Host IP": "10.0.0.1"},

@@ -253,9 +253,12 @@ fn in_ingress(service: &Service, view: &View) -> Option<wire::Service> {
     if ports.is_empty() {
         return None;
     }
+    // Of its addresses the one that is in no network: ports lead to its edge.
     let address_of = |task: &Task| {
         let container = task::status(task, view).container.as_ref()?;
-        container.addresses.first().copied()
+        let of_network =
+            |address| task.attachments.iter().any(|attachment| attachment.addresses.contains(address));
+        container.addresses.iter().find(|address| !of_network(address)).copied()
     };
     Some(wire::Service {
         ports: ports.into_iter().map(port_in_words).collect(),

@@ -14,7 +14,7 @@ use covey_mesh::{Frontend, Protocol};
 use lab::{PATIENCE, world::*};
 use nix::sys::socket::{
     setsockopt,
-    sockopt::{Ipv4Tos, Ipv6TClass},
+    sockopt::{Ipv4Tos, Ipv6TClass, UdpGsoSegment},
 };
 
 /// Payloads, up to as much as an IPv6 packet of every path here has room for.
@@ -314,6 +314,46 @@ fn containers_reach_the_world_under_their_hosts_address() {
             world.is_fast("UDP", round);
             let [mut near, mut far] = connection(&world, from, listener.local_addr().unwrap(), &listener);
             is_carried_fast(&world, "TCP", &mut near, &mut far, true);
+        }
+    }
+}
+
+/// As servers of HTTP/3 send them: one call, one packet within the host, many on the wire.
+#[test]
+fn datagrams_that_are_sent_together_arrive_one_by_one() {
+    const SIZE: usize = 1000;
+    const COUNT: usize = 20;
+    for over in FAMILIES {
+        let Some(world) = World::over(over) else { return };
+        for finished in [false, true] {
+            if finished {
+                ["h1", "h2"].iter().for_each(|host| world.lab.finish_packets(host, "up0"));
+            }
+            for v6 in FAMILIES {
+                let front = virtual_address(v6);
+                world.serve("r1", Frontend::Address(front), &[SocketAddr::new(FAR.address(v6), 0)]);
+                for to in [FAR.address(v6), front] {
+                    let (near, far) = (world.udp(&CLIENT, v6), world.udp(&FAR, v6));
+                    let there = SocketAddr::new(to, far.local_addr().unwrap().port());
+                    for _ in 0..3 {
+                        ask(&near, there, &[&far], b"call").unwrap();
+                    }
+                    setsockopt(&near, UdpGsoSegment, &(SIZE as i32)).unwrap();
+                    far.set_nonblocking(false).unwrap();
+                    let mut buffer = [0; 2 * SIZE];
+                    for _ in 0..3 {
+                        near.send_to(&[7; SIZE * COUNT], there).unwrap();
+                        for number in 0..COUNT {
+                            let length = far.recv(&mut buffer);
+                            assert_eq!(
+                                length.ok(),
+                                Some(SIZE),
+                                "{number} of those to {there}, finished {finished}"
+                            );
+                        }
+                    }
+                }
+            }
         }
     }
 }

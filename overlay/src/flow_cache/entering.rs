@@ -5,8 +5,8 @@ use super::{
     assembler::{Assembler, Helper, If, Label, Operation, Register::*, Size},
     context, counters, end, flow, key,
     packet::{
-        ACK, CHECKSUM_V4, CLASS_SHIFT, ETHERNET_LEN, FAMILIES, FIN, Family, RST, Reading, SYN, V4, V6, clear,
-        copy, fold, is_vxlan, load_class, load_packet, load_vni, reach_into_vxlan, read, seen,
+        ACK, CHECKSUM_V4, CLASS_SHIFT, ETHERNET_LEN, FAMILIES, FIN, Family, RST, Reading, SYN, UDP, V4, V6,
+        clear, copy, fold, is_vxlan, load_class, load_packet, load_vni, reach_into_vxlan, read, seen,
     },
 };
 
@@ -150,12 +150,15 @@ fn resize(program: &mut Assembler, place: &Place, slow: Label) {
         let [keep, adjust] = [(); 2].map(|()| program.label());
         program.load(Size::Word, R9, R8, flow::STRIP);
         program.jump_if(R9, If::Equal, 0, keep);
-        // The kernel would still know it as a tunnel's, and have a network card cut it up as one.
+        // What is yet to be cut up would still be known as a tunnel's: a network card would cut it up as one, and so would
+        // a container's socket, which does that for UDP.
         let inside = program.label();
-        program.load(Size::Word, R1, R8, flow::OUT);
-        program.jump_if(R1, If::Equal, 0, inside);
         program.load(Size::Word, R1, R6, context::SEGMENT);
+        program.jump_if(R1, If::Equal, 0, inside);
+        program.load(Size::Word, R1, R8, flow::OUT);
         program.jump_if(R1, If::NotEqual, 0, slow);
+        program.load(Size::Byte, R1, Frame, KEY + key::KIND);
+        program.jump_if(R1, If::Equal, UDP, slow);
         program.bind(inside);
         program.set(R4, SAME_SEGMENTS | SAME_CHECKSUMS);
         for (family, flag) in [(&V4, WAS_V4), (&V6, WAS_V6)] {

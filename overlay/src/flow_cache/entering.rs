@@ -5,8 +5,9 @@ use super::{
     assembler::{Assembler, Helper, If, Label, Operation, Register::*, Size},
     context, counters, end, flow, key,
     packet::{
-        ACK, CHECKSUM_V4, CLASS_SHIFT, ETHERNET_LEN, FAMILIES, FIN, Family, RST, Reading, SYN, UDP, V4, V6,
-        clear, copy, fold, is_vxlan, load_class, load_packet, load_vni, reach_into_vxlan, read, seen,
+        ACK, CHECKSUM_V4, CLASS_SHIFT, ETHERNET_LEN, FAMILIES, FIN, Family, NUMBER_V4, RST, Reading, SYN,
+        UDP, V4, V6, clear, copy, fold, is_of, is_vxlan, load_class, load_packet, load_vni, reach_into_vxlan,
+        read, seen,
     },
 };
 
@@ -20,8 +21,7 @@ const ADDRESSES: i16 = HEAD - 40;
 
 /// Bytes of the two ports.
 const PORTS_LEN: i16 = 4;
-/// Where an IPv4 header has its number, and a UDP header its length.
-const NUMBER_V4: i16 = 4;
+/// Where a UDP header has its length.
 const UDP_LENGTH: i16 = 4;
 
 /// Bits of an arrival's number.
@@ -163,7 +163,7 @@ fn resize(program: &mut Assembler, place: &Place, slow: Label) {
         program.set(R4, SAME_SEGMENTS | SAME_CHECKSUMS);
         for (family, flag) in [(&V4, WAS_V4), (&V6, WAS_V6)] {
             if family.ethertype != Family::of(*local).ethertype {
-                is_of(program, family, adjust);
+                is_of(program, family, KEY + key::KIND, adjust);
                 program.change(R4, Operation::Or, flag);
             }
         }
@@ -202,13 +202,6 @@ fn resize(program: &mut Assembler, place: &Place, slow: Label) {
     program.change(R9, Operation::Add, ETHERNET_LEN.into());
 }
 
-/// Goes on for packets of this family; all others go on at `label`.
-fn is_of(program: &mut Assembler, family: &Family, label: Label) {
-    program.load(Size::Word, R1, Frame, KEY + key::KIND);
-    program.change(R1, Operation::ShiftRight, 8);
-    program.jump_if(R1, If::NotEqual, family.ethertype.into(), label);
-}
-
 /// Writes the packet's new headers, by calls: a program that wrote itself would be given a copy of its own of every packet
 /// that somebody else has as well, before it had even looked at it.
 fn rewrite(program: &mut Assembler) {
@@ -229,7 +222,7 @@ fn rewrite(program: &mut Assembler) {
     }
     for family in FAMILIES {
         let next = program.label();
-        is_of(program, family, next);
+        is_of(program, family, KEY + key::KIND, next);
         write_ip(program, family, drop);
         program.jump(head);
         program.bind(next);

@@ -5,8 +5,8 @@ use super::{
     assembler::{Assembler, Helper, If, Label, Operation, Register, Register::*, Size},
     context, end, flow, key,
     packet::{
-        CHECKSUM_V4, CLASS_SHIFT, ETHERNET_LEN, Family, Reading, V4, clear, copy, fold, is_vxlan,
-        load_packet, reach_into_vxlan, reaches, read, seen,
+        CHECKSUM_V4, CLASS_SHIFT, ETHERNET_LEN, Family, NUMBER_V4, Reading, V4, V6, clear, copy, fold, is_of,
+        is_vxlan, load_packet, reach_into_vxlan, reaches, read, seen,
     },
 };
 
@@ -17,8 +17,7 @@ const KIND: i16 = SEEN - 4;
 const WORD: i16 = SEEN - 8;
 const ARRIVAL: i16 = WORD - arrival::LEN;
 
-/// Where an IPv4 header has its number, and a UDP header its checksum.
-const NUMBER_V4: i16 = 4;
+/// Where a UDP header has its checksum.
 const UDP_CHECKSUM: i16 = 6;
 
 /// Of IPv6, hops are the upper half of two bytes as these are added up; of IPv4, the lower one.
@@ -229,14 +228,12 @@ fn what_changed(program: &mut Assembler, pass: Label) {
     program.change_by(R1, Operation::Subtract, R2);
     set(program, flow::HOPS);
     let v4 = program.label();
-    program.load(Size::Word, R2, Frame, KIND);
-    program.change(R2, Operation::ShiftRight, 8);
-    program.jump_if(R2, If::Equal, V4.ethertype.into(), v4);
-    program.change(R1, Operation::ShiftLeft, HOPS_SHIFT_V6);
+    program.copy(R3, R1);
+    is_of(program, &V6, KIND, v4);
+    program.change(R3, Operation::ShiftLeft, HOPS_SHIFT_V6);
     program.bind(v4);
-    program.set(R2, 0xffff);
-    program.change_by(R2, Operation::Subtract, R1);
     program.load(Size::Word, R1, Frame, FLOW + flow::ADDRESSES);
-    program.change_by(R1, Operation::Add, R2);
+    program.change(R1, Operation::Add, 0xffff);
+    program.change_by(R1, Operation::Subtract, R3);
     set(program, flow::SUM);
 }

@@ -14,7 +14,8 @@ pub const ETHERNET_LEN: i16 = 14;
 /// Where an Ethernet header says what is in it.
 const ETHERTYPE: i16 = 12;
 const UDP_LEN: i16 = 8;
-/// Where an IPv4 header has its checksum.
+/// Where an IPv4 header has its number and its checksum.
+pub const NUMBER_V4: i16 = 4;
 pub const CHECKSUM_V4: i16 = 10;
 const VXLAN_LEN: i16 = 8;
 /// Of a VXLAN header: it bears a VNI, and nothing else that there might be (RFC 7348).
@@ -78,7 +79,7 @@ impl Family {
 
     /// A number for this family with this protocol in it.
     pub const fn kind(&self, protocol: i32) -> i32 {
-        (self.ethertype as i32) << 8 | protocol
+        (self.ethertype as i32) << ETHERTYPE_SHIFT | protocol
     }
 
     /// Bytes of VXLAN in front of a packet, its own Ethernet header among them.
@@ -92,6 +93,8 @@ impl Family {
     }
 }
 
+/// Bits of a protocol.
+const ETHERTYPE_SHIFT: i32 = 8;
 /// Bits of a class of service.
 pub const CLASS_SHIFT: i32 = 16;
 
@@ -151,6 +154,13 @@ pub fn copy(program: &mut Assembler, to: (Register, i16), from: (Register, i16),
             at += step;
         }
     }
+}
+
+/// Goes on for a packet of this family, whose kind is on the stack; all others go on at `label`.
+pub fn is_of(program: &mut Assembler, family: &Family, kind: i16, label: Label) {
+    program.load(Size::Word, R1, Frame, kind);
+    program.change(R1, Operation::ShiftRight, ETHERTYPE_SHIFT);
+    program.jump_if(R1, If::NotEqual, family.ethertype.into(), label);
 }
 
 /// Zeros, eight bytes at a time.

@@ -37,28 +37,17 @@ struct End<'a> {
     raw: Raw,
     /// Nobody is told that nobody is there.
     _sockets: [UdpSocket; 2],
-    /// The container's and the router's Ethernet address.
-    macs: [Mac; 2],
 }
 
 impl<'a> End<'a> {
     fn open(world: &'a World, of: &'a Container) -> Self {
         let tap = Tap::open(&world.lab, of.id, "eth1");
-        let links = world.network(of.host).objects().links;
-        let link = &links[&of.link()];
         let raw = Raw::open(&world.lab, of.id);
         let socket = |v6| {
             let at = SocketAddr::new(of.address(v6), PORT);
             world.lab.within(of.id, || UdpSocket::bind(at)).unwrap()
         };
-        Self {
-            world,
-            of,
-            tap,
-            raw,
-            _sockets: FAMILIES.map(socket),
-            macs: [link.inside().unwrap().mac, link.mac],
-        }
+        Self { world, of, tap, raw, _sockets: FAMILIES.map(socket) }
     }
 
     fn at(&self, v6: bool) -> SocketAddr {

@@ -9,8 +9,8 @@ use std::{
 
 use covey_overlay::mac::Mac;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, send, sendto,
-    setsockopt, socket, sockopt::ReceiveTimeout,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, sendto, setsockopt,
+    socket, sockopt::ReceiveTimeout,
 };
 
 use super::Lab;
@@ -222,10 +222,6 @@ impl Tap {
             sll_addr: [0; 8],
         };
         (address, size_of::<libc::sockaddr_ll>() as libc::socklen_t)
-    }
-
-    pub fn send(&self, frame: &[u8]) {
-        assert_eq!(send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).unwrap(), frame.len());
     }
 
     /// The next packet in either direction.

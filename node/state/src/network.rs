@@ -250,6 +250,9 @@ pub struct PublishedPort {
     pub target: u16,
     /// The host's port; 0 in a spec: the cluster, or in host mode the host, chooses.
     pub published: u16,
+    /// Where the user named a range for a plain container's port, the last of it: the host chooses. 0: there is none.
+    #[serde(default)]
+    pub last: u16,
     /// Where it answers.
     pub mode: PublishMode,
     /// Only when this address of the host is addressed.

@@ -24,6 +24,7 @@ pub fn from_wire(port: wire::PortConfig) -> Result<PublishedPort, Failure> {
         protocol: protocol(&port.protocol)?,
         target: target(port.target_port)?,
         published: published(port.published_port)?,
+        last: 0,
         mode,
         host_ip: host_ip(port.host_ip.as_deref().unwrap_or_default())?,
     })
@@ -100,20 +101,41 @@ fn bound(
     protocol: Protocol,
     binding: &container::PortBinding,
 ) -> Result<PublishedPort, Failure> {
-    let text = binding.host_port.as_str();
-    if text.contains('-') {
-        return Err(Failure::not_yet(format!("a choice of host ports ({text}) for one port of a container")));
-    }
-    let wrong = || Failure::invalid(format!("invalid port {text:?}: it is no number"));
-    let number = if text.is_empty() { 0 } else { text.parse().map_err(|_| wrong())? };
+    let (first, last) = choice(&binding.host_port)?;
     Ok(PublishedPort {
         name: String::new(),
         protocol,
         target,
-        published: published(number)?,
+        published: first,
+        last,
         mode: PublishMode::Host,
         host_ip: host_ip(&binding.host_ip)?,
     })
+}
+
+/// Nothing or `0` for any, `8080`, or `8000-8010` for one of those; the last is 0 where there is no range.
+fn choice(text: &str) -> Result<(u16, u16), Failure> {
+    let wrong = || Failure::invalid(format!("invalid port {text:?}: it is no number"));
+    let number = |text: &str| published(text.parse().map_err(|_| wrong())?);
+    match text.split_once('-') {
+        None if text.is_empty() => Ok((0, 0)),
+        None => Ok((number(text)?, 0)),
+        Some((first, last)) => match (number(first)?, number(last)?) {
+            (first, last) if first == 0 || last < first => Err(Failure::invalid(format!(
+                "invalid port {text:?}: a range begins above 0, with the smaller number"
+            ))),
+            (first, last) => Ok((first, if first == last { 0 } else { last })),
+        },
+    }
+}
+
+/// The host's port as it was asked for.
+pub fn asked(port: &PublishedPort) -> String {
+    match (port.published, port.last) {
+        (0, _) => String::new(),
+        (published, 0) => published.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    }
 }
 
 /// `80`, `80/tcp` or `53/udp`.
@@ -239,12 +261,25 @@ mod tests {
             ("80/icmp", Vec::new()),
             ("http", Vec::new()),
             ("80", vec![binding("", "65536")]),
-            ("80", vec![binding("", "8000-8010")]),
+            ("80", vec![binding("", "8010-8000")]),
+            ("80", vec![binding("", "0-8000")]),
+            ("80", vec![binding("", "8000-65536")]),
             ("80", vec![binding("here", "80")]),
             ("80", vec![binding("", "80"), binding("127.0.0.1", "80")]),
         ] {
             assert!(read(text, bindings.clone(), false).is_err(), "{text} {bindings:?}");
         }
+        let ranges = [binding("", "8000-8003"), binding("", "8000-8000"), binding("", "8001-8003")];
+        let ports = from_bindings([("80".to_owned(), ranges.into())].into(), false, &[]).unwrap();
+        let choices: Vec<_> = ports.iter().map(|port| (port.choices(), asked(port))).collect();
+        assert_eq!(
+            choices,
+            [
+                (8000..=8003, "8000-8003".into()),
+                (8000..=8000, "8000".into()),
+                (8001..=8003, "8001-8003".into())
+            ]
+        );
         let many = |count: usize| read("80", vec![binding("", ""); count], false);
         assert_eq!(many(PORTS_MAX).map(|ports| ports.len()), Ok(PORTS_MAX));
         assert_eq!(

@@ -38,7 +38,9 @@ impl Edge {
         ports: &[PublishedPort],
     ) -> Result<Vec<PublishedPort>, ReserveError> {
         let mut held = Vec::new();
-        for port in ports {
+        // What nobody chooses comes first, or a choice could take it.
+        let (fixed, chosen): (Vec<_>, Vec<_>) = ports.iter().partition(|port| port.last == 0);
+        for port in fixed.into_iter().chain(chosen) {
             match port.mode {
                 PublishMode::Host => match self.hold_own(container, port) {
                     Ok(port) => held.push(port),
@@ -56,11 +58,11 @@ impl Edge {
     fn hold_own(&mut self, container: &str, port: &PublishedPort) -> Result<PublishedPort, ReserveError> {
         let choices = match port.published {
             0 => OWN_PORTS,
-            published => published..=published,
+            _ => port.choices(),
         };
         let mut last = ReserveError::Taken { port: port.published, protocol: port.protocol.as_str() };
         for published in choices {
-            let port = PublishedPort { published, ..port.clone() };
+            let port = PublishedPort { published, last: 0, ..port.clone() };
             let wanted = frontends(&port);
             // One that is held already is another container's, or a service's.
             let taken = wanted.iter().any(|frontend| self.reserved.holds(frontend));

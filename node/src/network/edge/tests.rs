@@ -91,6 +91,26 @@ fn a_port_of_a_container_stays_its_own_when_a_service_publishes_it() {
     });
 }
 
+/// CTR-03
+#[test]
+fn the_first_free_port_of_a_range_is_taken_behind_those_that_have_no_choice() {
+    alone(|mut edge| {
+        let one = |published, last| PublishedPort { published, last, ..port(PublishMode::Host) };
+        let numbers = |held: Vec<PublishedPort>| {
+            held.iter().map(|port| (port.published, port.last)).collect::<Vec<_>>()
+        };
+        let thief = std::net::TcpListener::bind("0.0.0.0:8002").unwrap();
+        let first = edge.hold("first", &[one(8000, 8004), one(8000, 8004), one(8000, 0)]).unwrap();
+        assert_eq!(numbers(first), [(8000, 0), (8001, 0), (8003, 0)]);
+        let second = edge.hold("second", &[one(8000, 8004)]).unwrap();
+        assert_eq!(numbers(second), [(8004, 0)]);
+        let none = edge.hold("third", &[one(8000, 8004)]);
+        assert!(matches!(none, Err(ReserveError::Taken { port: 8004, .. })), "{none:?}");
+        drop(thief);
+        assert_eq!(numbers(edge.hold("third", &[one(8000, 8004)]).unwrap()), [(8002, 0)]);
+    });
+}
+
 #[test]
 fn an_address_is_not_given_again_at_once_when_the_node_settles_anew() {
     alone(|mut edge| {

@@ -73,9 +73,15 @@ impl PublishedPort {
         self.mode == PublishMode::Ingress
     }
 
-    /// Both would answer on one port of one address of a host.
+    /// The ports of a host that it may be, where the user named any.
+    pub fn choices(&self) -> std::ops::RangeInclusive<u16> {
+        self.published..=self.last.max(self.published)
+    }
+
+    /// Both would answer on one port of one address of a host, whatever it chooses.
     pub fn meets(&self, other: &Self) -> bool {
         self.published != 0
+            && [self.last, other.last] == [0; 2]
             && (self.protocol, self.published) == (other.protocol, other.published)
             && match (self.own_address(), other.own_address()) {
                 (Some(one), Some(other)) => one == other,

@@ -234,7 +234,7 @@ pub fn bindings(container: &Container) -> wire::PortMap {
     for port in &container.published {
         let binding = wire::PortBinding {
             host_ip: port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
-            host_port: if port.published == 0 { String::new() } else { port.published.to_string() },
+            host_port: port::asked(port),
         };
         map.entry(port::text(port.target, port.protocol)).or_default().push(binding);
     }

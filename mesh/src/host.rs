@@ -51,6 +51,8 @@ pub struct Edge {
 pub struct Member {
     /// Its address in the underlay, from which its VXLAN packets come.
     pub address: IpAddr,
+    /// The other addresses that it has: what it asks for comes from any of them.
+    pub others: BTreeSet<IpAddr>,
     /// Blocks of which its containers have their addresses.
     pub blocks: BTreeSet<IpNet>,
 }
@@ -388,9 +390,14 @@ impl Edge {
     }
 
     fn pairs(&self) -> impl Iterator<Item = (IpAddr, &IpNet)> {
-        self.members.iter().flat_map(|member| {
-            let same = member.blocks.iter().filter(|block| Ip::of(block.addr()) == Ip::of(member.address));
-            same.map(|block| (member.address, block))
+        let of = |member: &'_ Member| -> BTreeSet<IpAddr> {
+            member.others.iter().copied().chain([member.address]).collect()
+        };
+        self.members.iter().flat_map(move |member| {
+            of(member).into_iter().flat_map(move |address| {
+                let same = member.blocks.iter().filter(move |block| Ip::of(block.addr()) == Ip::of(address));
+                same.map(move |block| (address, block))
+            })
         })
     }
 

@@ -146,7 +146,7 @@ fn frontends(of_a_host: bool) -> Vec<Frontend> {
 }
 
 fn member(address: &str, block: &str) -> Member {
-    Member { address: address.parse().unwrap(), blocks: [block.parse().unwrap()].into() }
+    Member { address: address.parse().unwrap(), others: [].into(), blocks: [block.parse().unwrap()].into() }
 }
 
 fn host() -> Host {

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context, Result, bail};
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrStorage};
 
+use crate::origins::{self, Origins};
+
 /// The control port where none is given.
 pub const PORT_DEFAULT: u16 = 2377;
 
@@ -134,6 +136,17 @@ fn own_addresses() -> Result<Vec<(String, IpAddr)>> {
         }
     }
     Ok(found)
+}
+
+/// The addresses that this machine is seen under, as far as it can be asked for them.
+pub fn origins() -> Origins {
+    match own_addresses() {
+        Ok(found) => origins::bounded(found.into_iter().map(|(_, address)| address)),
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "nobody is told what addresses this host has");
+            Origins::new()
+        }
+    }
 }
 
 /// The address that a socket address has; none where it means something on its own link only.

@@ -18,6 +18,7 @@ use crate::{
     clock,
     endpoint::{ENDPOINT_BYTES_MAX, Endpoint as Told, Scope},
     network::Networks,
+    origins::{self, ORIGINS_BYTES_MAX, Origins},
     protocol::kind,
     refused::{self, REFUSED_BYTES_MAX, RefusedPort},
     sight::Sight,
@@ -158,6 +159,17 @@ impl GossipHandle {
         match covey_wire::encode(&ports) {
             Ok(bytes) => self.send(Input::SetRow { topic, key, payload: bytes.into() }).await,
             Err(error) => tracing::error!(%error, "refused ports cannot be told"),
+        }
+    }
+
+    /// Says which addresses this host is seen under.
+    pub async fn tell_origins(&self, own: &Origins) {
+        match covey_wire::encode(own) {
+            Ok(bytes) => {
+                let (topic, key, payload) = (origins::topic(), origins::KEY.to_owned(), bytes.into());
+                self.send(Input::SetRow { topic, key, payload }).await;
+            }
+            Err(error) => tracing::error!(%error, "this host's addresses cannot be told"),
         }
     }
 
@@ -419,6 +431,9 @@ impl GossipLoop {
     }
 
     fn pass_on(&self, owner: Id, topic: &Topic, key: &str) {
+        if *topic == origins::topic() && key == origins::KEY {
+            return self.pass_on_origins(owner, topic);
+        }
         if let Some(scope) = Scope::of(topic) {
             return self.pass_on_endpoint(owner, scope, topic, key);
         }
@@ -448,6 +463,16 @@ impl GossipLoop {
             None
         });
         self.sight.handle_refused(owner, ports.unwrap_or_default());
+    }
+
+    fn pass_on_origins(&self, owner: Id, topic: &Topic) {
+        let row = self.machine.row(topic.as_str(), owner, origins::KEY);
+        let told = row.map(|row| covey_wire::decode::<Origins, ORIGINS_BYTES_MAX>(row.payload));
+        let told = told.transpose().unwrap_or_else(|error| {
+            tracing::warn!(%owner, %error, "a row of a host's addresses cannot be read");
+            None
+        });
+        self.network.handle_origins(owner, origins::bounded(told.unwrap_or_default()));
     }
 
     fn pass_on_endpoint(&self, owner: Id, scope: Scope, topic: &Topic, key: &str) {

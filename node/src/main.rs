@@ -24,6 +24,7 @@ mod manager_loop;
 mod member;
 mod names;
 mod network;
+mod origins;
 mod protocol;
 mod refused;
 mod renewal;

@@ -50,14 +50,19 @@ use self::{
     keeper::Keeper,
 };
 use crate::{
+    address, clock,
     endpoint::{Endpoint, Host, Scope},
     gossip_loop::{GossipHandle, Part},
+    origins::Origins,
     refused::RefusedPort,
     roster::Nodes,
 };
 
 /// What a request is answered when the keeper has ended.
 const ENDED: &str = "this node's networks have ended";
+
+/// How often this host's own addresses are looked at.
+const ORIGINS_EVERY: Duration = Duration::from_secs(10);
 
 /// The networks that this node carries, and which other hosts have endpoints in them. With each network's id goes how
 /// many were carried before it: one that is carried anew has forgotten what it was told.
@@ -131,6 +136,11 @@ impl Networks {
         self.inbox.row(scope, (owner, key.into()), row);
     }
 
+    /// A host says which addresses it is seen under.
+    pub fn handle_origins(&self, owner: Id, origins: Origins) {
+        self.inbox.ask(Request::Origins(owner, origins));
+    }
+
     /// All rows of these endpoints are here that others have, as far as one of them knew: told after those rows.
     pub fn handle_heard(&self, scope: Scope) {
         self.inbox.heard(scope);
@@ -166,6 +176,19 @@ impl Networks {
             if self.refused.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Has gossip tell the others which addresses this host is seen under, for as long as it is a member.
+    pub async fn tell_origins(gossip: GossipHandle) {
+        let mut told = None;
+        loop {
+            let own = address::origins();
+            if told.as_ref() != Some(&own) {
+                gossip.tell_origins(&own).await;
+                told = Some(own);
+            }
+            clock::until(Some(clock::monotonic() + ORIGINS_EVERY)).await;
         }
     }
 

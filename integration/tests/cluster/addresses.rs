@@ -218,3 +218,34 @@ fn a_port_published_at_one_address_answers_there_only() {
         "{status} {answer}"
     );
 }
+
+/// PRT-05: a host whose task is behind a port asks another host for it, by whatever addresses the two have: none of its
+/// own can come back to it as a source.
+#[test]
+#[ignore = "needs root and the release binary: scripts/test runs it"]
+fn a_host_reaches_a_task_of_its_own_by_every_address_of_another() {
+    let Some(lab) = Lab::cluster(1, 1) else { return };
+    create(&lab, "web", Some("w1"), &["-p", "8080:80", "-p", "8080:80/udp"]);
+    lab.covey("w1", &["run", "-d", "--name", "client", "alpine", "sleep", "10000"]).ok();
+    for (host, addresses) in
+        [("m1", ["198.51.100.11/24", "fd77::11/64"]), ("w1", ["198.51.100.12/24", "fd77::12/64"])]
+    {
+        for address in addresses {
+            let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+            let add = ["exec", host, "ip", "addr", "add", address, "dev", "eth0"];
+            lab.script(&[&add[..], nodad].concat()).ok();
+        }
+    }
+    let (host, client) = (lab.space("w1"), lab.space_of("w1", "client"));
+    let first = format!("{}:8080", lab.address("m1"));
+    for (to, seen) in [
+        (first.as_str(), "100.64.1.0"),
+        ("198.51.100.11:8080", "100.64.1.0"),
+        ("[fd77::11]:8080", "fd00:c0e7:0:1::"),
+    ] {
+        let asked =
+            || [host.ask(to), host.ask_udp(to), client.ask(to)].map(|said| said.ok().map(|said| said.client));
+        let seen: IpAddr = seen.parse().expect("an address");
+        wait::until_equal(REPAIR, to, &[Some(seen); 3], asked);
+    }
+}

@@ -107,7 +107,12 @@ fn place(own: u32, peer: u32) -> Place {
             local: [10, 90, 0, own as u8].into(),
             port: VXLAN,
             networks: [EDGE].into(),
-            members: [Member { address: [10, 90, 0, peer as u8].into(), blocks: blocks(peer) }].into(),
+            members: [Member {
+                address: [10, 90, 0, peer as u8].into(),
+                others: [].into(),
+                blocks: blocks(peer),
+            }]
+            .into(),
         }),
     })
 }

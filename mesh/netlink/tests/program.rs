@@ -28,10 +28,12 @@ fn host() -> Host {
             members: [
                 Member {
                     address: [10, 90, 0, 2].into(),
+                    others: ["fd90::2", "198.51.100.2"].map(|other| other.parse().unwrap()).into(),
                     blocks: [net("100.64.2.0/24"), net("fd00:c0:0:2::/64")].into(),
                 },
                 Member {
                     address: "fd90::3".parse().unwrap(),
+                    others: [].into(),
                     blocks: [net("100.64.3.0/24"), net("fd00:c0:0:3::/64")].into(),
                 },
             ]

@@ -18,7 +18,7 @@ use covey_overlay::{
     plan,
 };
 use covey_overlay_netlink::{FlowCache, Stack};
-use covey_state::{cluster::EdgePool, network::PublishedPort, node::EdgeBlock};
+use covey_state::{Id, cluster::EdgePool, network::PublishedPort, node::EdgeBlock};
 use ipnet::IpNet;
 
 use super::{
@@ -27,7 +27,7 @@ use super::{
     place::{Neighbour, Place, measured, mtu, peers},
     reserve::{Refusal, Reservations},
 };
-use crate::endpoint::Scope;
+use crate::{endpoint::Scope, origins::Origins};
 
 pub use ports::name_of;
 
@@ -196,11 +196,17 @@ impl Edge {
         self.blocks.extend([IpNet::V4(v4), IpNet::V6(v6)]);
     }
 
-    /// Joins this host to the others. `networks` are the VNIs that it carries beside the edge's.
+    /// Joins this host to the others, which are seen under `origins` as well. `networks` are the VNIs that it carries beside the edge's.
     ///
     /// # Errors
     /// The kernel refused; it is tried again with the next repair.
-    pub fn join(&mut self, place: &Place, neighbours: &[Neighbour], networks: BTreeSet<u32>) -> Result<()> {
+    pub fn join(
+        &mut self,
+        place: &Place,
+        neighbours: &[Neighbour],
+        origins: &BTreeMap<Id, Origins>,
+        networks: BTreeSet<u32>,
+    ) -> Result<()> {
         self.use_block(place.host.edge);
         let is_first = self.desired.device.is_none();
         self.desired.device = Some(Device {
@@ -215,6 +221,13 @@ impl Edge {
         self.desired.peers = peers(neighbours);
         let member = |neighbour: &Neighbour| Member {
             address: neighbour.host.vtep,
+            others: origins
+                .get(&neighbour.id)
+                .into_iter()
+                .flatten()
+                .copied()
+                .chain([neighbour.address])
+                .collect(),
             blocks: [neighbour.host.edge.v4.into(), neighbour.host.edge.v6.into()].into(),
         };
         self.door = Some(mesh::Edge {

@@ -22,7 +22,10 @@ use super::{
     place::{Neighbour, Place},
     rows::Key,
 };
-use crate::endpoint::{Endpoint, Scope};
+use crate::{
+    endpoint::{Endpoint, Scope},
+    origins::Origins,
+};
 
 /// One request.
 pub enum Request {
@@ -72,6 +75,8 @@ pub enum Request {
     Open(Option<EdgeBlock>),
     /// This node is in a cluster, with these others.
     Settle(Place, Vec<Neighbour>),
+    /// A host is seen under these addresses.
+    Origins(Id, Origins),
     /// This node is in no cluster.
     Leave,
     /// Something is asked.

@@ -38,6 +38,7 @@ use super::{
 use crate::{
     clock,
     endpoint::{Endpoint, Scope},
+    origins::Origins,
     refused::RefusedPort,
 };
 
@@ -72,6 +73,8 @@ pub struct Keeper {
     pub place: Option<Place>,
     /// The other nodes.
     pub neighbours: Vec<Neighbour>,
+    /// The addresses that other hosts are seen under.
+    origins: BTreeMap<Id, Origins>,
     /// Hosts that are down.
     down: BTreeSet<Id>,
     /// Is told what this host carries.
@@ -127,7 +130,7 @@ impl Keeper {
         let folder = exec_root.join("netns");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let memory = Memory::new(exec_root);
-        let Remembered { place, neighbours, down, rows } = memory.read();
+        let Remembered { place, neighbours, origins, down, rows } = memory.read();
         let row =
             |(scope, owner, key, row): (Scope, Id, String, Endpoint)| ((scope, (owner, key.into())), row);
         let now = clock::monotonic();
@@ -145,6 +148,7 @@ impl Keeper {
             resolvers: Resolvers::new(runtime),
             place,
             neighbours,
+            origins,
             down,
             carried,
             refused: watch::Sender::new(Vec::new()),
@@ -221,6 +225,7 @@ impl Keeper {
             }
             Request::Open(block) => self.begin(block),
             Request::Settle(place, neighbours) => self.locate(place, neighbours),
+            Request::Origins(host, origins) => self.see(host, origins),
             Request::Leave => self.leave(),
             Request::Look(question) => question(self),
             Request::End(_) => {}

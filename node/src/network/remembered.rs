@@ -20,7 +20,10 @@ use super::{
     place::{Neighbour, Place},
     rows::Key,
 };
-use crate::endpoint::{Endpoint, Scope};
+use crate::{
+    endpoint::{Endpoint, Scope},
+    origins::Origins,
+};
 
 /// Bytes of a file, at most.
 const BYTES_MAX: usize = 256 << 20;
@@ -51,6 +54,8 @@ pub struct Remembered {
     pub place: Option<Place>,
     /// The other nodes.
     pub neighbours: Vec<Neighbour>,
+    /// The addresses that they are seen under.
+    pub origins: BTreeMap<Id, Origins>,
     /// Those of them that are down.
     pub down: BTreeSet<Id>,
     /// What they told of endpoints: scope, owner, key, row.

@@ -156,7 +156,7 @@ fn a_host_that_lost_its_device_and_its_tables_has_them_again_after_one_repair() 
     alone(|mut edge| {
         let host = Host { number: 1, vtep: [127, 0, 0, 1].into(), edge: block(1) };
         let place = Place { id: Id::new(1), host, port: 4789 };
-        edge.join(&place, &[], BTreeSet::new()).unwrap();
+        edge.join(&place, &[], &BTreeMap::new(), BTreeSet::new()).unwrap();
         assert_eq!(edge.examine().unwrap(), []);
         let loopback = 65_536 - overhead(host.vtep);
         assert_eq!(edge.device().map(|device| device.mtu), Some(loopback), "what the underlay lets pass");

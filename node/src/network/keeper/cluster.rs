@@ -12,6 +12,7 @@ use crate::{
         place::{Neighbour, Place},
         rows::Key,
     },
+    origins::Origins,
 };
 
 impl Keeper {
@@ -39,6 +40,16 @@ impl Keeper {
         self.weigh_again(&changed);
     }
 
+    /// A host is seen under these addresses.
+    pub(super) fn see(&mut self, host: Id, origins: Origins) {
+        let before =
+            if origins.is_empty() { self.origins.remove(&host) } else { self.origins.insert(host, origins) };
+        if before.as_ref() != self.origins.get(&host) {
+            self.remember_soon();
+            self.join();
+        }
+    }
+
     /// Joins this host's edge to the others, if there are any.
     pub(super) fn join(&mut self) {
         if !self.begun {
@@ -46,7 +57,7 @@ impl Keeper {
         }
         let networks = self.carriers.values().flat_map(Carrier::vnis).collect();
         let joined = match &self.place {
-            Some(place) => self.edge.join(place, &self.neighbours, networks),
+            Some(place) => self.edge.join(place, &self.neighbours, &self.origins, networks),
             None => self.edge.part(),
         };
         self.mend_soon(joined);
@@ -58,6 +69,7 @@ impl Keeper {
         self.part(|_, _| true);
         self.place = None;
         self.neighbours.clear();
+        self.origins.clear();
         for host in std::mem::take(&mut self.down) {
             self.edge.balancer.suspend(host, false);
             self.carriers.values_mut().for_each(|carrier| carrier.suspend(host, false));

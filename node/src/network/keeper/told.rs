@@ -214,7 +214,8 @@ impl Keeper {
         }
         let neighbours = self.neighbours.clone();
         let down = neighbours.iter().map(|neighbour| neighbour.id).filter(|id| self.down.contains(id));
-        Remembered { place: self.place, down: down.collect(), neighbours, rows: all }
+        let origins = self.origins.clone();
+        Remembered { place: self.place, down: down.collect(), neighbours, origins, rows: all }
     }
 
     /// All that others tell of these is here: what the daemon before was told beside is no more.

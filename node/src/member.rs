@@ -177,7 +177,7 @@ impl Member {
         member.spawn(gossip_loop.run());
         member.spawn(member.network.clone().hear(member.gossip.clone()));
         member.spawn(member.network.clone().tell_refused(member.gossip.clone()));
-        member.spawn(Networks::tell_origins(member.gossip.clone()));
+        member.spawn(member.network.clone().tell_origins(member.gossip.clone()));
         if manager && let Err(error) = member.open_log().await {
             // Whoever writes its file ends with it, and is waited for.
             drop(agent_loop);

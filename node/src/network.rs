@@ -61,9 +61,6 @@ use crate::{
 /// What a request is answered when the keeper has ended.
 const ENDED: &str = "this node's networks have ended";
 
-/// How often this host's own addresses are looked at.
-const ORIGINS_EVERY: Duration = Duration::from_secs(10);
-
 /// The networks that this node carries, and which other hosts have endpoints in them. With each network's id goes how
 /// many were carried before it: one that is carried anew has forgotten what it was told.
 pub type Carried = BTreeMap<(Id, u64), (Arc<NetworkConfig>, BTreeSet<Id>)>;
@@ -76,6 +73,8 @@ pub struct Networks {
     /// How this node's endpoints are reached, once it was told.
     host: watch::Sender<Option<Host>>,
     refused: watch::Receiver<Vec<RefusedPort>>,
+    /// This host's own addresses are looked at as often as its kernel's objects.
+    look_every: Duration,
 }
 
 impl Networks {
@@ -95,7 +94,7 @@ impl Networks {
             .name("networks".to_owned())
             .spawn(move || keeper.run(&mail))
             .context("no thread for the networks")?;
-        Ok(Self { inbox, carried, host, refused })
+        Ok(Self { inbox, carried, host, refused, look_every: repair_every })
     }
 
     /// All containers of before have been named. `block` is where this node's containers have had their addresses.
@@ -180,7 +179,7 @@ impl Networks {
     }
 
     /// Has gossip tell the others which addresses this host is seen under, for as long as it is a member.
-    pub async fn tell_origins(gossip: GossipHandle) {
+    pub async fn tell_origins(self, gossip: GossipHandle) {
         let mut told = None;
         loop {
             let own = address::origins();
@@ -188,7 +187,7 @@ impl Networks {
                 gossip.tell_origins(&own).await;
                 told = Some(own);
             }
-            clock::until(Some(clock::monotonic() + ORIGINS_EVERY)).await;
+            clock::until(Some(clock::monotonic() + self.look_every)).await;
         }
     }
 

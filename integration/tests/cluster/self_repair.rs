@@ -212,6 +212,10 @@ fn any_damage_heals_by_itself_and_nothing_foreign_is_touched() {
         // The first container makes what all of them share.
         lab.covey(host, &["run", "--rm", "alpine", "true"]).ok();
     }
+    for host in lab.hosts() {
+        let known = || lab.script(&["exec", host, "nft", "list", "set", "inet", "covey", "selfblock4"]).out;
+        wait::until(REPAIR, "the other's addresses", || known().contains("198.51.100.1 ."));
+    }
     let foreign = || -> Vec<String> {
         lab.hosts().map(|host| lab.script(&["exec", host, "sh", "-c", SHOW_FOREIGN]).out).collect()
     };

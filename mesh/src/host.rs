@@ -57,12 +57,20 @@ pub struct Member {
     pub blocks: BTreeSet<IpNet>,
 }
 
+impl Member {
+    fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.others.iter().copied().chain([self.address]).collect()
+    }
+}
+
 /// Pairs of a host and a block of its own.
 const SELF_BLOCK: &str = "selfblock";
 /// Identifiers of the VXLAN networks that we carry.
 const NETWORKS: &str = "vni";
-/// Addresses of the other hosts.
+/// Addresses of the other hosts from which their VXLAN packets come.
 const MEMBERS: &str = "vtep";
+/// All addresses of the other hosts.
+const HOSTS: &str = "hosts";
 /// Addresses of containers that are open to each other.
 const BRIDGED: &str = "bridged";
 /// Blocks of containers of other hosts.
@@ -154,7 +162,8 @@ impl Host {
     /// Answers go back by the host that the connection came in by; nobody begins one with another container's address.
     /// Destinations are translated later: what goes to a published port is not such a one.
     fn leaving(&self) -> Vec<Rule> {
-        let mut rules: Vec<_> = self.edge.iter().map(Edge::answer).collect();
+        let mut rules: Vec<_> = self.edge.iter().flat_map(Edge::forged).collect();
+        rules.extend(self.edge.iter().map(Edge::answer));
         rules.push(vec![
             e::connection(Connection::Direction, VALUE),
             e::is(VALUE, &[e::DIRECTION_REPLY]),
@@ -390,14 +399,22 @@ impl Edge {
     }
 
     fn pairs(&self) -> impl Iterator<Item = (IpAddr, &IpNet)> {
-        let of = |member: &'_ Member| -> BTreeSet<IpAddr> {
-            member.others.iter().copied().chain([member.address]).collect()
-        };
-        self.members.iter().flat_map(move |member| {
-            of(member).into_iter().flat_map(move |address| {
+        self.members.iter().flat_map(|member| {
+            member.addresses().into_iter().flat_map(move |address| {
                 let same = member.blocks.iter().filter(move |block| Ip::of(block.addr()) == Ip::of(address));
                 same.map(move |block| (address, block))
             })
+        })
+    }
+
+    /// Under this host's address, which it leaves with, other hosts would take it for this host's own:
+    /// `udp dport PORT ip daddr @hosts drop`.
+    fn forged(&self) -> [Rule; 2] {
+        Ip::BOTH.map(|ip| {
+            let mut rule = ip.only().to_vec();
+            rule.extend(self.is_vxlan());
+            rule.extend([ip.destination(VALUE), e::is_in(&ip.name(HOSTS), VALUE), e::drop()]);
+            rule
         })
     }
 
@@ -423,6 +440,8 @@ impl Edge {
         for ip in Ip::BOTH {
             let members = self.members.iter().map(|member| member.address).filter(|a| Ip::of(*a) == ip);
             sets.push(set(ip.name(MEMBERS), ip.address(), members.map(octets).collect()));
+            let hosts = self.members.iter().flat_map(Member::addresses).filter(|a| Ip::of(*a) == ip);
+            sets.push(set(ip.name(HOSTS), ip.address(), hosts.map(octets).collect()));
             let pairs = self.pairs().filter(|(address, _)| Ip::of(*address) == ip);
             let pair = |(address, block): (_, &IpNet)| [octets(address), octets(block.network())].concat();
             sets.push(set(ip.name(SELF_BLOCK), ip.address().and(ip.address()), pairs.map(pair).collect()));

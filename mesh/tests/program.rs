@@ -286,7 +286,7 @@ fn a_place_changes_without_its_services() {
         edge.networks.insert(4097);
     }
     let changes = program.set_place(Place::Host(host.clone()));
-    assert_eq!(changes.len(), 4, "a network, an address, a block, and both of them: {changes:?}");
+    assert_eq!(changes.len(), 5, "a network, an address twice, a block, and both of them: {changes:?}");
     apply(&mut kernel, &changes).unwrap();
     host.edge = None;
     apply(&mut kernel, &program.set_place(Place::Host(host))).unwrap();

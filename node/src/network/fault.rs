@@ -267,12 +267,12 @@ mod tests {
         let underlay = |last| Underlay { local: [10, 0, 0, last].into(), port: 4789 };
         let set = [LinkChange::SetCached(container), LinkChange::SetUnderlay(Some(underlay(1)))];
         let missing =
-            ["flow cache at cvaaaaaaaaaaaaa is missing", "flow cache at this host's own link is missing"];
+            ["flow_cache at cvaaaaaaaaaaaaa is missing", "flow_cache at this host's own link is missing"];
         assert_eq!(faults(&set, &Observed::default()), missing);
         let observed = Observed { underlay: Some(underlay(9)), ..Observed::default() };
-        let altered = "flow cache at this host's own link is not as wanted";
+        let altered = "flow_cache at this host's own link is not as wanted";
         assert_eq!(faults(&set[1..], &observed), [altered]);
-        let unwanted = "flow cache at this host's own link is there, and nobody wants it";
+        let unwanted = "flow_cache at this host's own link is there, and nobody wants it";
         assert_eq!(faults(&[LinkChange::SetUnderlay(None)], &observed), [unwanted]);
     }
 

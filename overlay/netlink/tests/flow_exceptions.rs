@@ -315,3 +315,24 @@ fn who_calls_a_port_that_was_closed_is_told_so() {
         }
     }
 }
+
+/// A host sends VXLAN for its containers, and none that they have made: it would leave under the host's address.
+///
+/// NET-18
+#[test]
+fn a_container_sends_no_vxlan() {
+    for over in FAMILIES {
+        let Some(world) = World::over(over) else { return };
+        let far = End::open(&world, &FAR);
+        let socket = world.lab.udp(CLIENT.id, CLIENT.edge(over));
+        for v6 in FAMILIES {
+            let vni = if v6 { VNI + 2 } else { VNI };
+            let from = (NEAR.address(v6), PORT).into();
+            let packet = Packet::new(DATAGRAM, from, far.at(v6), b"by a container");
+            for _ in 0..3 {
+                send_vxlan(&socket, (local(2, over), VXLAN).into(), vni, &between_routers(&packet));
+                assert_eq!(far.gets(&packet.payload), None, "IPv6 {v6} over IPv6 {over}");
+            }
+        }
+    }
+}

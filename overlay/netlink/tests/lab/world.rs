@@ -146,7 +146,11 @@ impl World {
         let blocks = |host| [peer(host, self.v6).v4.into(), peer(host, self.v6).v6.into()].into();
         let others = HOSTS.iter().filter(|other| **other != host);
         let members = others
-            .map(|other| Member { address: local(*other, self.v6), blocks: blocks(*other) })
+            .map(|other| Member {
+                address: local(*other, self.v6),
+                others: [].into(),
+                blocks: blocks(*other),
+            })
             .collect::<BTreeSet<_>>();
         let edge = Edge {
             device: LinkName::of_vni(edge::VNI).as_str().to_owned(),

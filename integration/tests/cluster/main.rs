@@ -8,6 +8,7 @@ mod first_service;
 mod flow_cache;
 mod health;
 mod held_ports;
+mod host_network;
 mod ingress;
 mod isolation;
 mod loss;

@@ -18,6 +18,8 @@ use crate::{
 const CLUSTER_TIMEOUT: Duration = Duration::from_secs(3);
 /// The id of the ingress network, on every node of every cluster: it is not in the store.
 pub const INGRESS_ID: &str = "coveyingressnetwork000000";
+/// The id of the network of the host, the same on every node: specs of services name it.
+pub const HOST_ID: &str = "coveyhostnetwork000000000";
 /// Says that a container is a task's, and which.
 pub const TASK_LABEL: &str = "com.docker.swarm.task.id";
 
@@ -85,7 +87,8 @@ impl Given {
     pub fn id(self, host: &str) -> String {
         match self {
             Self::Ingress => INGRESS_ID.to_owned(),
-            _ => fingerprint(&[host, self.name()]),
+            Self::Host => HOST_ID.to_owned(),
+            Self::Bridge | Self::Gateway | Self::None => fingerprint(&[host, self.name()]),
         }
     }
 }

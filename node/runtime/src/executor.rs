@@ -27,7 +27,7 @@ pub struct TaskExecutor {
 }
 
 impl TaskExecutor {
-    /// Runs tasks of node `node`; their containers are in `network`.
+    /// Runs tasks of node `node`; their containers are in `network`, but for those that are to be in the host's.
     pub fn new(runtime: Runtime, node: NodeNames, network: NetworkMode) -> Self {
         Self { runtime, node, network }
     }
@@ -126,7 +126,10 @@ impl Executor for TaskExecutor {
             resources: assignment.spec.resources,
             labels: labels.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<BTreeMap<_, _>>(),
             task: Some(reference),
-            network: self.network.clone(),
+            network: match assignment.spec.host_network {
+                true => NetworkMode::Host,
+                false => self.network.clone(),
+            },
             wiring: assignment.wiring(),
             ..CreateContainer::default()
         };

@@ -97,3 +97,23 @@ async fn an_image_that_does_not_exist_is_rejected() {
     }
     bench.close().await;
 }
+
+/// NET-33
+#[tokio::test]
+async fn a_task_may_be_in_the_network_of_its_host() {
+    let Some(bench) = bench().await else { return };
+    let executor = TaskExecutor::new(bench.runtime.clone(), node(), NetworkMode::None);
+    let mut work = assignment(spec(&["sleep", "1000"]));
+    for host_network in [true, false] {
+        Arc::make_mut(&mut work.spec).host_network = host_network;
+        let id = executor.prepare(&work, 1).await.unwrap().id;
+        let mode = if host_network { NetworkMode::Host } else { NetworkMode::None };
+        assert_eq!(bench.runtime.inspect(&id).unwrap().network, mode);
+        let started = executor.start(Id::new(7)).await.unwrap();
+        let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+        let own = namespace(started.container.pid) != namespace(std::process::id());
+        assert_eq!(own, !host_network);
+        executor.remove(Id::new(7)).await.unwrap();
+    }
+    bench.close().await;
+}

@@ -60,6 +60,8 @@ pub struct TaskSpec {
     pub placement: Placement,
     /// Which networks it is in.
     pub networks: Vec<AttachmentSpec>,
+    /// It has no network of its own but is in that of its host: it has neither an address nor a name in any other.
+    pub host_network: bool,
     /// Raised by `service update --force`: replaces tasks though nothing else changed.
     pub force_update: u64,
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use covey_state::{
     Store,
     network::{AttachmentSpec, EndpointMode, EndpointSpec, Network, TaskAttachment},
-    service::Service,
+    service::{Service, TaskSpec},
 };
 use ipnet::IpNet;
 
@@ -13,6 +13,7 @@ use super::port;
 use crate::{
     control::View,
     failure::Failure,
+    networks::HOST_ID,
     wire::{Meta, ObjectVersion, Time, network, service as wire, task},
 };
 
@@ -67,13 +68,16 @@ pub fn networks_of(spec: &mut wire::ServiceSpec) -> Result<Vec<wire::Attachment>
 }
 
 /// The networks of a task's template.
-pub fn networks_to_wire(networks: &[AttachmentSpec]) -> Vec<wire::Attachment> {
+pub fn networks_to_wire(spec: &TaskSpec) -> Vec<wire::Attachment> {
+    if spec.host_network {
+        return vec![wire::Attachment { target: HOST_ID.to_owned(), ..wire::Attachment::default() }];
+    }
     let attachment = |spec: &AttachmentSpec| wire::Attachment {
         target: spec.network.to_string(),
         aliases: spec.aliases.clone(),
         ..wire::Attachment::default()
     };
-    networks.iter().map(attachment).collect()
+    spec.networks.iter().map(attachment).collect()
 }
 
 /// How a service is reached in fact.

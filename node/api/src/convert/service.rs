@@ -25,13 +25,26 @@ const MEMORY_MIN: i64 = 4 << 20;
 const NANO_CPUS_MIN: i64 = 1_000_000;
 const BILLION: f64 = 1e9;
 
+/// Where a service asks to be.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// In the network of the host of each task.
+    pub host: bool,
+    /// In these of the cluster.
+    pub networks: Vec<AttachmentSpec>,
+}
+
 /// The spec of a request. What the client leaves out gets its default here, so that a client that reads a service
-/// and writes it back changes nothing. `networks` are those of the request, by their ids.
-pub fn from_wire(spec: wire::ServiceSpec, networks: Vec<AttachmentSpec>) -> Result<ServiceSpec, Failure> {
+/// and writes it back changes nothing. `places` are those of the request.
+pub fn from_wire(spec: wire::ServiceSpec, places: Places) -> Result<ServiceSpec, Failure> {
     let spec = ServiceSpec {
         name: spec.name,
         labels: spec.labels,
-        task: TaskSpec { networks, ..task_from_wire(spec.task_template)? },
+        task: TaskSpec {
+            networks: places.networks,
+            host_network: places.host,
+            ..task_from_wire(spec.task_template)?
+        },
         mode: mode_from_wire(spec.mode)?,
         update: update_from_wire(spec.update_config)?,
         rollback: update_from_wire(spec.rollback_config)?,
@@ -64,6 +77,7 @@ fn task_from_wire(task: wire::TaskSpec) -> Result<TaskSpec, Failure> {
         placement: placement_from_wire(task.placement)?,
         // By name so far: whoever knows the networks looks them up.
         networks: Vec::new(),
+        host_network: false,
         force_update: task.force_update,
     })
 }
@@ -220,7 +234,7 @@ pub fn task_to_wire(spec: &TaskSpec) -> wire::TaskSpec {
         restart_policy: Some(restart_to_wire(spec.restart)),
         placement: placement_to_wire(&spec.placement),
         force_update: spec.force_update,
-        networks: exposure::networks_to_wire(&spec.networks),
+        networks: exposure::networks_to_wire(spec),
         runtime: "container".to_owned(),
         rest: crate::wire::Rest::new(),
     }

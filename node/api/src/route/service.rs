@@ -16,7 +16,7 @@ use super::{network::attachments, task, text};
 use crate::{
     app::App,
     control::LogsOf,
-    convert::{self, reference::Reference},
+    convert::{self, reference::Reference, service::Places},
     failure::Failure,
     filters::Filters,
     params::{Json, Params, registry_auth},
@@ -63,11 +63,11 @@ async fn create(
         // Docker invents a name, too.
         spec.name = format!("service-{}", &text(app.control.new_id())[15..]);
     }
-    let networks = match convert::exposure::networks_of(&mut spec)? {
-        none if none.is_empty() => Vec::new(),
+    let places = match convert::exposure::networks_of(&mut spec)? {
+        none if none.is_empty() => Places::default(),
         wanted => attachments(&app, &app.view().await?.store, wanted).await?,
     };
-    let mut spec = convert::service::from_wire(spec, networks)?;
+    let mut spec = convert::service::from_wire(spec, places)?;
     let warnings = pin(&app, &params, &headers, &mut spec).await?;
     app.control.propose(Command::CreateService { id, spec }).await?;
     Ok((StatusCode::CREATED, Reply(wire::Created { id: text(id), warnings })).into_response())
@@ -88,8 +88,8 @@ async fn update(
     let service = store.find_service(&reference)?;
     let id = service.id;
     convert::exposure::keep_addresses(&mut spec.endpoint_spec, &service.spec.endpoint);
-    let networks = attachments(&app, &store, convert::exposure::networks_of(&mut spec)?).await?;
-    let mut spec = convert::service::from_wire(spec, networks)?;
+    let places = attachments(&app, &store, convert::exposure::networks_of(&mut spec)?).await?;
+    let mut spec = convert::service::from_wire(spec, places)?;
     let warnings = pin(&app, &params, &headers, &mut spec).await?;
     app.control.propose(Command::UpdateService { id, version, spec }).await?;
     Ok(Reply(wire::Updated { warnings }))

@@ -319,7 +319,7 @@ async fn what_is_not_built_yet_is_refused_by_name() {
     for (pointer, value, what) in [
         ("/Mode", json!({"Global": {}}), "--mode global"),
         ("/Mode", json!({"ReplicatedJob": {}}), "a job"),
-        ("/TaskTemplate/Networks", json!([{"Target": "host"}]), "--network host of a service"),
+        ("/TaskTemplate/Networks", json!([{"Target": "bridge"}]), "--network bridge of a service"),
         (
             "/TaskTemplate/LogDriver",
             json!({"Name": "syslog"}),

@@ -1,4 +1,4 @@
-//! Plain containers in networks, as raw clients see them.
+//! Plain containers in networks, and services in the network of their hosts, as raw clients see them.
 
 use covey_api::engine::{Container, NetworkRef};
 use hyper::StatusCode;
@@ -136,4 +136,56 @@ async fn containers_are_connected_and_disconnected() {
     assert_eq!(client.post("/networks/here/disconnect", body).await.status, StatusCode::OK);
     let again = client.post("/networks/here/disconnect", body).await;
     assert!(again.message().ends_with("is not connected to network here"), "{}", again.message());
+}
+
+/// NET-20, NET-33
+#[tokio::test]
+async fn a_service_may_be_in_the_network_of_its_hosts() {
+    let daemon = Daemon::manager().await;
+    let client = daemon.client();
+    let front = create(&client, &json!({"Name": "front", "Driver": "overlay"})).await;
+    let spec = |networks: &[&str], port: &str| {
+        let networks: Vec<_> = networks.iter().map(|network| json!({"Target": network})).collect();
+        let ports = json!([{"TargetPort": 80, "PublishedPort": 8080, "PublishMode": port}]);
+        json!({
+            "Name": "web",
+            "TaskTemplate": {"ContainerSpec": {"Image": "nginx"}, "Networks": networks},
+            "EndpointSpec": {"Ports": if port.is_empty() { json!([]) } else { ports }},
+        })
+    };
+    let both = "the network of the host cannot be used together with other networks";
+    let ingress = "EndpointSpec: port published with ingress mode can't be used with the network of the host";
+    let refusals = [
+        (spec(&["host", "front"], ""), both),
+        (spec(&["front", "host"], ""), both),
+        (spec(&["host"], "ingress"), ingress),
+    ];
+    for (spec, begins) in &refusals {
+        let reply = client.post("/services/create", &spec.to_string()).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+        assert!(reply.message().starts_with(begins), "{}", reply.message());
+    }
+    // Clients look its id up: it is the same on every node.
+    let host = client.get("/networks/host?scope=swarm").await.json()["Id"].clone();
+    let id = host.as_str().unwrap();
+    let made = client.post("/services/create", &spec(&[id], "host").to_string()).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{:?}", made.body);
+    let shown = client.get("/services/web").await.json();
+    assert_eq!(shown["Spec"]["TaskTemplate"]["Networks"], json!([{"Target": host}]));
+    assert!(shown["Endpoint"].get("VirtualIPs").is_none());
+    assert_eq!(shown["Endpoint"]["Ports"][0]["PublishMode"], "host");
+    let tasks = client.get("/tasks").await.json();
+    assert_eq!(tasks[0]["Spec"]["Networks"], json!([{"Target": host}]));
+
+    for networks in [&["front"], &["host"]] {
+        let version = client.get("/services/web").await.json()["Version"]["Index"].clone();
+        let path = format!("/services/web/update?version={version}");
+        let update = client.post(&path, &spec(networks, "").to_string()).await;
+        assert_eq!(update.status, StatusCode::OK, "{:?}", update.body);
+        let shown = client.get("/services/web").await.json();
+        let overlay = networks[0] == "front";
+        let target = if overlay { json!(front) } else { host.clone() };
+        assert_eq!(shown["Spec"]["TaskTemplate"]["Networks"], json!([{"Target": target}]));
+        assert_eq!(shown["Endpoint"].get("VirtualIPs").is_some(), overlay);
+    }
 }

@@ -443,7 +443,9 @@ async fn services_are_attached_to_networks_of_the_cluster_only() {
             "The network here cannot be used with services. Only networks scoped to the swarm can be used,",
         ),
         ("docker_gwbridge", 400, "The network docker_gwbridge cannot be used with services."),
-        ("host", 501, "not yet: --network host of a service"),
+        ("none", 400, "The network none cannot be used with services."),
+        ("bridge", 501, "not yet: --network bridge of a service"),
+        ("host", 400, "network-scoped alias is supported only for containers in user defined networks"),
     ] {
         let reply = client.post("/services/create", &spec(target).to_string()).await;
         assert_eq!(reply.status.as_u16(), status, "{target}");

@@ -4,7 +4,7 @@ use super::{EndpointError, Mode, ServiceSpec};
 use crate::{
     Id,
     container::{NamingError, Resources, SysctlError, check_sysctls},
-    network::{ATTACHMENTS_MAX, AttachmentSpec, BALANCE_LABEL, Balance, UnknownBalance},
+    network::{ATTACHMENTS_MAX, AttachmentSpec, BALANCE_LABEL, Balance, PublishedPort, UnknownBalance},
 };
 
 /// Characters of a service's name: it is a DNS label.
@@ -48,6 +48,14 @@ pub enum SpecError {
     /// A service joins a network once.
     #[error("network {0} is named twice")]
     NetworkTwice(Id),
+    /// Who is in the network of the host has no place in others.
+    #[error("the network of the host cannot be used together with other networks")]
+    HostAndOthers,
+    /// There is no address of the task that the port could lead to.
+    #[error(
+        "EndpointSpec: port published with ingress mode can't be used with the network of the host: tasks answer on their hosts' own ports; mode=host says which"
+    )]
+    HostAndIngress,
     /// Too many aliases.
     #[error("a service has at most {ALIASES_MAX} aliases in a network: not {0}")]
     Aliases(usize),
@@ -93,10 +101,21 @@ impl ServiceSpec {
         check_reservation("memory", reservations.memory, limits.memory)?;
         check_reservation("cpu", reservations.nano_cpus, limits.nano_cpus)?;
         check_networks(&self.task.networks)?;
+        self.check_host_network()?;
         self.balance()?;
         self.task.container.naming.check()?;
         check_sysctls(&self.task.container.sysctls)?;
         Ok(self.endpoint.check()?)
+    }
+
+    fn check_host_network(&self) -> Result<(), SpecError> {
+        match self.task.host_network {
+            true if !self.task.networks.is_empty() => Err(SpecError::HostAndOthers),
+            true if self.endpoint.ports.iter().any(PublishedPort::is_ingress) => {
+                Err(SpecError::HostAndIngress)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Which task takes a new connection: its label says so.

@@ -183,7 +183,8 @@ impl Store {
         let networks = &spec.task.networks;
         let leads_out =
             |spec: &AttachmentSpec| self.network(spec.network).is_some_and(|network| !network.spec.internal);
-        networks.is_empty() || !spec.endpoint.ports.is_empty() || networks.iter().any(leads_out)
+        !spec.task.host_network
+            && (networks.is_empty() || !spec.endpoint.ports.is_empty() || networks.iter().any(leads_out))
     }
 
     /// The services that publish this port.

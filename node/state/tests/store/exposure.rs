@@ -218,6 +218,38 @@ fn networks_of_a_service_exist_once_each() {
     );
 }
 
+/// NET-33, PRT-08: its ports are the host's own, and it has no address that anything else could be reached at.
+#[test]
+fn a_service_in_the_network_of_its_hosts_has_no_other_place() {
+    let mut scene = Scene::new();
+    scene.ok(create_network(2, "net", &[]));
+    let mut hosted = service_spec("web");
+    hosted.task.host_network = true;
+    hosted.endpoint.ports = vec![host_port(8080, 80)];
+    let mut both = hosted.clone();
+    both.task.networks = service_in("web", &[2]).task.networks;
+    assert_eq!(
+        scene.refused(create(1, both)).to_string(),
+        "the network of the host cannot be used together with other networks"
+    );
+    let mut ingress = hosted.clone();
+    ingress.endpoint.ports.push(port(8081, 81));
+    let refusal = scene.refused(create(1, ingress)).to_string();
+    assert!(refusal.contains("ingress mode can't be used with the network of the host"), "{refusal}");
+
+    // Tasks change with their place, there and back.
+    let place = |scene: &Scene| {
+        let service = scene.store.service(id(1)).unwrap();
+        (service.edge, service.exposure.vips.len(), service.spec_version == service.version)
+    };
+    scene.ok(create(1, hosted.clone()));
+    assert_eq!(place(&scene), (false, 0, true));
+    scene.update_service(1, service_in("web", &[2])).unwrap();
+    assert_eq!(place(&scene), (true, 1, true));
+    scene.update_service(1, hosted).unwrap();
+    assert_eq!(place(&scene), (false, 0, true));
+}
+
 fn alias(name: &str, network: u128, aliases: &[&str]) -> ServiceSpec {
     let mut spec = service_in(name, &[network]);
     spec.task.networks[0].aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();

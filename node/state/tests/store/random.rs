@@ -73,12 +73,14 @@ fn end() -> impl Strategy<Value = TaskState> {
 
 fn spec() -> impl Strategy<Value = ServiceSpec> {
     let name = prop_oneof![Just("a"), Just("b"), Just("c"), Just("-")];
-    (name, 0..3_u64, 0..2_u64, task_networks(), endpoint()).prop_map(
-        |(name, replicas, force, networks, endpoint)| {
+    let host_network = prop::bool::weighted(0.1);
+    (name, 0..3_u64, 0..2_u64, task_networks(), host_network, endpoint()).prop_map(
+        |(name, replicas, force, networks, host_network, endpoint)| {
             let mut spec =
                 ServiceSpec { mode: Mode::Replicated { replicas }, endpoint, ..service_spec(name) };
             spec.task.force_update = force;
-            spec.task.networks = networks;
+            spec.task.networks = if host_network { Vec::new() } else { networks };
+            spec.task.host_network = host_network;
             spec
         },
     )

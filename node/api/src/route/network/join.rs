@@ -5,51 +5,55 @@ use covey_state::{Id, Store, lookup::LookupError, network::AttachmentSpec};
 use crate::{
     app::App,
     control::LocalState,
-    convert::network::{BRIDGE, join},
+    convert::{
+        network::{BRIDGE, join},
+        service::Places,
+    },
     engine::{Join, NetworkRef},
     failure::Failure,
     networks::{Given, Known, Networks, missing},
     wire::{container::EndpointConfig, service},
 };
 
-/// The networks of a service, by their ids. Only those of the cluster can be used.
+/// The networks of a service, by their ids: those of the cluster, or the host's own.
 pub async fn attachments(
     app: &App,
     store: &Store,
     wanted: Vec<service::Attachment>,
-) -> Result<Vec<AttachmentSpec>, Failure> {
-    let mut attachments = Vec::new();
+) -> Result<Places, Failure> {
+    let mut places = Places::default();
     for service::Attachment { target, aliases, .. } in wanted {
         let network = match store.find_network(&target) {
             Ok(network) => network.id,
-            Err(LookupError::NotFound { .. }) => return Err(unusable(app, &target).await),
+            Err(LookupError::NotFound { .. }) => {
+                check_host(app, &target, &aliases).await?;
+                places.host = true;
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
-        attachments.push(AttachmentSpec { network, aliases });
+        places.networks.push(AttachmentSpec { network, aliases });
     }
-    Ok(attachments)
+    Ok(places)
 }
 
-/// Why a service cannot be attached to what is no network of the cluster.
-async fn unusable(app: &App, target: &str) -> Failure {
-    let networks = match app.networks().await {
-        Ok(networks) => networks,
-        Err(failure) => return failure,
-    };
-    match networks.get(target) {
-        Ok(Known::Given(Given::Ingress)) => Failure::invalid(
+/// What is no network of the cluster is the one of the host, or cannot be used with services.
+async fn check_host(app: &App, target: &str, aliases: &[String]) -> Result<(), Failure> {
+    match app.networks().await?.get(target)? {
+        Known::Given(Given::Host) if aliases.is_empty() => Ok(()),
+        Known::Given(Given::Host) => Err(Failure::invalid(
+            "network-scoped alias is supported only for containers in user defined networks",
+        )),
+        Known::Given(Given::Ingress) => Err(Failure::invalid(
             "rpc error: code = InvalidArgument desc = Service cannot be explicitly attached to the ingress network \
              \"ingress\"",
-        ),
-        Ok(Known::Given(given @ (Given::Bridge | Given::Host | Given::None))) => {
-            Failure::not_yet(format!("--network {} of a service", Known::Given(*given).name()))
-        }
-        Ok(known) => Failure::invalid(format!(
+        )),
+        Known::Given(Given::Bridge) => Err(Failure::not_yet("--network bridge of a service")),
+        known => Err(Failure::invalid(format!(
             "The network {} cannot be used with services. Only networks scoped to the swarm can be used, such as \
              those created with the overlay driver.",
             known.name()
-        )),
-        Err(failure) => failure,
+        ))),
     }
 }
 

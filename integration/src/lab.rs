@@ -21,6 +21,8 @@ use crate::{
 
 /// Daemons that the tests of one program run at a time: what two cores carry without waking timers.
 const DAEMONS_MAX: usize = 10;
+/// Seconds until all nodes of a new cluster take tasks.
+const READY: u64 = 30;
 /// Where hosts find the registry of a lab that has one.
 pub const REGISTRY: &str = "10.77.0.1:5000";
 /// The image of the tests in the store of each host.
@@ -104,6 +106,11 @@ impl Lab {
         }
         let reply = lab.script(&args);
         lab.hosts = reply.ok().lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+        if wanted.swarm {
+            // Who has just joined gets no tasks until it is.
+            let is_ready = |host| lab.node(&lab.hosts[0], host)[0] == "ready";
+            wait::until(READY, "all nodes to be ready", || lab.hosts().all(is_ready));
+        }
         Some(lab)
     }
 

@@ -31,7 +31,6 @@ fn socket(space: &Space) -> UdpSocket {
 #[ignore = "needs root and the release binary: scripts/test runs it"]
 fn a_task_called_beside_its_virtual_address_answers_for_itself() {
     let Some(lab) = Lab::cluster(1, 1) else { return };
-    lab.hosts().for_each(|host| lab.load_image(host));
     let docker = |args: &str| lab.docker("m1", &args.split(' ').collect::<Vec<_>>());
     docker("network create --driver overlay --attachable front").ok();
     docker(&format!(
@@ -78,7 +77,6 @@ fn a_task_called_beside_its_virtual_address_answers_for_itself() {
 #[ignore = "needs root and the release binary: scripts/test runs it"]
 fn a_client_of_one_port_that_asks_by_several_hosts_is_answered_by_each() {
     let Some(lab) = Lab::cluster(1, 2) else { return };
-    lab.hosts().for_each(|host| lab.load_image(host));
     let create = "service create --detach --no-resolve-image --name back --constraint node.hostname==w1";
     let create = format!("{create} --publish 8080:{PORT}/udp {ALPINE} sleep 1000");
     lab.docker("m1", &create.split(' ').collect::<Vec<_>>()).ok();

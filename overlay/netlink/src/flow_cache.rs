@@ -141,9 +141,7 @@ impl Programs {
     }
 
     fn attach(&self, route: &mut Route, link: u32) -> Result<(), NetlinkError> {
-        self.each()
-            .into_iter()
-            .try_for_each(|(direction, program)| tc::attach(route, link, direction, program))
+        tc::attach(route, link, &self.each())
     }
 
     fn are_at(&self, route: &mut Route, link: u32) -> Result<bool, NetlinkError> {

@@ -1,6 +1,8 @@
 //! Programs of ours at links, as filters of what comes in and of what goes out. Others may have theirs beside them.
 
-use netlink_packet_core::{DecodeError, NetlinkDeserializable, NetlinkHeader, NlaBuffer, NlasIterator};
+use netlink_packet_core::{
+    DecodeError, NLM_F_CREATE, NetlinkDeserializable, NetlinkHeader, NlaBuffer, NlasIterator,
+};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
@@ -101,28 +103,26 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
 }
 
-/// Puts a program to a link, in the place of the one of ours that is there.
+/// Puts programs to a link, each in the place of the one of ours that is there.
 ///
 /// # Errors
 /// EINVAL: the link has another queueing discipline at its ingress.
-pub fn attach(
-    route: &mut Route,
-    link: u32,
-    direction: Direction,
-    program: &Program,
-) -> Result<(), NetlinkError> {
+pub fn attach(route: &mut Route, link: u32, programs: &[(Direction, &Program)]) -> Result<(), NetlinkError> {
     let mut queue = queue(link);
     queue.attributes = vec![TcAttribute::Kind(CLSACT_KIND.to_owned())];
     // One that is there stays as it is.
-    route.request(RouteNetlinkMessage::NewQueueDiscipline(queue), netlink_packet_core::NLM_F_CREATE)?;
-    let mut filter = filter(link, direction);
-    let options = [
-        TcFilterBpfOption::ProgFd(program.descriptor()),
-        TcFilterBpfOption::ProgName(NAME.to_owned()),
-        TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
-    ];
-    filter.attributes.push(TcAttribute::Options(options.map(TcOption::Bpf).into()));
-    route.request(RouteNetlinkMessage::NewTrafficFilter(filter), REPLACE)
+    let mut requests = vec![(RouteNetlinkMessage::NewQueueDiscipline(queue), NLM_F_CREATE)];
+    for (direction, program) in programs {
+        let mut filter = filter(link, *direction);
+        let options = [
+            TcFilterBpfOption::ProgFd(program.descriptor()),
+            TcFilterBpfOption::ProgName(NAME.to_owned()),
+            TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
+        ];
+        filter.attributes.push(TcAttribute::Options(options.map(TcOption::Bpf).into()));
+        requests.push((RouteNetlinkMessage::NewTrafficFilter(filter), REPLACE));
+    }
+    route.batch(requests)?.into_iter().collect()
 }
 
 /// The program of ours at a link.

@@ -55,8 +55,8 @@ impl Stack {
             return Ok(());
         };
         let what = || doing(format!("attach BPF programs at {name}"));
-        tc::attach(&mut self.route, index, Direction::In, &share.cache.relaying_in).map_err(what())?;
-        tc::attach(&mut elsewhere.host, other, Direction::In, &share.cache.relaying_out).map_err(what())
+        tc::attach(&mut self.route, index, &[(Direction::In, &share.cache.relaying_in)]).map_err(what())?;
+        tc::attach(&mut elsewhere.host, other, &[(Direction::In, &share.cache.relaying_out)]).map_err(what())
     }
 
     /// The uplink of this router, if both ends are there.

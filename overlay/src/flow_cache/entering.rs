@@ -6,8 +6,8 @@ use super::{
     context, counters, end, flow, key,
     packet::{
         ACK, CHECKSUM_V4, CLASS_SHIFT, ETHERNET_LEN, FAMILIES, FIN, Family, NUMBER_V4, RST, Reading, SYN,
-        UDP, V4, V6, clear, copy, fold, is_of, is_vxlan, load_class, load_packet, load_vni, reach_into_vxlan,
-        read, seen,
+        UDP, V4, V6, clear, copy, copy_out, fold, is_of, is_vxlan, load_class, load_packet, load_vni,
+        reach_into_vxlan, read, seen,
     },
 };
 
@@ -84,10 +84,7 @@ fn read_key(program: &mut Assembler, place: &Place, known: Label, pass: Label) {
         reach_into_vxlan(program, outer, pass);
         load_vni(program, outer);
         program.store(Size::Word, Frame, KEY + key::VNI, R1);
-        for at in (0..outer.address_len).step_by(4) {
-            program.load(Size::Word, R1, R7, ETHERNET_LEN + outer.source + at);
-            program.store(Size::Word, Frame, KEY + key::OUTER_SOURCE + at, R1);
-        }
+        copy_out(program, KEY + key::OUTER_SOURCE, ETHERNET_LEN + outer.source, outer.address_len);
         program.store_value(Size::Word, Frame, SEEN + seen::STRIP, outer.vxlan_len().into());
         read(program, outer.vxlan_len(), &to, inside, pass);
         // A mark that the packet has got on its way is to reach the one inside: by the kernel.

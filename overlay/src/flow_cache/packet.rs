@@ -242,8 +242,8 @@ fn read_family(program: &mut Assembler, family: &Family, at: i16, to: &Reading, 
         program.load(Size::Half, R1, R7, at + CHECKSUM_V4);
         program.store(Size::Word, Frame, to.seen + seen::SUM, R1);
     }
-    copy_packets(program, to.addresses, at + family.source, family.address_len);
-    copy_packets(program, to.addresses + 16, at + family.destination, family.address_len);
+    copy_out(program, to.addresses, at + family.source, family.address_len);
+    copy_out(program, to.addresses + 16, at + family.destination, family.address_len);
     let inside = at + family.header_len;
     program.load(Size::Byte, R1, R7, at + family.protocol);
     program.jump_if(R1, If::Equal, TCP, tcp);
@@ -259,15 +259,15 @@ fn read_family(program: &mut Assembler, family: &Family, at: i16, to: &Reading, 
     program.store_value(Size::Word, Frame, to.seen + seen::CHECKSUM, (family.header_len + 6).into());
     program.store_value(Size::Word, Frame, to.seen + seen::CHECKSUM_FLAGS, OPTIONAL);
     program.store_value(Size::Word, Frame, to.kind, family.kind(UDP));
-    copy_packets(program, to.ports, inside, 4);
+    copy_out(program, to.ports, inside, 4);
     reaches(program, inside + UDP_LEN + 4, short);
-    copy_packets(program, to.seen + seen::IDENTITY + 4, inside + UDP_LEN, 4);
+    copy_out(program, to.seen + seen::IDENTITY + 4, inside + UDP_LEN, 4);
     program.bind(short);
     program.jump(done);
 
     program.bind(tcp);
     reaches(program, inside + TCP_LEN, pass);
-    copy_packets(program, to.seen + seen::IDENTITY, inside + 4, 8);
+    copy_out(program, to.seen + seen::IDENTITY, inside + 4, 8);
     program.load(Size::Byte, R1, R7, inside + 13);
     program.store(Size::Word, Frame, to.seen + seen::FLAGS, R1);
     // Its own length is told in words of four bytes, in the upper half of this one.
@@ -279,7 +279,7 @@ fn read_family(program: &mut Assembler, family: &Family, at: i16, to: &Reading, 
     program.store_value(Size::Word, Frame, to.seen + seen::CHECKSUM, (family.header_len + 16).into());
     program.store_value(Size::Word, Frame, to.seen + seen::CHECKSUM_FLAGS, 0);
     program.store_value(Size::Word, Frame, to.kind, family.kind(TCP));
-    copy_packets(program, to.ports, inside, 4);
+    copy_out(program, to.ports, inside, 4);
     program.bind(done);
 }
 
@@ -305,7 +305,7 @@ fn is_whole(program: &mut Assembler, family: &Family, at: i16, label: Label) {
 }
 
 /// Copies bytes of the packet to the stack, four at a time.
-fn copy_packets(program: &mut Assembler, to: i16, from: i16, len: i16) {
+pub fn copy_out(program: &mut Assembler, to: i16, from: i16, len: i16) {
     for at in (0..len).step_by(4) {
         program.load(Size::Word, R1, R7, from + at);
         program.store(Size::Word, Frame, to + at, R1);

@@ -219,23 +219,12 @@ impl Edge {
             return_mark: mark::RULE,
         });
         self.desired.peers = peers(neighbours);
-        let member = |neighbour: &Neighbour| Member {
-            address: neighbour.host.vtep,
-            others: origins
-                .get(&neighbour.id)
-                .into_iter()
-                .flatten()
-                .copied()
-                .chain([neighbour.address])
-                .collect(),
-            blocks: [neighbour.host.edge.v4.into(), neighbour.host.edge.v6.into()].into(),
-        };
         self.door = Some(mesh::Edge {
             device: LinkName::of_vni(edge::VNI).to_string(),
             local: place.host.vtep,
             port: place.port,
             networks: networks.into_iter().chain([edge::VNI]).collect(),
-            members: neighbours.iter().map(member).collect(),
+            members: members(neighbours, origins),
         });
         // From then on repairs measure.
         let measured = if is_first { self.measure() } else { Ok(()) };
@@ -243,6 +232,17 @@ impl Edge {
         // The tables know the device: links come first. Whatever fails of them, the new members are no strangers.
         let joined = self.take_links();
         joined.and(self.balancer.commit()).and(measured)
+    }
+
+    /// The others are seen under these addresses as well: only the tables know that.
+    ///
+    /// # Errors
+    /// The kernel refused; it is tried again with the next repair.
+    pub fn recognize(&mut self, neighbours: &[Neighbour], origins: &BTreeMap<Id, Origins>) -> Result<()> {
+        let Some(door) = &mut self.door else { return Ok(()) };
+        door.members = members(neighbours, origins);
+        self.balancer.set_place(self.tables());
+        self.balancer.commit()
     }
 
     /// Packets are as large as the way to the others lets them be now; while nobody knows that, as they were.
@@ -341,6 +341,21 @@ impl Edge {
             |veth: &&Veth| [IpAddr::V4(veth.addresses.v4), IpAddr::V6(veth.addresses.v6)].contains(&address);
         self.desired.veths.values().find(has)
     }
+}
+
+fn members(neighbours: &[Neighbour], origins: &BTreeMap<Id, Origins>) -> BTreeSet<Member> {
+    let member = |neighbour: &Neighbour| Member {
+        address: neighbour.host.vtep,
+        others: origins
+            .get(&neighbour.id)
+            .into_iter()
+            .flatten()
+            .copied()
+            .chain([neighbour.address])
+            .collect(),
+        blocks: [neighbour.host.edge.v4.into(), neighbour.host.edge.v6.into()].into(),
+    };
+    neighbours.iter().map(member).collect()
 }
 
 fn tables(blocks: &BTreeSet<IpNet>, bridged: BTreeSet<IpAddr>, edge: Option<mesh::Edge>) -> mesh::Place {

@@ -46,7 +46,11 @@ impl Keeper {
             if origins.is_empty() { self.origins.remove(&host) } else { self.origins.insert(host, origins) };
         if before.as_ref() != self.origins.get(&host) {
             self.remember_soon();
-            self.join();
+            if self.begun {
+                let recognized = self.edge.recognize(&self.neighbours, &self.origins);
+                self.mend_soon(recognized);
+                self.forget_flows();
+            }
         }
     }
 
